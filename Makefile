@@ -1,0 +1,15 @@
+# Each target is one call, so that everything works where make is absent.
+.PHONY: run test bench lint lock clean
+
+run:
+	@scripts/run
+test:
+	@scripts/test
+bench:
+	@scripts/venv dev && .venv/bin/python -m benchmarks
+lint:
+	@scripts/lint
+lock:
+	@scripts/lock
+clean:
+	@rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

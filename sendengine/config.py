@@ -1,0 +1,211 @@
+"""The configuration: TOML and environment into one frozen value, or an error that names file, line and nearest key.
+
+Every key is in config/sendengine.toml with its default and meaning; a test holds that file and these Structs together.
+The order is: SENDENGINE_<KEY> in the environment, the file (an explicit path, else SENDENGINE_CONFIG), the defaults.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from sendengine.errors import ConfigError
+from sendengine.policy.tiers import UNMETERED, Tier, nearest
+from sendengine.types import TlsPolicy
+
+Positive = Annotated[float, Meta(gt=0)]
+Some = Annotated[int, Meta(ge=1)]
+Count = Annotated[int, Meta(ge=0)]
+Path_ = tuple[str, ...]  # of keys, from the top of the file
+
+PREFIX = "SENDENGINE_"
+T = TypeVar("T")
+
+
+class Timeouts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Seconds per stage (RFC 5321 section 4.5.3.2)."""
+
+    connect_s: Positive = 30.0
+    greeting_s: Positive = 300.0
+    ehlo_s: Positive = 300.0
+    starttls_s: Positive = 120.0
+    auth_s: Positive = 120.0
+    mail_s: Positive = 300.0
+    rcpt_s: Positive = 300.0
+    data_s: Positive = 120.0
+    body_s: Positive = 180.0
+    dot_s: Annotated[float, Meta(ge=600)] = 600.0
+    quit_s: Positive = 5.0
+
+
+class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    tick_ms: Positive = 20.0
+    lead_ms: Positive = 6.0
+    journal_intents: Some = 64
+    max_doubtful: Some = 512
+    settle_s: Positive = 5.0
+    append_fresh_ms: Positive = 200.0
+    dead_after_s: Positive = 10.0
+    cut_delay_ms: Positive = 200.0
+    horizon_permits: Some = 8
+    horizon_min_ms: Positive = 200.0
+    horizon_max_ms: Positive = 5000.0
+    lease_s: Positive = 2.0
+    max_doubt: Count = 1
+    spread_above: Positive = 1000.0
+    shutdown_timeout_s: Positive = 30.0
+    chunk_messages: Some = 1
+
+    def __post_init__(self) -> None:
+        if self.horizon_min_ms > self.horizon_max_ms:
+            raise ValueError("horizon_min_ms is above horizon_max_ms")
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    relay: str = "smtp://127.0.0.1:2525"
+    relay_tls: TlsPolicy = TlsPolicy.OPPORTUNISTIC
+    relay_password_file: str = ""
+    hostname: str = ""
+    redis_url: str = ""
+    state_dir: str = ""
+    tiers_file: str = ""
+    replies_file: str = ""
+    sessions: Some = 20
+    connect_rate: Positive = 20.0
+    retention_days: Positive = 7.0
+    lifetime_h: Positive = 24.0
+    retry: str = "1m, 5m*2, 15m*2, 1h*3, 4h*5"
+    log_format: Literal["console", "json"] = "console"
+    timeouts: Timeouts = Timeouts()
+    engine: EngineConfig = EngineConfig()
+
+
+class _TierRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A table of tiers.toml. The rate must be stated: one left out by mistake would be no ceiling."""
+
+    per_hour: Positive | Literal["unmetered"]
+    title: str
+    price: str = ""
+
+
+def load(path: str | None = None, environ: Mapping[str, str] | None = None) -> Config:
+    """The configuration in force. Raises ConfigError for a file that cannot be read and for what stands wrong in it."""
+    environ = os.environ if environ is None else environ
+    path = path or environ.get("SENDENGINE_CONFIG")
+    document: dict[str, Any] = {}
+    if path:
+        text, document = _document(path)
+        _convert(path, text, document, Config)
+    for keys, type_ in settings(Config):
+        name = PREFIX + "_".join(keys).upper()
+        if name in environ:
+            _override(document, keys, type_, name, environ[name])
+    try:
+        return msgspec.convert(document, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(str(error)) from None
+
+
+def tiers(path: str = "") -> dict[str, Tier]:
+    """The tiers by name, in the order of the file (empty: the shipped one)."""
+    path = path or str(data_file("tiers.toml"))
+    text, document = _document(path)
+    table = {}
+    for name, value in document.items():
+        row = _convert(path, text, value, _TierRow, (name,))
+        per_hour = None if row.per_hour == UNMETERED else float(row.per_hour)
+        table[name.lower()] = Tier(name.lower(), per_hour, row.title, row.price)
+    return table
+
+
+def data_file(name: str) -> Path:
+    """A file of config/: inside the package when it was installed from a wheel, beside it in a checkout."""
+    package = Path(__file__).parent
+    shipped = package / "_config" / name
+    return shipped if shipped.exists() else package.parent / "config" / name
+
+
+def settings(struct: type[msgspec.Struct], above: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
+    """Every key below a Struct, as its path and type; tables are walked into."""
+    hints = get_type_hints(struct, include_extras=True)
+    for name in struct.__struct_fields__:
+        if _is_table(hints[name]):
+            yield from settings(hints[name], (*above, name))
+        else:
+            yield (*above, name), hints[name]
+
+
+def _override(document: dict[str, Any], keys: Path_, type_: Any, name: str, text: str) -> None:
+    try:
+        value = msgspec.to_builtins(msgspec.convert(text, type_, strict=False))
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{name}={text}: {error}") from None
+    for key in keys[:-1]:
+        document = document.setdefault(key, {})
+    document[keys[-1]] = value
+
+
+def _document(path: str) -> tuple[str, dict[str, Any]]:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        return text, tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _convert(path: str, text: str, value: Any, type_: type[T], above: Path_ = ()) -> T:
+    for keys, known in _unknown(value, type_, above):
+        raise ConfigError(f"{path}:{_line(text, keys)}: unknown key {'.'.join(keys)!r}{nearest(keys[-1], known)}")
+    try:
+        return msgspec.convert(value, type_)
+    except msgspec.ValidationError as error:
+        message, _, place = str(error).partition(" - at `$")
+        keys = (*above, *place.rstrip("`").split(".")[1:])
+        raise ConfigError(f"{path}:{_line(text, keys)}: {'.'.join(keys)}: {message}") from None
+
+
+def _unknown(table: Any, type_: Any, above: Path_ = ()) -> Iterator[tuple[Path_, dict[str, Any]]]:
+    """Keys that no Struct has, each with the keys that would be known in its place."""
+    if not (_is_table(type_) and isinstance(table, dict)):
+        return
+    hints = get_type_hints(type_, include_extras=True)
+    for key, value in table.items():
+        if key not in hints:
+            yield (*above, key), hints
+        else:
+            yield from _unknown(value, hints[key], (*above, key))
+
+
+def _is_table(type_: Any) -> bool:
+    return isinstance(type_, type) and issubclass(type_, msgspec.Struct)
+
+
+def _line(text: str, keys: Path_) -> int:
+    """The line that sets a key, or that opens the nearest table around it (tomllib keeps no positions)."""
+    best, depth, table = 1, 0, []
+    for number, line in enumerate(text.splitlines(), 1):
+        header = re.match(r"\s*\[([^\[\]]+)\]", line)
+        setting = re.match(r"\s*([\w.\"'-]+)\s*=", line)
+        if header:
+            table = _names(header[1])
+            found = table
+        elif setting:
+            found = table + _names(setting[1])
+        else:
+            continue
+        if len(found) > depth and found == list(keys[: len(found)]):
+            best, depth = number, len(found)
+    return best
+
+
+def _names(dotted: str) -> list[str]:
+    return [name.strip(" \t\"'") for name in dotted.split(".")]

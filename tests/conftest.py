@@ -1,0 +1,44 @@
+"""What every test may ask for: a short-lived state directory, and a real server that is empty for each test."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from sendengine.queue import embedded
+
+
+@pytest.fixture
+def state_dir() -> Iterator[Path]:
+    """An empty directory with a path short enough for a socket; a server left in it is stopped."""
+    yield from _state_dir()
+
+
+@pytest.fixture(scope="session")
+def valkey_url() -> Iterator[str]:
+    """One ephemeral server for the whole run."""
+    for path in _state_dir():
+        yield embedded.ensure(path, ephemeral=True)
+
+
+@pytest.fixture
+def redis_url(valkey_url: str) -> str:
+    """That server, emptied."""
+    with Redis.from_url(valkey_url) as redis:
+        redis.flushall()
+        redis.script_flush()
+    return valkey_url
+
+
+def _state_dir() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="se-"))
+    try:
+        yield path
+    finally:
+        embedded.stop(path)
+        shutil.rmtree(path)

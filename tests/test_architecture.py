@@ -1,0 +1,112 @@
+"""The layout as a rule: imports point down, an outside library has one home, and a client loads nothing of sending."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "sendengine"
+
+# Level of each member of the package; what is not named is the shell, 4: it knows everything.
+PURE = ("types", "address", "reply", "errors", "batch", "records", "rows", "intake", "render", "policy")
+LEVELS = {
+    **dict.fromkeys(PURE, 0),
+    "ports": 1,
+    **dict.fromkeys(("queue", "channel", "sink"), 2),
+    "engine": 3,
+}
+SHELL = 4
+HOMES = {
+    "redis": "queue/",
+    "aiosmtplib": "channel/",
+    "prometheus_client": "sink/metrics.py",
+    "uvloop": "process.py",
+}
+IMPURE = {"asyncio", "socket", "subprocess", "time", "random", "secrets", "tempfile"}
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every absolute module name that a file imports, also inside functions; not what only type checkers read."""
+    tree = ast.parse(path.read_bytes())
+    unread = {id(node) for block in ast.walk(tree) if _is_type_checking(block) for node in ast.walk(block)}
+    for node in ast.walk(tree):
+        if id(node) in unread:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def member(module: str) -> str:
+    """`sendengine.queue.keys` -> `queue`."""
+    return [*module.split("."), ""][1]
+
+
+def own(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def may_import(path: Path, module: str) -> bool:
+    top = module.split(".")[0]
+    here = LEVELS.get(own(path), SHELL)
+    if top == "sendengine":
+        there = LEVELS.get(member(module), SHELL)
+        # Adapters know no other one, and the engine knows them as ports only.
+        return member(module) == own(path) or (there <= here and there not in (2, 3)) or here == SHELL
+    if top in HOMES:
+        return path.relative_to(PACKAGE).as_posix().startswith(HOMES[top])
+    return here > 0 or top not in IMPURE
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_module_imports_only_what_its_level_allows(path: Path) -> None:
+    assert [module for module in imports(path) if not may_import(path, module)] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "module", "allowed"),
+    [
+        ("policy/verdict.py", "sendengine.types.Reply", True),
+        ("policy/verdict.py", "time", False),
+        ("policy/verdict.py", "sendengine.ports.Clock", False),
+        ("queue/keys.py", "redis.asyncio", True),
+        ("queue/keys.py", "sendengine.channel.smtp", False),
+        ("queue/keys.py", "sendengine.engine.worker", False),
+        ("engine/pace.py", "redis", False),
+        ("engine/pace.py", "sendengine.queue.memory", False),
+        ("engine/pace.py", "sendengine.config.Config", False),
+        ("sink/log.py", "prometheus_client", False),
+        ("cli.py", "uvloop", False),
+        ("cli.py", "sendengine.engine.worker", True),
+    ],
+)
+def test_rule_tells_good_from_bad(path: str, module: str, allowed: bool) -> None:
+    assert may_import(PACKAGE / path, module) is allowed
+
+
+def test_nothing_imports_the_workers() -> None:
+    users = [path for path in MODULES if any(module.split(".")[0] == "workers" for module in imports(path))]
+    assert users == []
+
+
+def test_client_is_loaded_without_the_sending_half() -> None:
+    names = "Client, Message" if (PACKAGE / "client.py").exists() else "__version__"
+    code = f"import sys; from sendengine import {names}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    loaded = set(done.stdout.split())
+    assert "sendengine" in loaded
+    assert loaded & {"aiosmtplib", "uvloop", "prometheus_client"} == set()

@@ -1,0 +1,85 @@
+"""Filling in a skeleton: values become slot tuples once per batch, and a message is one `%` on bytes.
+
+The only rules here: which row fails, and which goes quoted-printable although its neighbours are 8bit. In that case its
+tuple says so by its type, and no recipient is lost to a long or odd value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from sendengine.render.slots import Slot
+from sendengine.render.values import RECIPIENT, RenderFailure, Values
+
+
+class QuotedValues(tuple[bytes, ...]):
+    """The values of a row that no 8bit rendition can carry, encoded for the quoted-printable one."""
+
+    __slots__ = ()
+
+
+class Renderer:
+    """One rendition of a skeleton. `has_eightbit`: its messages may hold octets above 127."""
+
+    def __init__(
+        self,
+        pieces: Sequence[bytes | Slot],
+        message_id: str,
+        has_eightbit: bool,
+        quoted: Callable[[], Renderer],
+    ) -> None:
+        slots = [piece for piece in pieces if not isinstance(piece, bytes)]
+        self._slots = list(dict.fromkeys(slots))
+        self._order = [self._slots.index(slot) for slot in slots]
+        self._format = _format(pieces, message_id)
+        self._message_id = message_id
+        self._quoted = quoted
+        self.has_eightbit = has_eightbit
+        self.size = len(self._format)
+
+    def prepare(
+        self, names: Sequence[str], columns: Sequence[Sequence[object]], recipients: Sequence[str]
+    ) -> list[tuple[bytes, ...] | RenderFailure]:
+        """What `wire` needs of each recipient, in order. `columns` go by `names`, each as long as `recipients`."""
+        named: dict[str, Sequence[object]] = dict(zip(names, columns, strict=True))
+        named[RECIPIENT] = recipients
+        return self._prepared(Values(named, len(recipients)))
+
+    def wire(self, values: tuple[bytes, ...], serial: int, date: bytes) -> bytes:
+        """The message: CRLF at every line's end, dots stuffed (RFC 5321 4.5.2), without the final dot. `date` is the
+        value of the Date field."""
+        if type(values) is QuotedValues:
+            return self._quoted()._format % (date, serial, *values)
+        return self._format % (date, serial, *values)
+
+    def message_id(self, serial: int) -> str:
+        """The same for every attempt at this recipient (RFC 5322 3.6.4)."""
+        return self._message_id % serial
+
+    def _prepared(self, values: Values) -> list[tuple[bytes, ...] | RenderFailure]:
+        if not values.size:
+            return []
+        encoded = [slot.encode(values) for slot in self._slots]
+        rows: list[tuple[bytes, ...] | RenderFailure] = [()] * values.size
+        if encoded:
+            rows[:] = zip(*[encoded[at] for at in self._order], strict=True)
+        unfit = sorted(values.unfit)
+        if unfit:
+            for at, row in zip(unfit, self._quoted()._prepared(values.only(unfit)), strict=True):
+                rows[at] = QuotedValues(row) if isinstance(row, tuple) else row
+        for at, failure in values.failures.items():
+            rows[at] = failure
+        return rows
+
+
+def _format(pieces: Sequence[bytes | Slot], message_id: str) -> bytes:
+    """Literals with their dots stuffed and "%" doubled, slots as %b. A literal after a slot never begins a line with
+    its first octet: bodies.py sees to that."""
+    runs: list[list[bytes]] = [[]]
+    for piece in pieces:
+        if isinstance(piece, bytes):
+            runs[-1].append(piece)
+        else:
+            runs.append([])
+    literals = (b"".join(run).replace(b"\n.", b"\n..").replace(b"%", b"%%") for run in runs)
+    return b"Date: %b\r\nMessage-ID: " + message_id.encode() + b"\r\n" + b"%b".join(literals)

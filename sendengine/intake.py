@@ -1,0 +1,240 @@
+"""Intake: input rows become packed batches, and every row is either in one or refused with its line and its reason.
+
+Pure. The rule that makes a repeated submit the same submit: batch k is input rows 100k … 100k+99, counted before
+refused rows and duplicates are taken out. Checks run over whole columns (some 2 us a row); single rows are looked at
+only when their column fails. A merge field counts as lacking when it is absent, null or, since a CSV row cannot leave
+out a cell, empty. The address is no merge field here: `email` among the fields is the recipient itself, in its normal
+form.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+import orjson
+
+from sendengine import rows as reading
+from sendengine.address import BadAddress, all_plain, normalise
+from sendengine.batch import BATCH_ROWS, MAX_CONTENT, Batch, content, seal
+from sendengine.errors import RefusedInput
+from sendengine.rows import EMAIL, Rows, Wanted
+
+DEFAULT_LEVEL = 0  # of a send without a priority field
+_MASK_OCTETS = 13  # 100 bits
+_KEPT_TEXT = 2000  # characters of a refused row; the rest helps nobody to find it
+
+_has_control = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]").search
+
+
+class Rejected(msgspec.Struct, frozen=True):
+    """A refused row: its physical line (from 1), its place in the input (from 0), why, and what it said."""
+
+    line: int
+    row: int
+    reason: str
+    text: str
+
+
+class PackedBatch(msgspec.Struct, frozen=True):
+    """What the queue stores of 100 input rows. fingerprints and positions are in the order of the valid rows."""
+
+    number: int
+    rows: int  # input rows, 1 … 100
+    payload: bytes
+    digest: bytes  # 8 octets over the unpacked content, the hashes of refused rows included
+    fingerprints: bytes  # 8 octets a valid row
+    positions: bytes  # 1 octet a valid row
+    levels: dict[int, bytes]  # priority -> 13 octets, little-endian, one bit a position
+    rejected: list[Rejected]
+
+
+class Intake:
+    """Cuts one send's input.
+
+    `fields` are those that the message uses, `required` those of them without a default, `in_headers` those that stand
+    in a header; `salt` (1 … 64 octets) keys the fingerprints.
+    """
+
+    def __init__(
+        self,
+        fields: Sequence[str],
+        required: frozenset[str] = frozenset(),
+        in_headers: frozenset[str] = frozenset(),
+        priority: str | None = None,
+        *,
+        salt: bytes,
+    ) -> None:
+        self._fields = tuple(name for name in fields if name != EMAIL)
+        self._required = [at for at, name in enumerate(self._fields) if name in required]
+        self._in_headers = [at for at, name in enumerate(self._fields) if name in in_headers]
+        self._priority = priority
+        must = (required | {priority} if priority else required) - {EMAIL}
+        self._wanted = Wanted(self._fields + ((priority,) if priority else ()), frozenset(must))
+        self._hasher = blake2b(digest_size=8, key=salt)
+        self._number = 0
+        self._pushed: list[object] = []
+
+    def from_csv(self, chunks: Iterable[bytes | str]) -> Iterator[PackedBatch]:
+        """Chunks cut anywhere. Raises RefusedInput when a column is missing altogether."""
+        return map(self._cut, reading.from_csv(chunks, self._wanted))
+
+    def from_ndjson(self, chunks: Iterable[bytes | str]) -> Iterator[PackedBatch]:
+        return map(self._cut, reading.from_ndjson(chunks, self._wanted))
+
+    def from_rows(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[PackedBatch]:
+        for row in rows:
+            if packed := self.push(row):
+                yield packed
+        if packed := self.flush():
+            yield packed
+
+    def push(self, row: Mapping[str, Any]) -> PackedBatch | None:
+        """One row more; the batch that it completed, if it did."""
+        self._pushed.append(row)
+        return self.flush() if len(self._pushed) == BATCH_ROWS else None
+
+    def flush(self) -> PackedBatch | None:
+        """What was pushed and is in no batch yet; only the last batch of a send may be short."""
+        pushed, self._pushed = self._pushed, []
+        if not pushed:
+            return None
+        first = self._number * BATCH_ROWS + 1
+        lines = range(first, first + len(pushed))
+        return self._cut(reading.from_mappings(pushed, self._wanted, lines, lambda at: _as_text(pushed[at])))
+
+    def _cut(self, rows: Rows) -> PackedBatch:
+        number, self._number = self._number, self._number + 1
+        size = len(rows.emails)
+        faults = rows.faults
+        recipients = _normalise_all(rows.emails, faults)
+        priorities = _digits(rows.columns[-1], faults) if self._priority else []
+        self._judge(rows.columns, faults)
+        batch, octets = self._encode(number, recipients, rows, priorities)
+        if len(octets) > MAX_CONTENT:
+            raise RefusedInput(f"the {BATCH_ROWS} rows from line {rows.lines[0]} are over {MAX_CONTENT >> 20} MiB")
+        return PackedBatch(
+            number=number,
+            rows=size,
+            payload=seal(octets),
+            digest=blake2b(octets, digest_size=8).digest(),
+            fingerprints=self._fingerprints(batch.recipients),
+            positions=bytes(batch.positions),
+            levels=_levels(batch),
+            rejected=[
+                Rejected(rows.lines[at], number * BATCH_ROWS + at, faults[at], _shown(rows.text_of(at))[:_KEPT_TEXT])
+                for at in sorted(faults)
+            ],
+        )
+
+    def _judge(self, columns: list[list[Any]], faults: dict[int, str]) -> None:
+        for at in self._required:
+            if None in columns[at] or "" in columns[at]:
+                for row, value in enumerate(columns[at]):
+                    if value is None or value == "":
+                        faults.setdefault(row, f"no value for the field {self._fields[at]!r}")
+        for at in self._in_headers:
+            if _has_control("".join(map(str, columns[at]))):
+                for row, value in enumerate(columns[at]):
+                    if _has_control(str(value)):
+                        faults.setdefault(row, f"control character in {self._fields[at]!r}, a field of a header")
+
+    def _encode(self, number: int, recipients: list[str], rows: Rows, priorities: list[str]) -> tuple[Batch, bytes]:
+        """The batch of the rows without fault; values that JSON cannot carry are found only by trying."""
+        columns = rows.columns[: len(self._fields)]
+        batch = _assemble(number, self._fields, recipients, columns, priorities, rows)
+        try:
+            return batch, content(batch)
+        except TypeError:
+            for at in range(len(recipients)):
+                if not _is_json([column[at] for column in columns]):
+                    rows.faults.setdefault(at, "a value that is not text, number or list, or not valid Unicode")
+        batch = _assemble(number, self._fields, recipients, columns, priorities, rows)
+        return batch, content(batch)
+
+    def _fingerprints(self, recipients: list[str]) -> bytes:
+        found, copy = [], self._hasher.copy
+        for recipient in recipients:
+            hasher = copy()
+            hasher.update(recipient.encode())
+            found.append(hasher.digest())
+        return b"".join(found)
+
+
+def _normalise_all(emails: list[Any], faults: dict[int, str]) -> list[str]:
+    if set(map(type, emails)) == {str} and all_plain(emails):
+        return emails
+    return [_normalise(at, email, faults) for at, email in enumerate(emails)]
+
+
+def _normalise(at: int, email: object, faults: dict[int, str]) -> str:
+    try:
+        return normalise(email if isinstance(email, str) else "")
+    except BadAddress as error:
+        faults.setdefault(at, str(error))
+        return ""
+
+
+def _digits(values: list[Any], faults: dict[int, str]) -> list[str]:
+    """Priorities as digits; anything else but an integer 0 … 9 refuses the row."""
+    found = [str(value).strip() if type(value) in (int, str) else "" for value in values]
+    for at, digit in enumerate(found):
+        if len(digit) != 1 or digit not in "0123456789":
+            faults.setdefault(at, "the priority is not an integer from 0 to 9")
+    return found
+
+
+def _assemble(
+    number: int,
+    fields: tuple[str, ...],
+    recipients: list[str],
+    columns: list[list[Any]],
+    priorities: list[str],
+    rows: Rows,
+) -> Batch:
+    faults = rows.faults
+    positions = list(range(len(recipients)))
+    if faults:
+        positions = [at for at in positions if at not in faults]
+        recipients = [recipients[at] for at in positions]
+        columns = [[column[at] for at in positions] for column in columns]
+        priorities = [priorities[at] for at in positions] if priorities else priorities
+    rejected = [(at, _hash(rows.text_of(at))) for at in sorted(faults)]
+    return Batch(number, positions, recipients, fields, columns, rejected, "".join(priorities))
+
+
+def _levels(batch: Batch) -> dict[int, bytes]:
+    masks: dict[int, int] = {}
+    if batch.priorities:
+        for at, digit in zip(batch.positions, batch.priorities, strict=True):
+            masks[int(digit)] = masks.get(int(digit), 0) | 1 << at
+    elif batch.positions:
+        masks[DEFAULT_LEVEL] = sum(1 << at for at in batch.positions)
+    return {level: mask.to_bytes(_MASK_OCTETS, "little") for level, mask in masks.items()}
+
+
+def _is_json(values: list[Any]) -> bool:
+    try:
+        orjson.dumps(values)
+    except TypeError:
+        return False
+    return True
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(blake2b(_shown(text).encode(), digest_size=4).digest(), "little")
+
+
+def _shown(text: str) -> str:
+    """Text that UTF-8 can carry: what was undecodable shows as an escape."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _as_text(row: object) -> str:
+    try:
+        return orjson.dumps(row).decode()
+    except TypeError:
+        return repr(row)

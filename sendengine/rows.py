@@ -1,0 +1,229 @@
+"""Reading recipients: CSV, NDJSON or mappings, cut into hundreds of input rows and turned into columns.
+
+Pure iterators in constant memory. This module knows text formats and line numbers; whether an address or a value is
+acceptable is the business of intake.py. A row that cannot be read is still a row: it keeps its place and carries a
+fault. Blank lines are no rows.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import chain, islice
+from typing import Any
+
+import msgspec
+import orjson
+
+from sendengine.batch import BATCH_ROWS
+from sendengine.errors import RefusedInput
+
+EMAIL = "email"
+MAX_LINE = 512 << 10  # octets; what a line has beyond is never kept in memory
+_UNREADABLE = f"not UTF-8, or a line over {MAX_LINE >> 10} KiB"
+
+
+class Rows(msgspec.Struct):
+    """At most 100 input rows in columns, all parallel. The intake that receives it owns it."""
+
+    emails: list[Any]
+    columns: list[list[Any]]  # one per name asked for; None where a row lacks it
+    faults: dict[int, str]  # index -> why the row could not be read
+    lines: Sequence[int]  # the physical line, from 1, where each row starts
+    text_of: Callable[[int], str]  # the row as it was given; asked for refused rows only
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """The columns that the send uses, and those of them that a CSV header must have."""
+
+    names: tuple[str, ...]
+    required: frozenset[str]
+
+
+def from_csv(chunks: Iterable[bytes | str], wanted: Wanted) -> Iterator[Rows]:
+    """RFC 4180 with `,` `;` or tab, the header first. Raises RefusedInput when the header lacks what is wanted."""
+    source = _Source(chunks)
+    lines_of_text = source.decoded()
+    delimiter, header = _read_header(next(lines_of_text, "").removeprefix("\ufeff"))
+    email, places = _places(header, wanted)
+    reader = csv.reader(lines_of_text, delimiter=delimiter, strict=True)  # else an open quote swallows what follows
+    while True:
+        rows, lines, faults = _take(reader)
+        if not rows:
+            return
+        if source.is_dirty:
+            faults |= {at: _UNREADABLE for at, row in enumerate(rows) if not _is_clean(row)}
+        if set(map(len, rows)) != {len(header)}:
+            _level_out(rows, faults, len(header))
+        cells = list(zip(*rows, strict=True))
+        yield Rows(
+            emails=list(cells[email]),
+            columns=[[None] * len(rows) if place is None else list(cells[place]) for place in places],
+            faults=faults,
+            lines=lines,
+            text_of=partial(_row_text, delimiter, rows),
+        )
+
+
+def from_ndjson(chunks: Iterable[bytes | str], wanted: Wanted) -> Iterator[Rows]:
+    """One JSON object a line."""
+    numbered = ((at, line) for at, line in enumerate(_Source(chunks).lines(), 1) if line.strip())
+    while taken := list(islice(numbered, BATCH_ROWS)):
+        lines, texts = zip(*taken, strict=True)
+        yield from_mappings(_loads_all(texts), wanted, lines, partial(_line_text, texts))
+
+
+def from_mappings(rows: Sequence[object], wanted: Wanted, lines: Sequence[int], text_of: Callable[[int], str]) -> Rows:
+    """At most 100 rows of any source; a value that is no mapping is a row that could not be read."""
+    faults: dict[int, str] = {}
+    found: list[Mapping[str, Any]] = []
+    for at, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            faults[at] = row if isinstance(row, _Unreadable) else "not an object with fields"
+            row = {}
+        found.append(row)
+    return Rows(
+        emails=[row.get(EMAIL) for row in found],
+        columns=[[row.get(name) for row in found] for name in wanted.names],
+        faults=faults,
+        lines=lines,
+        text_of=text_of,
+    )
+
+
+def _row_text(delimiter: str, rows: list[list[str]], at: int) -> str:
+    return delimiter.join(rows[at])
+
+
+def _line_text(texts: Sequence[bytes], at: int) -> str:
+    return texts[at].decode("utf-8", "backslashreplace").strip()
+
+
+class _Unreadable(str):
+    """Stands where a line's object would: the reason why there is none."""
+
+
+class _Source:
+    """Lines with their ends, of chunks cut anywhere; large chunks are fastest. Notes whether any of it was no UTF-8."""
+
+    def __init__(self, chunks: Iterable[bytes | str]) -> None:
+        self._blocks = _whole_lines(map(_octets, chunks))
+        self.is_dirty = False
+
+    def lines(self) -> Iterator[bytes]:
+        return chain.from_iterable(map(io.BytesIO, self._blocks))
+
+    def decoded(self) -> Iterator[str]:
+        return chain.from_iterable(map(self._decode, self._blocks))
+
+    def _decode(self, block: bytes) -> Iterator[str]:
+        try:
+            text = block.decode()
+        except UnicodeDecodeError:
+            self.is_dirty = True
+            text = block.decode("utf-8", "surrogateescape")
+        return io.StringIO(text, newline="\n")
+
+
+def _octets(chunk: bytes | str) -> bytes:
+    return chunk.encode("utf-8", "surrogateescape") if isinstance(chunk, str) else chunk
+
+
+def _whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Chunks cut again at line ends. A line that never ends loses its rest, and 0xFF makes what is kept unreadable."""
+    tail, is_skipping = b"", False
+    for chunk in chunks:
+        cut = chunk.rfind(b"\n") + 1
+        if is_skipping and not cut:
+            continue
+        if is_skipping:
+            start = chunk.find(b"\n") + 1
+            chunk, cut, is_skipping = chunk[start:], cut - start, False
+        if cut:
+            yield tail + chunk[:cut]
+            tail = chunk[cut:]
+        else:
+            tail += chunk
+        if len(tail) > MAX_LINE:
+            yield tail[:MAX_LINE] + b"\xff\n"
+            tail, is_skipping = b"", True
+    yield tail
+
+
+def _read_header(head: str) -> tuple[str, list[str]]:
+    """The delimiter is the one that makes a column `email` appear."""
+    headers = {delimiter: [cell.strip() for cell in next(csv.reader([head], delimiter=delimiter), [])] for delimiter in ",;\t"}
+    for delimiter, header in headers.items():
+        if EMAIL in map(str.lower, header):
+            return delimiter, header
+    delimiter, header = max(headers.items(), key=lambda found: len(found[1]))
+    raise _missing(EMAIL, header)
+
+
+def _places(header: list[str], wanted: Wanted) -> tuple[int, list[int | None]]:
+    lowered = [name.lower() for name in header]
+    for name, names in ((EMAIL, lowered), *((name, header) for name in wanted.names)):
+        if names.count(name) > 1:
+            raise RefusedInput(f"the recipients have the column {name!r} twice")
+    for name in sorted(wanted.required):
+        if name not in header:
+            raise _missing(name, header)
+    return lowered.index(EMAIL), [header.index(name) if name in header else None for name in wanted.names]
+
+
+def _missing(name: str, header: list[str]) -> RefusedInput:
+    near = difflib.get_close_matches(name.lower(), [cell.lower() for cell in header], 1, cutoff=0.0)
+    nearest = next((cell for cell in header if near and cell.lower() == near[0]), "")
+    return RefusedInput(
+        f"the recipients have no column {name!r}" + (f"; the nearest is {nearest!r}" if nearest else ""),
+        "the first line names the columns; one of them is `email`",
+    )
+
+
+def _take(reader: Any) -> tuple[list[list[str]], list[int], dict[int, str]]:
+    """The next hundred rows that are not blank. After an error csv starts afresh at the next line."""
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    faults: dict[int, str] = {}
+    while len(rows) < BATCH_ROWS:
+        line = reader.line_num + 2  # the header was the first, and csv counts those it has finished
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            row, faults[len(rows)] = [""], str(error)
+        if row is None:
+            break
+        if row:
+            rows.append(row)
+            lines.append(line)
+    return rows, lines, faults
+
+
+def _is_clean(row: list[str]) -> bool:
+    return not any("\udc80" <= letter <= "\udcff" for letter in "".join(row))
+
+
+def _level_out(rows: list[list[str]], faults: dict[int, str], width: int) -> None:
+    """Short and long rows are refused, and made as wide as the others so that they fit into columns."""
+    for at, row in enumerate(rows):
+        if len(row) != width:
+            faults.setdefault(at, f"{len(row)} columns where the header has {width}")
+            rows[at] = [*row, *[""] * width][:width]
+
+
+def _loads_all(texts: Sequence[bytes]) -> list[object]:
+    try:
+        return list(map(orjson.loads, texts))
+    except orjson.JSONDecodeError:
+        return [_loads(text) for text in texts]
+
+
+def _loads(text: bytes) -> object:
+    try:
+        found: object = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        return _Unreadable(f"not JSON: {error}")
+    return found

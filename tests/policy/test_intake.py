@@ -1,0 +1,216 @@
+"""Intake: every row ends in a batch or is refused with its line, and the same input is always cut the same way."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sendengine.batch import Batch, unpack
+from sendengine.errors import RefusedInput
+from sendengine.intake import Intake, PackedBatch
+from sendengine.rows import MAX_LINE
+
+_SALT = b"salt"
+
+
+def _intake(*fields: str, required: str = "", in_headers: str = "", priority: str | None = None) -> Intake:
+    return Intake(fields, frozenset(required.split()), frozenset(in_headers.split()), priority, salt=_SALT)
+
+
+def _csv(text: str | bytes, intake: Intake | None = None) -> list[PackedBatch]:
+    octets = text.encode() if isinstance(text, str) else text
+    return list((intake or _intake()).from_csv([octets]))
+
+
+def _refused(batches: Iterable[PackedBatch]) -> list[tuple[int, int, str]]:
+    return [(bad.line, bad.row, bad.reason) for packed in batches for bad in packed.rejected]
+
+
+def _recipients(batches: Iterable[PackedBatch]) -> list[str]:
+    return [recipient for packed in batches for recipient in unpack(packed.payload).recipients]
+
+
+def _pieces(octets: bytes, size: int) -> Iterator[bytes]:
+    return (octets[at : at + size] for at in range(0, len(octets), size))
+
+
+def test_batches_are_hundreds_of_input_rows_before_refusals() -> None:
+    rows = [{"email": f"u{at}@example.com" if at % 10 else "bad"} for at in range(250)]
+    batches = list(_intake().from_rows(rows))
+    assert [(packed.number, packed.rows, len(packed.positions)) for packed in batches] == [
+        (0, 100, 90),
+        (1, 100, 90),
+        (2, 50, 45),
+    ]
+    assert batches[1].positions[:3] == bytes([1, 2, 3])
+    assert unpack(batches[1].payload).recipients[0] == "u101@example.com"
+    assert batches[1].rejected[0].row == 100
+
+
+def test_only_the_fields_in_use_are_kept() -> None:
+    (packed,) = _csv("city,Email,age\nBrno,a@b.cz,7\n", _intake("city", "email"))
+    assert unpack(packed.payload) == Batch(0, [0], ["a@b.cz"], ("city",), [["Brno"]])
+
+
+@pytest.mark.parametrize("head", ["email,name", "email;name", "email\tname", "\ufeffemail,name", ' EMAIL ,"name"'])
+def test_the_header_tells_delimiter_and_columns(head: str) -> None:
+    delimiter = next(sign for sign in ",;\t" if sign in head)
+    (packed,) = _csv(f"{head}\r\na@b.cz{delimiter}Jan\r\n", _intake("name"))
+    assert unpack(packed.payload).columns == [["Jan"]]
+
+
+@pytest.mark.parametrize(
+    ("head", "intake", "words"),
+    [
+        ("e-mail,name", _intake(), r"'email'.*'e-mail'"),
+        ("email,first name", _intake("first_name", required="first_name"), r"'first_name'.*'first name'"),
+        ("email,prio", _intake(priority="priority"), r"'priority'.*'prio'"),
+        ("email,name,email", _intake(), "twice"),
+        ("", _intake(), "'email'"),
+    ],
+)
+def test_a_missing_column_refuses_the_input_and_names_the_nearest(head: str, intake: Intake, words: str) -> None:
+    with pytest.raises(RefusedInput, match=words):
+        _csv(head + "\n", intake)
+
+
+def test_a_column_with_a_default_may_be_missing() -> None:
+    (packed,) = _csv("email\na@b.cz\n", _intake("name"))
+    assert unpack(packed.payload).columns == [[None]]
+
+
+def test_refused_rows_name_the_line_where_they_start() -> None:
+    text = b'email,name\na@b.cz,"two\nlines"\nbad,x\n\nc@d.cz\ne@f.cz,x,y\ng@h.cz,\xff\ni@j.cz,\n"k"k@l.cz,x\nm@n.cz,M\n'
+    batches = _csv(text, _intake("name", required="name"))
+    assert _refused(batches) == [
+        (4, 1, "an address needs an @"),
+        (6, 2, "1 columns where the header has 2"),
+        (7, 3, "3 columns where the header has 2"),
+        (8, 4, "not UTF-8, or a line over 512 KiB"),
+        (9, 5, "no value for the field 'name'"),
+        (10, 6, "',' expected after '\"'"),
+    ]
+    assert _recipients(batches) == ["a@b.cz", "m@n.cz"]
+    assert batches[0].positions == bytes([0, 7])
+
+
+def test_an_undecodable_octet_in_an_unused_column_refuses_the_row() -> None:
+    batches = _csv(b"email,name\na@b.cz,\xe9\nc@d.cz,x\n")
+    assert [(bad.line, bad.text) for bad in batches[0].rejected] == [(2, "a@b.cz,\\udce9")]
+    assert _recipients(batches) == ["c@d.cz"]
+
+
+def test_an_open_quote_does_not_swallow_the_rest_silently() -> None:
+    batches = _csv('email,name\na@b.cz,A\nc@d.cz,"C\ne@f.cz,E\n', _intake("name"))
+    assert _recipients(batches) == ["a@b.cz"]
+    assert _refused(batches) == [(3, 1, "unexpected end of data")]
+
+
+def test_a_line_without_end_is_one_refused_row_and_the_next_is_read() -> None:
+    octets = b"email,name\n" + b"x" * (3 * MAX_LINE) + b"\na@b.cz,A\n"
+    batches = list(_intake("name").from_csv(_pieces(octets, 1 << 16)))
+    assert [(bad.line, len(bad.text) <= 2000) for packed in batches for bad in packed.rejected] == [(2, True)]
+    assert _recipients(batches) == ["a@b.cz"]
+
+
+def test_ndjson_lines_that_are_no_objects_are_refused() -> None:
+    text = b'{"email":"a@b.cz","name":"A"}\n\n{"email":\n[1]\n{"email":5}\n{"name":"x"}\n\xff\n{"email":"c@d.cz"}\n'
+    batches = list(_intake("name", required="name").from_ndjson([text]))
+    refused = _refused(batches)
+    assert [line for line, _, _ in refused] == [3, 4, 5, 6, 7, 8]
+    assert refused[1][2] == "not an object with fields"
+    assert refused[5][2] == "no value for the field 'name'"
+    assert _recipients(batches) == ["a@b.cz"]
+
+
+@pytest.mark.parametrize("value", ["x\r\nBcc: e@f.cz", "x\ny", "\x00", "a\x7f", "\u2028"])
+def test_control_characters_are_refused_where_a_header_shows_them(value: str) -> None:
+    rows = [{"email": "a@b.cz", "name": value}]
+    (in_header,) = _intake("name", in_headers="name").from_rows(rows)
+    (in_body,) = _intake("name").from_rows(rows)
+    assert [bad.reason for bad in in_header.rejected] == ["control character in 'name', a field of a header"]
+    assert unpack(in_body.payload).columns == [[value]]
+
+
+@pytest.mark.parametrize("value", [object(), "\ud800", 2**70])
+def test_a_value_that_cannot_be_stored_refuses_its_row_only(value: object) -> None:
+    (packed,) = _intake("name").from_rows([{"email": "a@b.cz", "name": value}, {"email": "c@d.cz", "name": "C"}])
+    assert [bad.row for bad in packed.rejected] == [0]
+    assert _recipients([packed]) == ["c@d.cz"]
+
+
+def test_priorities_make_levels() -> None:
+    rows: list[dict[str, Any]] = [{"email": f"u{at}@b.cz", "p": p} for at, p in enumerate(["9", 0, 9, "", True, 1.0, 10, "-1", "3"])]
+    (packed,) = _intake(priority="p").from_rows(rows)
+    masks = {level: int.from_bytes(mask, "little") for level, mask in packed.levels.items()}
+    assert masks == {9: 0b101, 0: 0b10, 3: 1 << 8}
+    assert {len(mask) for mask in packed.levels.values()} == {13}
+    assert [bad.row for bad in packed.rejected] == [3, 4, 5, 6, 7]
+
+
+def test_a_priority_that_changes_changes_the_digest() -> None:
+    (one,) = _intake(priority="p").from_rows([{"email": "a@b.cz", "p": 1}])
+    (two,) = _intake(priority="p").from_rows([{"email": "a@b.cz", "p": 2}])
+    assert one.digest != two.digest
+
+
+def test_a_refused_row_that_changes_changes_the_digest() -> None:
+    (one,), (two,) = (_intake().from_rows([{"email": text}]) for text in ("bad", "worse"))
+    assert one.digest != two.digest
+    assert one.levels == {}
+    assert one.fingerprints == b""
+
+
+def test_fingerprints_are_of_the_normal_form_and_keyed() -> None:
+    (mine,) = _intake().from_rows([{"email": "a@b.cz"}, {"email": " a@B.CZ "}, {"email": "A@b.cz"}])
+    (theirs,) = Intake((), salt=b"other").from_rows([{"email": "a@b.cz"}])
+    first, second, third = (mine.fingerprints[at : at + 8] for at in (0, 8, 16))
+    assert first == second != third
+    assert first != theirs.fingerprints
+
+
+def test_pushed_rows_are_cut_like_iterated_ones() -> None:
+    rows = [{"email": f"u{at}@b.cz"} for at in range(150)]
+    intake = _intake()
+    pushed = [*filter(None, map(intake.push, rows)), intake.flush()]
+    assert pushed == list(_intake().from_rows(rows))
+    assert intake.flush() is None
+
+
+_CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\x00"), max_size=6)
+_EMAILS = st.one_of(st.integers(0, 50).map("u{}@example.com".format), st.sampled_from(["", "bad", " A@B.Cz ", "x@\ny.cz"]))
+
+
+@given(st.lists(st.tuples(_EMAILS, _CELLS), max_size=230), st.integers(1, 400))
+def test_csv_rows_end_in_exactly_one_place_however_the_input_is_chunked(rows: list[tuple[str, str]], size: int) -> None:
+    text = io.StringIO(newline="")
+    csv.writer(text, quoting=csv.QUOTE_ALL).writerows([("email", "name"), *rows])
+    octets = text.getvalue().encode()
+    whole = list(_intake("name", required="name").from_csv([octets]))
+    assert list(_intake("name", required="name").from_csv(_pieces(octets, size))) == whole
+    places = []
+    for packed in whole:
+        batch = unpack(packed.payload)
+        first = packed.number * 100
+        places += [first + at for at in batch.positions] + [bad.row for bad in packed.rejected]
+        assert batch.columns == [[rows[first + at][1] for at in batch.positions]]
+        assert len(packed.fingerprints) == 8 * len(batch.recipients)
+        lines = {at: sum(1 + "".join(row).count("\n") for row in rows[:at]) + 2 for at in range(len(rows))}
+        assert [bad.line for bad in packed.rejected] == [lines[bad.row] for bad in packed.rejected]
+    assert sorted(places) == list(range(len(rows)))
+
+
+@given(st.lists(st.one_of(st.tuples(_EMAILS, _CELLS), st.none()), max_size=120), st.integers(1, 300))
+def test_ndjson_is_cut_like_the_same_rows_given_as_mappings(rows: list[tuple[str, str] | None], size: int) -> None:
+    documents = [{"email": row[0], "name": row[1]} if row else None for row in rows]
+    octets = b"".join(orjson.dumps(document) + b"\n" for document in documents)
+    from_lines = list(_intake("name").from_ndjson(_pieces(octets, size)))
+    from_rows = list(_intake("name").from_rows(documents))  # type: ignore[arg-type]
+    assert [(a.payload, a.rejected) for a in from_lines] == [(b.payload, b.rejected) for b in from_rows]

@@ -17,6 +17,7 @@ from sendengine.policy.window import Window
 
 _HOUR = 3600.0
 _NOTHING = 1e-6  # messages: what arithmetic leaves over
+_BLINK = 1e-6  # seconds; UNIX time as a float is exact to a quarter of that, and a step must end what it was to end
 _MAX_STEPS = 10_000  # some thirteen years of openings and closings every day
 
 
@@ -58,7 +59,7 @@ def estimate(
             return None
         for job in running:
             left[job] -= share * (upto - at)
-            if left[job] < _NOTHING:
+            if left[job] < max(_NOTHING, share * _BLINK):
                 left[job] = 0.0
         at = upto
         while coming and coming[0][0] <= at:

@@ -1,0 +1,254 @@
+"""A relay and our sessions to it: opened on demand, kept while useful, backed off from when it is in trouble.
+
+A session takes deliveries from the feed by itself; the site only decides how many sessions there are. It knows nothing
+of accounts or verdicts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+import msgspec
+from asyncio_throttle.throttler import Throttler
+
+from sendengine.channel.opening import Opened, TlsContexts, open_session
+from sendengine.channel.protocol import Connection
+from sendengine.channel.session import Session
+from sendengine.channel.settings import SmtpSettings
+from sendengine.ports import Clock, Feed
+from sendengine.types import Attempt, Fault, Relay, Stage
+
+BACK_OFF_FIRST, BACK_OFF_MOST = 1.0, 60.0
+EARLY = 0.01  # a loop's timer may ring by its clock's resolution too soon
+AUTH_BACK_OFF = 300.0  # a wrong password stays wrong until somebody changes it; do not have the account locked for it
+
+
+class SiteTrouble(msgspec.Struct):
+    attempt: Attempt
+    since: float
+    retry_at: float
+
+
+class SmtpSite:
+    """See ports.Site. `random` gives numbers in [0, 1) for the back-off."""
+
+    def __init__(
+        self,
+        relay: Relay,
+        feed: Feed,
+        on_change: Callable[[], None],
+        settings: SmtpSettings,
+        contexts: TlsContexts,
+        hostname: Callable[[], str],
+        clock: Clock,
+        random: Callable[[], float],
+    ) -> None:
+        self.relay = relay
+        self.sessions = 0
+        self.idle = 0
+        self.eightbit = True
+        self._feed = feed
+        self._on_change = on_change
+        self._settings = settings
+        self._contexts = contexts
+        self._hostname = hostname
+        self._clock = clock
+        self._random = random
+        rate = settings.connect_rate
+        self._pace = Throttler(rate_limit=max(1, round(rate)), period=max(1.0, 1.0 / rate))
+        self._connections: set[Connection] = set()
+        self._idle: list[Connection] = []  # the last used is the first taken: the others may grow old and be closed
+        self._opening: set[asyncio.Task[None]] = set()
+        self._trouble: SiteTrouble | None = None
+        self._failures = 0
+        self._is_wanted = False  # work waits, as far as we were told
+        self._throttled_until = 0.0
+        self._is_closing = False
+        self._is_ticking = False
+        self._empty = asyncio.Event()
+
+    @property
+    def is_open(self) -> bool:
+        return self.sessions > 0 and not self._is_throttled
+
+    @property
+    def trouble(self) -> SiteTrouble | None:
+        return None if self.is_open else self._trouble
+
+    def wake(self) -> None:
+        if self._is_closing or self._is_throttled:
+            return
+        was_full = not self._idle
+        while self._idle:
+            connection = self._idle.pop()
+            self.idle = len(self._idle)
+            if not connection.pull():
+                self._keep_idle(connection)
+                return
+        if was_full:
+            self._open_one_more()
+
+    def warm(self) -> None:
+        if not self.sessions:
+            self._open_one_more()
+
+    def throttle(self, seconds: float, reason: str) -> None:
+        now = self._clock.monotonic()
+        if now + seconds <= self._throttled_until:
+            return
+        self._throttled_until = now + seconds
+        attempt = Attempt(Stage.CONNECT, None, Fault.REFUSED, 0.0, now, detail=reason)
+        self._trouble = SiteTrouble(attempt, now, self._throttled_until)
+        for connection in self._connections:
+            connection.session.may_pull = False
+        self._clock.call_at(self._throttled_until, self._unthrottle)
+        self._on_change()
+
+    async def close(self, timeout: float) -> None:
+        self._is_closing = True
+        for task in self._opening:
+            task.cancel()
+        for connection in list(self._connections):
+            connection.retire()
+        try:
+            if self._connections:
+                await asyncio.wait_for(self._empty.wait(), timeout)
+        except TimeoutError:
+            for connection in list(self._connections):
+                connection.abort("closed by us before the answer")
+        await asyncio.gather(*self._opening, return_exceptions=True)
+
+    # What connections tell (protocol.Pool)
+
+    def became_idle(self, connection: Connection) -> None:
+        self._is_wanted = False
+        self._keep_idle(connection)
+
+    def ended(self, connection: Connection) -> None:
+        session = connection.session
+        self._connections.discard(connection)
+        self.sessions = len(self._connections)
+        if connection in self._idle:
+            self._idle.remove(connection)
+            self.idle = len(self._idle)
+        if session.has_carried:
+            self._failures = 0
+        elif session.ended_by is not None:
+            self._back_off(session.ended_by)
+        if not self._connections:
+            self._empty.set()
+            self._on_change()
+        if session.is_worn_out or session.ended_by is not None:
+            self._open_one_more()  # it may have left work behind that nobody will announce again
+
+    # Opening
+
+    def _open_one_more(self) -> None:
+        """Doubles the sessions per time that opening one takes, up to the limit."""
+        self._is_wanted = True
+        if self._is_closing or self._is_throttled or self._clock.monotonic() < self._retry_at:
+            return
+        opening = len(self._opening)
+        if opening > self.sessions or opening + self.sessions >= self._settings.sessions:
+            return
+        task = asyncio.get_running_loop().create_task(self._open())
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    async def _open(self) -> None:
+        async with self._pace:
+            started = self._clock.monotonic()
+            result = await open_session(self.relay, self._settings, self._contexts, self._hostname(), started)
+        self._opening.discard(cast("asyncio.Task[None]", asyncio.current_task()))  # before anybody counts again
+        if isinstance(result, Attempt):
+            self._back_off(msgspec.structs.replace(result, ended_at=self._clock.monotonic()))
+            self._on_change()
+        elif self._is_closing:
+            result.transport.abort()
+        else:
+            self._add(result, self._clock.monotonic() - started)
+
+    def _add(self, opened: Opened, took: float) -> None:
+        settings = self._settings
+        session = Session(self._feed, opened.features, settings.timeouts, took, settings.max_messages)
+        session.may_pull = not self._is_throttled
+        connection = Connection(opened.transport, session, self, self._clock.monotonic)
+        self._connections.add(connection)
+        self._empty.clear()
+        self.sessions = len(self._connections)
+        self.eightbit = opened.features.eightbit
+        self._watch()
+        if not self._is_throttled:
+            self._trouble = None
+        if self.sessions == 1:
+            self._on_change()
+        connection.pull()
+
+    def _keep_idle(self, connection: Connection) -> None:
+        self._idle.append(connection)
+        self.idle = len(self._idle)
+
+    # Trouble
+
+    @property
+    def _is_throttled(self) -> bool:
+        return self._throttled_until > 0.0
+
+    @property
+    def _retry_at(self) -> float:
+        return self._trouble.retry_at if self._trouble else 0.0
+
+    def _back_off(self, attempt: Attempt) -> None:
+        now = self._clock.monotonic()
+        if any(connection.session.has_carried for connection in self._connections):
+            self._failures = 0
+        self._failures += 1
+        delay = min(BACK_OFF_MOST, BACK_OFF_FIRST * 2.0 ** min(self._failures - 1, 16))
+        if _is_auth_refused(attempt):
+            delay = AUTH_BACK_OFF
+        since = self._trouble.since if self._trouble else now
+        self._trouble = SiteTrouble(attempt, since, now + delay * (0.8 + 0.4 * self._random()))
+        self._clock.call_at(self._trouble.retry_at, self._retry)
+
+    def _retry(self) -> None:
+        now = self._clock.monotonic()
+        if self._trouble and self._trouble.retry_at <= now + EARLY and self._is_wanted and not self._opening:
+            self._trouble.retry_at = now
+            self._open_one_more()
+
+    def _unthrottle(self) -> None:
+        now = self._clock.monotonic()
+        if self._is_throttled and self._throttled_until <= now + EARLY:
+            self._throttled_until = 0.0
+            if self._retry_at <= now + EARLY:
+                self._trouble = None
+            for connection in self._connections:
+                connection.session.may_pull = True
+            self._on_change()
+            self.wake()
+
+    # Time
+
+    def _watch(self) -> None:
+        if not self._is_ticking and self._connections:
+            self._is_ticking = True
+            self._clock.call_at(self._clock.monotonic() + self._settings.tick, self._tick)
+
+    def _tick(self) -> None:
+        self._is_ticking = False
+        now = self._clock.monotonic()
+        for connection in list(self._connections):
+            connection.tick(now)
+        for connection in list(self._idle):
+            if now - connection.idle_since >= self._settings.idle_timeout:
+                self._idle.remove(connection)
+                self.idle = len(self._idle)
+                connection.retire()
+        self._watch()
+
+
+def _is_auth_refused(attempt: Attempt) -> bool:
+    is_permanent = attempt.reply.code >= 500 if attempt.reply else attempt.fault in (Fault.REFUSED, Fault.TLS)
+    return attempt.stage is Stage.AUTH and is_permanent

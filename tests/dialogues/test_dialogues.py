@@ -1,0 +1,129 @@
+"""Every dialogue against the real channel: sockets, session and all. Shows the stage, the reply or fault and the verdict."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from sendengine.channel.settings import SmtpSettings, StageTimeouts
+from sendengine.channel.site import SmtpSite
+from sendengine.channel.smtp import SmtpChannel
+from sendengine.policy.replies import parse_rules
+from sendengine.policy.verdict import SendPolicy, judge
+from sendengine.types import Attempt, Envelope, Relay, TlsPolicy
+from tests.dialogues.player import CERTIFICATE, Delivery, Dialogue, Player, read
+
+HERE = Path(__file__).parent
+RULES = parse_rules((HERE.parents[1] / "config" / "replies.toml").read_text())
+
+
+class LoopClock:
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+
+    def monotonic(self) -> float:
+        return self._loop.time()
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> None:
+        self._loop.call_at(when, callback)
+
+
+class ListFeed:
+    """Hands out the deliveries in order; `over` is set when each is done, or when the site is in trouble."""
+
+    def __init__(self, deliveries: list[Delivery]) -> None:
+        self.waiting = list(deliveries)
+        self.done_with: list[tuple[Delivery, Attempt]] = []
+        self.over = asyncio.Event()
+        self._count = len(deliveries)
+
+    def next(self) -> Envelope | None:
+        return self.waiting.pop(0) if self.waiting else None
+
+    def done(self, delivery: Envelope, attempt: Attempt) -> None:
+        assert isinstance(delivery, Delivery)
+        self.done_with.append((delivery, attempt))
+        if len(self.done_with) == self._count:
+            self.over.set()
+
+
+def described(name: str, attempt: Attempt) -> str:
+    verdict = judge(attempt, 0, 0.0, SendPolicy(), RULES)
+    what = f"{attempt.reply.code} {attempt.reply.enhanced}".strip() if attempt.reply else attempt.fault
+    tries = "try" if verdict.spends_try else "no try"
+    suspend = f", {verdict.suspend_s:g} s" if verdict.suspend_s else ""
+    return f"{name}: {attempt.stage.name} {what} -> {verdict.action}, {verdict.scope}, {tries}{suspend}"
+
+
+def deliveries_of(dialogue: Dialogue) -> list[Delivery]:
+    size = int(dialogue.settings.get("size", "0"))
+    text = dialogue.settings.get("text", "hello").encode()
+    return [
+        Delivery(
+            number,
+            b"bounces@example.com",
+            b"r%d@example.net" % number,
+            b"Subject: %d\r\n\r\n%b\r\n" % (number, text) + (b"x" * 78 + b"\r\n") * (size // 80),
+            dialogue.settings.get("eightbit") == "yes",
+        )
+        for number in range(1, int(dialogue.settings.get("messages", "1")) + 1)
+    ]
+
+
+def settings_of(dialogue: Dialogue) -> SmtpSettings:
+    chosen = dialogue.settings.get("timeouts", "").split()
+    timeouts = dict.fromkeys(StageTimeouts.__struct_fields__, 5.0)
+    timeouts |= {name: float(seconds) for name, _, seconds in (item.partition("=") for item in chosen)}
+    return SmtpSettings(
+        hostname="client.example",
+        sessions=1,
+        max_messages=int(dialogue.settings.get("max", "0")),
+        tick=0.01,
+        idle_timeout=float(dialogue.settings.get("idle", "60")),
+        ca_file=str(CERTIFICATE) if dialogue.settings.get("trust") == "yes" else "",
+        timeouts=msgspec.convert(timeouts, StageTimeouts),
+    )
+
+
+async def play(dialogue: Dialogue) -> tuple[list[str], SmtpSite]:
+    deliveries = deliveries_of(dialogue)
+    feed = ListFeed(deliveries)
+    async with Player(dialogue, deliveries) as player:
+        user, _, password = dialogue.settings.get("auth", "").partition(":")
+        host = dialogue.settings.get("host", "127.0.0.1")
+        relay = Relay(host, player.port, user, password, TlsPolicy(dialogue.settings.get("tls", "none")))
+        channel = SmtpChannel(settings_of(dialogue), LoopClock(), random=lambda: 0.0)
+
+        closed = asyncio.Event()
+
+        def changed() -> None:
+            if site.trouble:
+                feed.over.set()
+            if site.sessions == 0:
+                closed.set()
+
+        site = channel.site(relay, feed, changed)
+        site.wake()
+        await asyncio.wait_for(feed.over.wait(), 5)
+        if dialogue.settings.get("until") == "closed":
+            await asyncio.wait_for(closed.wait(), 5)
+        await channel.close(1.0)
+        await player.end()
+        if player.failure:
+            raise player.failure
+        assert player.played == len(dialogue.connections), "the talk was not played to its end"
+    met = [described(str(delivery.number), attempt) for delivery, attempt in feed.done_with]
+    if site._trouble and not met:
+        met.append(described("site", site._trouble.attempt))
+    return met, site
+
+
+@pytest.mark.parametrize("path", sorted(HERE.glob("*.dialogue")), ids=lambda path: path.stem)
+async def test_dialogue(path: Path) -> None:
+    dialogue = read(path)
+    met, _ = await play(dialogue)
+    assert met == dialogue.expected

@@ -1,0 +1,245 @@
+"""The session against a peer of our own that is as strict as RFC 5321 allows, without any socket.
+
+Whatever the peer decides about each message, in whatever pieces its replies arrive and wherever the connection breaks:
+every delivery is reported once, and never otherwise than the peer decided.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sendengine.channel.flight import Features, State
+from sendengine.channel.session import Session
+from sendengine.channel.settings import StageTimeouts
+from sendengine.types import Attempt, Envelope, Fault, Stage
+from tests.dialogues.player import Delivery, unstuffed
+
+# What a peer may say to one message: a code at MAIL, RCPT, DATA and to the message itself.
+VECTORS = st.tuples(
+    st.sampled_from([250, 250, 250, 451, 550]),
+    st.sampled_from([250, 250, 251, 450, 550]),
+    st.sampled_from([354, 354, 354, 451, 554]),
+    st.sampled_from([250, 250, 250, 451, 554]),
+)
+
+
+class Plan(msgspec.Struct, frozen=True):
+    vectors: list[tuple[int, int, int, int]]
+    features: Features
+    is_lenient: bool  # answers 354 to a DATA without recipients (RFC 2920 3.1 allows it)
+    pieces: list[int]  # octets of reply delivered at a time, in turn
+    cut_at: int  # octets of replies after which the connection breaks; -1: never
+
+
+PLANS = st.builds(
+    Plan,
+    st.lists(VECTORS, min_size=1, max_size=6),
+    st.builds(Features, st.booleans(), st.booleans(), st.just(True), st.booleans()),
+    st.booleans(),
+    st.lists(st.integers(1, 200), min_size=1, max_size=5),
+    st.one_of(st.just(-1), st.integers(0, 400)),
+)
+
+
+class StrictPeer:
+    """Reads the client's octets, answers by the plan; `verdicts` is what it decided about whole messages."""
+
+    def __init__(self, plan: Plan, deliveries: list[Delivery]) -> None:
+        self.verdicts: dict[int, int] = {}
+        self._plan = plan
+        self._messages = {delivery.number: delivery for delivery in deliveries}
+        self._buffer = b""
+        self._number = 0
+        self._mail = self._rcpt = self._in_data = False
+
+    def hear(self, octets: bytes) -> bytes:
+        self._buffer += octets
+        out = b""
+        while True:
+            code = self._step()
+            if code is None:
+                return out
+            out += b"%d-first\r\n%d 2.0.0 second\r\n" % (code, code) if code == 251 else b"%d said\r\n" % code
+
+    def _step(self) -> int | None:
+        if self._in_data:
+            end = 0 if self._buffer.startswith(b".\r\n") else self._buffer.find(b"\r\n.\r\n") + 2
+            if end == 1:
+                return None
+            message, self._buffer = self._buffer[:end], self._buffer[end + 3 :]
+            self._in_data = False
+            return self._judge(message) if message else self._clear(554)
+        line, found, rest = self._buffer.partition(b"\r\n")
+        if not found:
+            return None
+        if line.startswith(b"BDAT "):
+            size = int(line.split()[1])
+            if len(rest) < size:
+                return None
+            self._buffer = rest[size:]
+            return self._judge(rest[:size], is_chunk=True) if self._rcpt else 503
+        self._buffer = rest
+        return self._command(line)
+
+    def _command(self, line: bytes) -> int:
+        verb = line[:4]
+        if verb == b"MAIL":
+            assert not self._mail, "nested MAIL"
+        if verb == b"RSET":
+            return self._clear(250)
+        if verb == b"QUIT":
+            return 221
+        if verb == b"MAIL":
+            self._number += 1
+            code = self._plan.vectors[self._number - 1][0]
+            self._mail = code == 250
+            return code
+        if not self._mail:
+            return 503
+        if verb == b"RCPT":
+            assert line == b"RCPT TO:<r%d@example.net>" % self._number
+            code = self._plan.vectors[self._number - 1][1]
+            self._rcpt = code < 300
+            return code
+        assert line == b"DATA"
+        code = self._plan.vectors[self._number - 1][2] if self._rcpt else 354 if self._plan.is_lenient else 554
+        self._in_data = code == 354
+        return code
+
+    def _judge(self, message: bytes, is_chunk: bool = False) -> int:
+        wire = self._messages[self._number].wire
+        assert message == (unstuffed(wire) if is_chunk else wire)
+        self.verdicts[self._number] = self._plan.vectors[self._number - 1][3]
+        return self._clear(self.verdicts[self._number])
+
+    def _clear(self, code: int) -> int:
+        self._mail = self._rcpt = False
+        return code
+
+
+class Feed:
+    def __init__(self, deliveries: list[Delivery]) -> None:
+        self.waiting = list(deliveries)
+        self.attempts: list[tuple[int, Attempt]] = []
+
+    def next(self) -> Envelope | None:
+        return self.waiting.pop(0) if self.waiting else None
+
+    def done(self, delivery: Envelope, attempt: Attempt) -> None:
+        assert isinstance(delivery, Delivery)
+        self.attempts.append((delivery.number, attempt))
+
+
+def converse(plan: Plan, deliveries: list[Delivery]) -> tuple[Feed, StrictPeer, Session]:
+    feed, peer = Feed(deliveries), StrictPeer(plan, deliveries)
+    session = Session(feed, plan.features, StageTimeouts())
+    said, heard, turn = b"", 0, 0
+    while session.state is not State.ENDED:
+        out = session.next_write(1.0)
+        if session.is_holding_end:
+            out += session.next_write(1.0)
+        said += peer.hear(out)
+        piece = said[heard : heard + plan.pieces[turn % len(plan.pieces)]]
+        turn += 1
+        if plan.cut_at >= 0 and heard + len(piece) >= plan.cut_at:
+            session.receive(piece[: max(0, plan.cut_at - heard)], 1.0)
+            session.lost(1.0, "cut")
+            break
+        if not piece and not out:
+            assert session.is_idle, "a client and a peer that wait for each other"
+            session.retire()
+        session.receive(piece, 1.0)
+        heard += len(piece)
+    return feed, peer, session
+
+
+def expected(vector: tuple[int, int, int, int], has_data: bool) -> tuple[Stage, int]:
+    mail, rcpt, data, message = vector
+    if mail != 250:
+        return Stage.MAIL, mail
+    if rcpt >= 400:
+        return Stage.RCPT, rcpt
+    if has_data and data != 354:
+        return Stage.DATA, data
+    return Stage.DOT, message
+
+
+def deliveries_for(plan: Plan) -> list[Delivery]:
+    wires = [b"A: 1\r\n\r\nhi\r\n", b"..\r\n", b"A: 2\r\n\r\n..x\r\n" + b"y" * 40000 + b"\r\n", b"A: 3\r\n\r\n...\r\n"]
+    return [
+        Delivery(number, b"", b"r%d@example.net" % number, wires[number % len(wires)], number % 3 == 0)
+        for number in range(1, len(plan.vectors) + 1)
+    ]
+
+
+@settings(max_examples=400, deadline=None)
+@given(PLANS)
+def test_every_delivery_meets_what_the_peer_decided(plan: Plan) -> None:
+    deliveries = deliveries_for(plan)
+    feed, peer, session = converse(plan, deliveries)
+    assert session.state is State.ENDED
+    numbers = [number for number, _ in feed.attempts]
+    assert sorted(numbers) == list(range(1, len(deliveries) - len(feed.waiting) + 1))
+    for number, attempt in feed.attempts:
+        if attempt.reply is not None:
+            met = (attempt.stage, attempt.reply.code)
+            assert met == expected(plan.vectors[number - 1], not plan.features.chunking)
+        else:
+            assert attempt.fault in (Fault.DISCONNECTED, Fault.STALE)
+            assert attempt.stage is Stage.DOT or number not in peer.verdicts, "taken by the peer, and not in doubt"
+    if plan.cut_at < 0:
+        assert all(attempt.reply for _, attempt in feed.attempts)
+        assert not feed.waiting
+
+
+@settings(max_examples=60, deadline=None)
+@given(PLANS)
+def test_replies_split_at_every_octet_mean_the_same(plan: Plan) -> None:
+    whole = msgspec.structs.replace(plan, pieces=[10000], cut_at=-1)
+    split = msgspec.structs.replace(plan, pieces=[1], cut_at=-1)
+    assert converse(whole, deliveries_for(plan))[0].attempts == converse(split, deliveries_for(plan))[0].attempts
+
+
+@given(st.lists(st.binary(max_size=40), max_size=8))
+def test_a_peer_that_talks_nonsense_ends_every_delivery_once(pieces: list[bytes]) -> None:
+    plan = Plan([(250, 250, 354, 250)] * 3, Features(pipelining=True), False, [1], -1)
+    feed = Feed(deliveries_for(plan))
+    session = Session(feed, plan.features, StageTimeouts())
+    for piece in pieces:
+        if session.state is State.ENDED:
+            break
+        session.next_write(1.0)
+        session.receive(piece, 1.0)
+    session.lost(2.0, "cut")
+    numbers = [number for number, _ in feed.attempts]
+    assert sorted(numbers) == list(range(1, 4 - len(feed.waiting)))
+
+
+def test_a_dot_that_lies_in_the_transport_is_not_out() -> None:
+    plan = Plan([(250, 250, 354, 250)], Features(pipelining=True), False, [1], -1)
+    feed = Feed(deliveries_for(plan))
+    session = Session(feed, plan.features, StageTimeouts(body=10))
+    session.next_write(0.0)
+    session.receive(b"250 ok\r\n250 ok\r\n354 go\r\n", 0.0)
+    octets = session.next_write(0.0)
+    session.tick(5.0, len(octets))
+    session.tick(14.0, len(octets) - 1)  # one octet went: that is progress
+    session.tick(23.0, len(octets) - 1)
+    assert feed.attempts == []
+    session.tick(24.0, len(octets) - 1)
+    [(_, attempt)] = feed.attempts
+    assert (attempt.stage, attempt.fault) == (Stage.BODY, Fault.TIMEOUT)
+
+
+def test_an_answer_to_a_dot_that_has_not_left_is_none() -> None:
+    plan = Plan([(250, 250, 354, 250)], Features(pipelining=True), False, [1], -1)
+    feed = Feed(deliveries_for(plan))
+    session = Session(feed, plan.features, StageTimeouts())
+    session.next_write(0.0)
+    session.receive(b"250 ok\r\n250 ok\r\n354 go\r\n", 0.0)
+    session.note_unflushed(len(session.next_write(0.0)))
+    session.receive(b"250 2.0.0 queued\r\n", 0.0)
+    [(_, attempt)] = feed.attempts
+    assert (attempt.stage, attempt.fault) == (Stage.BODY, Fault.PROTOCOL)

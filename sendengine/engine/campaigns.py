@@ -1,0 +1,67 @@
+"""Campaigns as workers need them: compiled once per process, the least recently used forgotten."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from sendengine.errors import SendEngineError
+from sendengine.policy.retry import Schedule
+from sendengine.policy.retry import parse as parse_schedule
+from sendengine.policy.verdict import SendPolicy
+from sendengine.ports import CampaignRecord, Queue
+from sendengine.render.compile import Skeleton
+from sendengine.render.compile import compile as compile_message
+from sendengine.render.message import load
+from sendengine.render.renderer import Renderer
+
+KEPT = 512
+
+
+class Campaign:
+    """What does not change while a campaign sends. `sender` is the envelope's."""
+
+    __slots__ = ("_renderers", "id", "idle_us", "policy", "retry", "sender", "skeleton", "uid", "window")
+
+    def __init__(self, campaign_id: str, record: CampaignRecord) -> None:
+        fields = record.fields
+        self.id = campaign_id
+        self.uid = fields["uid"]
+        self.sender = fields.get("sender", "").encode()
+        self.policy = SendPolicy(lifetime=float(fields.get("lifetime", 86400)))
+        self.retry: Schedule = parse_schedule(fields["retry"])
+        self.window = fields.get("window", "")
+        self.idle_us = float(fields.get("idle", 0))
+        self.skeleton: Skeleton | None = compile_message(load(record.message), self.uid) if record.message else None
+        self._renderers: dict[bool, Renderer] = {}
+
+    def renderer(self, eightbit: bool, message: bytes, batch: int) -> Renderer:
+        """The campaign's; a transactional batch brings its message along."""
+        if message:
+            return compile_message(load(message), f"{self.uid}.{batch}").renderer(eightbit)
+        if eightbit not in self._renderers:
+            if self.skeleton is None:
+                raise SendEngineError(f"campaign {self.id} has no message")
+            self._renderers[eightbit] = self.skeleton.renderer(eightbit)
+        return self._renderers[eightbit]
+
+
+class Campaigns:
+    """Owner of the cache."""
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+        self._known: OrderedDict[tuple[str, str], Campaign] = OrderedDict()
+
+    async def get(self, account: str, campaign_id: str) -> Campaign | None:
+        """None when there is none (purged)."""
+        key = (account, campaign_id)
+        if key in self._known:
+            self._known.move_to_end(key)
+            return self._known[key]
+        record = await self._queue.campaign(account, campaign_id)
+        if record is None:
+            return None
+        campaign = self._known[key] = Campaign(campaign_id, record)
+        if len(self._known) > KEPT:
+            self._known.popitem(last=False)
+        return campaign

@@ -1,0 +1,196 @@
+"""The life of one delivery: permit -> recipient -> intent -> wire -> verdict -> outcome.
+
+Decides with policy/verdict.py, writes through the journal, and returns to the lane whatever was certainly not sent. A recipient leaves
+here as an outcome, deferred, in doubt, or back where it came from; there is no other way out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from email.utils import formatdate
+
+import orjson
+
+from sendengine import records
+from sendengine.engine.journal import Journal
+from sendengine.engine.lane import Lane
+from sendengine.engine.pacing import Run
+from sendengine.engine.settings import EngineSettings
+from sendengine.engine.work import Delivery, Lease
+from sendengine.policy import retry
+from sendengine.policy.replies import ReplyRules
+from sendengine.policy.verdict import Action, Scope, Verdict, judge
+from sendengine.ports import Meter
+from sendengine.reply import strip_ids
+from sendengine.types import Attempt, Outcome
+
+ACTIONS = {
+    Action.SENT: Outcome.SENT,
+    Action.BOUNCED: Outcome.BOUNCED,
+    Action.EXPIRED: Outcome.EXPIRED,
+}
+EXPIRED_TEXT = ("4.4.7", "expired before a relay took it")
+UNRENDERABLE = "5.6.0"
+
+
+class Deliveries:
+    """Makes deliveries of permits and outcomes of attempts, for all lanes of one worker."""
+
+    def __init__(
+        self, journal: Journal, settings: EngineSettings, rules: ReplyRules, meter: Meter,
+        now: Callable[[], float], jitter: Callable[[], float], attend: Callable[[Lane], None],
+    ) -> None:  # fmt: skip
+        self._journal, self._settings, self._rules, self._meter = journal, settings, rules, meter
+        self._now, self._jitter, self._attend = now, jitter, attend
+        self._numbers: dict[tuple[str, str, str], int] = {}
+        self._date, self._date_at = b"", 0
+
+    # permit -> intent
+
+    def pick(self, lane: Lane, due: float, turn: object, run: Run | None) -> bool:
+        """Use one permit. False when the lane has nobody to send to."""
+        while True:
+            picked = lane.pick(turn)  # type: ignore[arg-type]
+            if picked is None:
+                return False
+            lease, row = picked
+            if row in lease.past and self._has_expired(lane, lease, row):
+                continue
+            break
+        delivery = Delivery()
+        delivery.lane, delivery.lease, delivery.row = lane, lease, row
+        delivery.sender, delivery.recipient = lease.campaign.sender, lease.recipients[row]
+        delivery.wire = lease.renderer.wire(lease.values[row], lease.batch * 100 + row, self.date())
+        delivery.eightbit = lease.renderer.has_eightbit
+        delivery.due = due
+        delivery.acked_at = 0.0
+        if run is not None:
+            delivery.lapses_at = due + lane.lapse
+            delivery.cut, delivery.permit_us = run.cut, (due + run.offset) * 1e6
+        else:
+            delivery.lapses_at, delivery.cut, delivery.permit_us = 0.0, lane.cut, 0.0
+        lease.open += 1
+        lane.feed.preparing += 1
+        self._journal.intend(delivery)
+        return True
+
+    def date(self) -> bytes:
+        """The Date header's value, made once a second."""
+        wall = int(self._now() + self._journal.wall_offset)
+        if wall != self._date_at:
+            self._date, self._date_at = formatdate(wall).encode(), wall
+        return self._date
+
+    def _has_expired(self, lane: Lane, lease: Lease, row: int) -> bool:
+        """Its lifetime ran out while it waited: an outcome without a byte."""
+        tries, first = lease.past[row]
+        if self._active_seconds(lane, lease) - first <= lease.campaign.policy.lifetime:
+            return False
+        self.decide(lane, lease, row, Outcome.EXPIRED, *EXPIRED_TEXT, tries=tries)
+        return True
+
+    def decide(self, lane: Lane, lease: Lease, row: int, outcome: Outcome, status: str, text: str, tries: int = 0) -> None:
+        """An outcome that needs no wire. The row was taken out of `pending` by the caller."""
+        delivery = Delivery()
+        delivery.lane, delivery.lease, delivery.row, delivery.tick = lane, lease, row, None
+        lease.open += 1
+        number = self._reply_number("", status, text)
+        what = outcome | (0 if row in lease.past else records.FIRST_TRY)
+        wall_ms = int((self._now() + self._journal.wall_offset) * 1000) % 2**32
+        body = records.OUTCOME.pack(row, what, tries, number, wall_ms, 0.0, 0.0, 0)
+        self._journal.resolve(delivery, records.KIND_OUTCOME, body, 0.0, number)
+        self._meter.outcome(outcome)
+
+    # attempt -> outcome
+
+    def withdraw(self, delivery: Delivery) -> None:
+        """It was journalled and will not be written: no MAIL, no try, back to its lane."""
+        self._journal.resolve(delivery, records.KIND_WITHDRAWN, bytes((delivery.row,)), 0.0, records.NO_REPLY)
+        delivery.lease.open -= 1
+        delivery.lane.return_row(delivery.lease, delivery.row)
+        self._attend(delivery.lane)
+
+    def finish(self, delivery: Delivery, attempt: Attempt) -> None:
+        """What the channel saw, judged and journalled."""
+        lease, lane = delivery.lease, delivery.lane
+        past = lease.past.get(delivery.row)
+        tries = past[0] if past else 0
+        age = self._active_seconds(lane, lease) - past[1] if past else 0.0
+        verdict = judge(attempt, tries, age, lease.campaign.policy, self._rules)
+        self._feed_back(lane, attempt, verdict)
+        if verdict.action is Action.RETURNED:
+            self.withdraw(delivery)
+            return
+        mail_wall = 0.0
+        if attempt.mail_at:
+            mail_wall = (attempt.mail_at + self._journal.wall_offset) * 1e6
+            error = lane.pace.add(attempt.mail_at, lane.interval)
+            if error is not None:
+                self._meter.rate_error(error)
+        what = 0 if past or not (verdict.spends_try or attempt.mail_at) else records.FIRST_TRY
+        if verdict.spends_try:
+            tries += 1
+        first = past[1] if past else int(self._active_seconds(lane, lease))
+        if verdict.action is Action.DEFERRED:
+            delay = self._delay(lease, verdict, tries)
+            if self._active_seconds(lane, lease) + delay - first <= lease.campaign.policy.lifetime:
+                body = records.DEFERRED.pack(delivery.row, what, min(tries, 255), first, int(delay * 1000))
+                self._journal.resolve(delivery, records.KIND_DEFERRED, body, mail_wall, records.NO_REPLY)
+                self._meter.deferred(verdict.scope.name.lower())
+                return
+            outcome = Outcome.EXPIRED
+        elif verdict.action is Action.DOUBTFUL:
+            self._resolve(delivery, attempt, Outcome.UNKNOWN | what, tries, mail_wall, verdict.status, first)
+            self._meter.doubtful()
+            return
+        else:
+            outcome = ACTIONS[verdict.action]
+        self._resolve(delivery, attempt, outcome | what, tries, mail_wall, verdict.status, None)
+        self._meter.outcome(outcome)
+
+    def _resolve(
+        self, delivery: Delivery, attempt: Attempt, what: int, tries: int, mail_wall: float, status: str, first: int | None
+    ) -> None:  # fmt: skip
+        text = str(attempt.reply) if attempt.reply is not None else f"{attempt.fault}: {attempt.detail}"
+        number = self._reply_number(delivery.lane.relay.site, status, text)
+        mail_at = attempt.mail_at or attempt.ended_at
+        paced = max(0.0, mail_at - delivery.lease.taken_at - attempt.connect)
+        wire = attempt.ended_at - mail_at
+        fields = (
+            delivery.row, what, min(tries, 255), number, int(mail_wall / 1000) % 2**32, min(paced, 65000.0), min(wire, 65000.0),
+            records.connect_code(attempt.connect) if attempt.connect else 0,
+        )  # fmt: skip
+        if first is None:
+            self._journal.resolve(delivery, records.KIND_OUTCOME, records.OUTCOME.pack(*fields), mail_wall, number)
+        else:
+            self._journal.resolve(delivery, records.KIND_DOUBT, records.DOUBT.pack(*fields, first), mail_wall, number)
+
+    def _reply_number(self, site: str, status: str, text: str) -> int:
+        text = strip_ids(text)
+        key = (site, status, text)
+        number = self._numbers.get(key)
+        if number is None:
+            number = self._numbers[key] = self._journal.reply(orjson.dumps([status, text, site]))
+        return number
+
+    def _active_seconds(self, lane: Lane, lease: Lease) -> float:
+        """Wall seconds less the time that does not count against a lifetime."""
+        return self._now() + self._journal.wall_offset - (lane.idle_us + lease.campaign.idle_us) / 1e6
+
+    def _delay(self, lease: Lease, verdict: Verdict, tries: int) -> float:
+        if not verdict.spends_try:  # the relay's refusal, not the recipient's: again as soon as the suspension ends
+            return max(1.0, verdict.suspend_s)
+        return retry.delay(lease.campaign.retry, tries, self._jitter())
+
+    def _feed_back(self, lane: Lane, attempt: Attempt, verdict: Verdict) -> None:
+        """Trouble that is not the recipient's slows the site or suspends the account at this relay."""
+        if verdict.action is Action.SENT:
+            lane.accept()
+        elif verdict.scope in (Scope.ACCOUNT_RELAY, Scope.ACCOUNT_SITE):
+            if lane.suspended_until <= self._now():
+                lane.refuse(self._now(), verdict.suspend_s)
+            reply = attempt.reply or attempt.detail
+            lane.bind = f"relay|{lane.relay.site} refuses this account: {reply}"
+            self._attend(lane)
+        elif verdict.scope is Scope.SITE and verdict.suspend_s:
+            lane.feed.site.throttle(verdict.suspend_s, str(attempt.reply or attempt.detail))

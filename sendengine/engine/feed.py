@@ -1,0 +1,138 @@
+"""What is ready for one site: journalled deliveries, handed to sessions at the moment of writing (port Feed).
+
+Metered deliveries that are due go first; unmetered ones fill the rest. Whatever waited too long is withdrawn here, never written:
+its append's answer grew old (a worker that slept may be fenced), its permit lapsed, or a cut made it void.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from sendengine.engine.work import Delivery
+from sendengine.types import Attempt, Envelope, Relay
+
+if TYPE_CHECKING:
+    from sendengine.ports import Site
+
+SLOT = 0.002  # deliveries due within it leave together
+BACKLOG_SECONDS = 0.1  # of what the site lately took: more would grow old before it is written
+BACKLOG_MOST = 256
+RATE_WINDOW = 0.1
+
+
+class Feed:
+    """Owner of the ready queues of one site. `finish` and `withdraw` take the delivery back."""
+
+    site: Site
+
+    def __init__(
+        self, relay: Relay, fresh: float, now: Callable[[], float],
+        finish: Callable[[Delivery, Attempt], None], withdraw: Callable[[Delivery], None], hungry: Callable[[Feed], None],
+    ) -> None:  # fmt: skip
+        self.relay = relay
+        self._fresh, self._now = fresh, now
+        self._finish, self._withdraw, self._hungry = finish, withdraw, hungry
+        self._due: deque[Delivery] = deque()
+        self._bulk: deque[Delivery] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self.preparing = 0  # picked, not released yet
+        self.on_wire = 0
+        self._taken = 0  # since _window_at
+        self._window_at = now()
+        self._rate = 0.0  # deliveries per second that sessions took lately
+
+    # from the engine
+
+    def release(self, deliveries: list[Delivery]) -> None:
+        """Journalled: metered ones leave at their due time, the others as soon as a session is free."""
+        self.preparing -= len(deliveries)
+        if deliveries[0].due:
+            last = self._due[-1].due if self._due else 0.0
+            self._due.extend(sorted(deliveries, key=_due))
+            if self._due[0].due < last or deliveries[0].due < last:
+                self._due = deque(sorted(self._due, key=_due))
+        else:
+            self._bulk.extend(deliveries)
+        self._stir()
+
+    @property
+    def room(self) -> int:
+        """How many more unmetered deliveries should be prepared now."""
+        return self.backlog_limit - len(self._bulk) - self.preparing
+
+    @property
+    def is_full(self) -> bool:
+        """Sessions do not keep up with what is due already."""
+        return len(self._due) > self.backlog_limit and self._due[0].due < self._now() - 0.05
+
+    @property
+    def backlog_limit(self) -> int:
+        return min(BACKLOG_MOST, max(2 * self.site.sessions + 2, int(self._rate * BACKLOG_SECONDS)))
+
+    def measure(self) -> None:
+        """Called each tick."""
+        now = self._now()
+        elapsed = now - self._window_at
+        if elapsed >= RATE_WINDOW:
+            self._rate = max(self._taken / elapsed, self._rate * 0.7)
+            self._taken, self._window_at = 0, now
+
+    def flush(self) -> None:
+        """Withdraw all that was not written (stop, site lost)."""
+        waiting = [*self._due, *self._bulk]
+        self._due.clear()
+        self._bulk.clear()
+        for delivery in waiting:
+            self._withdraw(delivery)
+
+    # from the sessions
+
+    def next(self) -> Envelope | None:
+        now = self._now()
+        due = self._due
+        while due and due[0].due <= now:
+            delivery = due.popleft()
+            if now - delivery.acked_at <= self._fresh and now <= delivery.lapses_at and not delivery.is_void:
+                self.on_wire += 1
+                self._taken += 1
+                return delivery
+            self._withdraw(delivery)
+        bulk = self._bulk
+        while bulk:
+            delivery = bulk.popleft()
+            if now - delivery.acked_at <= self._fresh and not delivery.is_void:
+                self.on_wire += 1
+                self._taken += 1
+                return delivery
+            self._withdraw(delivery)
+        self._hungry(self)
+        return None
+
+    def done(self, delivery: Envelope, attempt: Attempt) -> None:
+        assert isinstance(delivery, Delivery)
+        self.on_wire -= 1
+        self._finish(delivery, attempt)
+        if len(self._bulk) + self.preparing < self.backlog_limit // 2:
+            self._hungry(self)
+
+    # waking
+
+    def _stir(self) -> None:
+        """Wake the site for what is due, and again when the next falls due."""
+        now = self._now()
+        if self._bulk or (self._due and self._due[0].due <= now):
+            self.site.wake()
+        if self._due and self._timer is None:
+            delay = max(SLOT, self._due[0].due - now)
+            self._timer = asyncio.get_running_loop().call_later(delay, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._stir()
+
+
+def _due(delivery: Delivery) -> float:
+    return delivery.due

@@ -1,0 +1,293 @@
+"""The worker's journal: intents before bytes, outcomes before settlement, trimmed exactly (design 3.1.5 and 3.2).
+
+One append a tick writes what is about to go and what became of what went; no acknowledged append, no bytes. A tick is one field of the
+journal. It goes when nothing in it is open or unsettled, and everything before it has gone; an intent that stays open for long is written
+anew in a later tick, so that one slow relay pins nothing. The journal knows nothing of rates or SMTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+import structlog
+
+from sendengine import records
+from sendengine.engine.settings import EngineSettings
+from sendengine.engine.work import Delivery, Lease
+from sendengine.errors import Unavailable
+from sendengine.ports import News, Queue
+
+log = structlog.get_logger("sendengine.journal")
+
+RESYNC_TICKS = 200  # fields written in one append when everything is written again
+
+
+class Tick:
+    """One field of the journal. `unresolved` counts intents without outcome and outcomes without settlement that stand in it."""
+
+    __slots__ = ("acked_at", "blob", "fields", "intents", "number", "outcomes", "picked", "resolved_at", "unresolved")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.blob = bytearray()
+        self.fields: list[bytes] = []  # notes and replies that must stand with it
+        self.picked: list[Delivery] = []  # to be released when the append is answered
+        self.intents: dict[Delivery, None] = {}  # open: picked here, or carried over from an older tick
+        self.outcomes: list[Resolved] = []
+        self.unresolved = 0
+        self.acked_at = 0.0
+        self.resolved_at = 0.0
+
+
+class Resolved:
+    """What became of a delivery, on its way through the journal to its lease."""
+
+    __slots__ = ("body", "delivery", "kind", "mail_wall", "reply")
+
+    def __init__(self, delivery: Delivery, kind: int, body: bytes, mail_wall: float, reply: int) -> None:
+        self.delivery = delivery
+        self.kind = kind
+        self.body = body
+        self.mail_wall = mail_wall  # µs; 0.0 when no MAIL was written
+        self.reply = reply
+
+
+class Journal:
+    """Owner of the ticks. `released` is told which deliveries may go, `news` what came in the inbox."""
+
+    def __init__(
+        self, queue: Queue, worker: str, token: bytes, settings: EngineSettings, now: Callable[[], float],
+        released: Callable[[list[Delivery]], None], news: Callable[[News], None], resolved: Callable[[Lease], None],
+    ) -> None:  # fmt: skip
+        self._queue = queue
+        self._worker, self._token = worker, token
+        self._settings, self._now = settings, now
+        self._released, self._news, self._resolved = released, news, resolved
+        self._ticks: deque[Tick] = deque()
+        self._current = Tick(0)
+        self._notes: dict[int, bytes] = {}
+        self._replies: dict[bytes, int] = {}
+        self._texts: list[bytes] = []
+        self._gone: list[bytes] = []
+        self._seen = 0  # news taken from the inbox, ever
+        self._generation = queue.generation
+        self._appending: set[asyncio.Task[None]] = set()
+        self.doubtful = 0  # W: intents without a journalled outcome
+        self.is_away = False
+        self.asked_at = self.answered_at = now()  # when the last append was sent, and when one was answered
+        self.wall_offset = 0.0  # Redis time = monotonic + wall_offset
+        self._best_round_trip = float("inf")
+        self.latency = 0.0  # of the last append, seconds
+        self.failure: BaseException | None = None  # an append raised what is no outage: fenced, or a bug
+
+    def begin(self) -> None:
+        """The journal stands at the server, as new."""
+        self._generation = self._queue.generation
+
+    # what is written
+
+    def note(self, lease: Lease, account: str) -> None:
+        """The lease's number means this lease from now on."""
+        value = records.encode_note(records.Note(account, lease.token, lease.campaign.id, lease.batch))
+        self._notes[lease.number] = value
+        self._current.fields += (b"L%d" % lease.number, value)
+
+    def forget(self, lease: Lease) -> None:
+        """The lease has ended: nobody need know its number."""
+        if self._notes.pop(lease.number, None) is not None:
+            self._gone.append(b"L%d" % lease.number)
+
+    def reply(self, text: bytes) -> int:
+        """The number of a distinct reply, its text written before anything refers to it."""
+        number = self._replies.get(text)
+        if number is None:
+            if len(self._replies) >= records.NO_REPLY:
+                return records.NO_REPLY
+            number = self._replies[text] = len(self._replies)
+            self._texts.append(text)
+            self._current.fields += (b"R%d" % number, text)
+        return number
+
+    def reply_text(self, number: int) -> bytes:
+        return self._texts[number]
+
+    def intend(self, delivery: Delivery) -> None:
+        """It is about to go."""
+        self._current.picked.append(delivery)
+        self._open_intent(delivery)
+
+    def _open_intent(self, delivery: Delivery) -> None:
+        tick, lease = self._current, delivery.lease
+        delivery.tick = tick
+        tick.intents[delivery] = None
+        tick.unresolved += 1
+        tick.blob += records.INTENT.pack(records.KIND_INTENT, lease.number, delivery.row)
+        self.doubtful += 1
+
+    def resolve(self, delivery: Delivery, kind: int, body: bytes, mail_wall: float, reply: int) -> None:
+        """What became of it (kind and body: records.py)."""
+        tick = self._current
+        tick.outcomes.append(Resolved(delivery, kind, body, mail_wall, reply))
+        tick.blob += records.ENTRY.pack(kind, delivery.lease.number) + body
+        if kind != records.KIND_WITHDRAWN:
+            tick.unresolved += 1
+
+    @property
+    def in_flight(self) -> int:
+        """Appends on their way."""
+        return len(self._appending)
+
+    @property
+    def has_entries(self) -> bool:
+        return bool(self._current.blob or self._current.fields)
+
+    @property
+    def picked(self) -> int:
+        """Intents that wait for the next append."""
+        return len(self._current.picked)
+
+    # the append
+
+    def append(self) -> None:
+        """Send the present tick; several may be on their way. While Redis is away nothing is sent: `recover` does it."""
+        if self.is_away:
+            return
+        self._carry()
+        tick, self._current = self._current, Tick(self._current.number + 1)
+        if tick.blob:
+            self._ticks.append(tick)
+        task = asyncio.get_running_loop().create_task(self._append(tick))
+        self._appending.add(task)
+        task.add_done_callback(self._appended)
+
+    def _appended(self, task: asyncio.Task[None]) -> None:
+        self._appending.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self.failure = task.exception()
+
+    async def _append(self, tick: Tick) -> None:
+        fields = list(tick.fields)
+        if tick.blob:
+            fields += (b"%d" % tick.number, bytes(tick.blob))
+        try:
+            await self._write(self._trim(), fields)
+        except Unavailable:
+            self.is_away = True
+            return
+        self._acknowledge(tick)
+        if self._queue.generation != self._generation:
+            self.is_away = True  # a new connection: Redis may have lost its last writes
+
+    async def _write(self, gone: list[bytes], fields: list[bytes]) -> None:
+        """One append; its news are delivered. News are numbered since the journal began: the same ones read twice count once."""
+        asked = self.asked_at = self._now()
+        try:
+            reply = await self._queue.append(self._worker, self._token, self._seen, gone, fields)
+        except Unavailable:
+            self._gone += gone
+            raise
+        self.answered_at = self._now()
+        self.latency = self.answered_at - asked
+        if self.latency <= self._best_round_trip * 1.5:
+            self._best_round_trip = min(self._best_round_trip, self.latency)
+            self.wall_offset = reply.now_us / 1e6 - (asked + self.answered_at) / 2
+        unseen = reply.news[max(0, self._seen - reply.confirmed) :]
+        self._seen = max(self._seen, reply.confirmed + len(reply.news))
+        for item in unseen:
+            self._news(item)
+
+    def _acknowledge(self, tick: Tick) -> None:
+        """Its intents may go; its outcomes may be settled."""
+        now = tick.acked_at = self._now()
+        for resolved in tick.outcomes:
+            self._apply(tick, resolved)
+        tick.outcomes = []
+        picked, tick.picked = tick.picked, []
+        if picked:
+            for delivery in picked:
+                delivery.acked_at = now
+            self._released(picked)
+
+    def _apply(self, tick: Tick, resolved: Resolved) -> None:
+        delivery = resolved.delivery
+        lease, intent = delivery.lease, delivery.tick
+        refs = lease.refs
+        if intent is not None:  # else it was decided without a byte: unrenderable, expired
+            del intent.intents[delivery]
+            self.doubtful -= 1
+            if resolved.kind == records.KIND_WITHDRAWN:
+                intent.unresolved -= 1
+                intent.resolved_at = tick.acked_at
+                return
+            refs[intent] = refs.get(intent, 0) + 1
+        refs[tick] = refs.get(tick, 0) + 1
+        lease.absorb(resolved.kind, resolved.body, resolved.mail_wall, resolved.reply, tick.acked_at)
+        self._resolved(lease)
+
+    # what goes
+
+    def settled(self, refs: dict[Tick, int]) -> None:
+        """A settlement was accepted: what it took from these ticks need not stand for long."""
+        now = self._now()
+        for tick, n in refs.items():
+            tick.unresolved -= n
+            tick.resolved_at = now
+
+    def _trim(self) -> list[bytes]:
+        """Fields to delete, oldest first, never over an open intent."""
+        gone, self._gone = self._gone, []
+        limit = self._now() - self._settings.retain
+        while self._ticks:
+            tick = self._ticks[0]
+            if tick.unresolved or not tick.acked_at or max(tick.resolved_at, tick.acked_at) > limit:
+                break
+            self._ticks.popleft()
+            if tick.blob:
+                gone.append(b"%d" % tick.number)
+        return gone
+
+    def _carry(self) -> None:
+        """Open intents of an old tick are written anew, so that it can go."""
+        if not self._ticks or not self._ticks[0].intents:
+            return
+        old = self._ticks[0]
+        if not old.acked_at or self._now() - old.acked_at < self._settings.carry_after:
+            return
+        for delivery in list(old.intents):
+            del old.intents[delivery]
+            old.unresolved -= 1
+            self.doubtful -= 1
+            self._open_intent(delivery)
+        old.resolved_at = self._now()
+
+    # Redis was away
+
+    async def recover(self) -> bool:
+        """Write everything that is live again: Redis may have lost its last writes. True when it stands."""
+        generation = self._queue.generation
+        self._seen = 0  # the inbox may have gone back, too
+        try:
+            await self._write([], [item for n, value in self._notes.items() for item in (b"L%d" % n, value)])
+            await self._write([], [item for text, n in self._replies.items() for item in (b"R%d" % n, text)])
+            ticks = list(self._ticks)
+            for at in range(0, len(ticks), RESYNC_TICKS):
+                part = ticks[at : at + RESYNC_TICKS]
+                await self._write([], [item for tick in part for item in (b"%d" % tick.number, bytes(tick.blob))])
+        except Unavailable:
+            return False
+        if generation not in (self._queue.generation, self._queue.generation - 1):
+            return False
+        self._generation = self._queue.generation
+        self.is_away = False
+        for tick in list(self._ticks):
+            if not tick.acked_at:
+                self._acknowledge(tick)
+        log.info("journal_resynced", ticks=len(ticks), leases=len(self._notes))
+        return True
+
+    async def drain(self) -> None:
+        """Wait until no append is on its way."""
+        while self._appending:
+            await asyncio.gather(*self._appending, return_exceptions=True)

@@ -1,0 +1,223 @@
+"""An account attached to this worker: what it holds, what it may send, and who is next. Decides; does no I/O.
+
+The order of use of a permit: a transactional message (at most 9 of 10 while bulk waits), then the campaign whose turn the deal names, and in
+it a retry (at most 1 of 5 while first tries wait), else a first try (domain 1.1, 1.7).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from sendengine.engine.feed import Feed
+from sendengine.engine.pacing import Pace, Permits, Run
+from sendengine.engine.settings import EngineSettings
+from sendengine.engine.work import Lease, Share
+from sendengine.policy.retry import suspension
+from sendengine.ports import Settlement, Visited
+from sendengine.types import Relay
+
+if TYPE_CHECKING:
+    from sendengine.engine.journal import Tick
+
+TRANSACTIONAL = "transactional"
+TRANSACTIONAL_RUN = 9  # permits in a row that transactional messages may take while bulk waits
+RETRY_EVERY = 5
+
+
+class Lane:
+    """Owner of an account's shares, leases and permits in this worker."""
+
+    def __init__(self, account: str, relay: Relay, feed: Feed, settings: EngineSettings, now: float) -> None:
+        self.account = account
+        self.relay = relay
+        self.feed = feed
+        self._settings = settings
+        self.shares: dict[str, Share] = {}
+        self.permits = Permits()
+        self.pace = Pace()
+        self.interval = 0.0  # seconds between messages; 0: unmetered
+        self.is_known = False  # a visit has told the interval
+        self.licence_until = 0.0  # unmetered: may send until then
+        self.cut, self.cut_us = 0, 0.0
+        self.idle_us = 0.0
+        self.dirty: dict[Lease, None] = {}  # leases with something to settle
+        self.unsent: list[tuple[Settlement, Lease, dict[Tick, int]]] = []  # settlements whose visit failed
+        self.ignored: set[str] = set()  # campaigns this process cannot read (newer payloads)
+        self.attached_at = now
+        self.visit_at = 0.0
+        self.take_at = 0.0
+        self.need_us = 0.0
+        self.is_visiting = self.is_taking = self.is_leaving = self.must_check = self.is_queued = False
+        self.must_look = False  # something changed while a take was on its way
+        self.has_done = False  # a lease has nothing left but to be settled
+        self.bind = ""
+        self.bind_told = "?"
+        self.suspended_until = 0.0
+        self._refusals = 0
+        self._in_a_row = 0
+        self._since_retry = 0
+        self._next_share = 0
+
+    # speed
+
+    @property
+    def rate(self) -> float:
+        """Messages per second; infinite when unmetered."""
+        return 1 / self.interval if self.interval else float("inf")
+
+    @property
+    def horizon(self) -> float:
+        s = self._settings
+        return min(s.horizon_max, max(s.horizon_min, s.horizon_permits * self.interval))
+
+    @property
+    def lapse(self) -> float:
+        """How long a permit stays usable after its time."""
+        return min(0.5, max(0.1, 0.5 * self.interval))
+
+    def grant(self, visited: Visited, replied_at: float, held: list[Share]) -> None:
+        """Permits as this worker's clock sees them."""
+        self.interval = visited.interval_us / 1e6
+        self.is_known = True
+        self.idle_us = visited.idle_us
+        if visited.cut > self.cut:
+            self.learn_cut(visited.cut, visited.cut_us)
+        if not self.interval:
+            self.licence_until = replied_at + 2 * self._settings.horizon_max if visited.permits else 0.0
+            return
+        offset = visited.now_us / 1e6 - replied_at
+        at = replied_at + visited.delay_us / 1e6
+        self.permits.grant(Run(at, self.interval, visited.permits, visited.cut, offset, visited.deal, held))
+
+    def learn_cut(self, number: int, cut_us: float) -> None:
+        """A cut that skips a number may have followed an earlier one not heard of: then everything older is void."""
+        if number <= self.cut:
+            return
+        if number > self.cut + 1:
+            cut_us = 0.0
+        self.cut, self.cut_us = number, cut_us
+        self.permits.apply_cut(number, cut_us)
+
+    # what it holds
+
+    @property
+    def rows(self) -> int:
+        return sum(share.rows for share in self.shares.values())
+
+    @property
+    def has_leases(self) -> bool:
+        return any(share.leases for share in self.shares.values())
+
+    def leases(self) -> Iterable[Lease]:
+        return [lease for share in self.shares.values() for lease in share.leases.values()]
+
+    def low_water(self) -> int:
+        """Rows of a campaign below which more are taken."""
+        if not self.interval:
+            return self._settings.unmetered_rows // 2
+        return max(self._settings.horizon_permits, int(self.rate * self._settings.lease / 2))
+
+    def rows_wanted(self) -> int:
+        if not self.is_known:
+            return 1
+        if not self.interval:
+            return self._settings.unmetered_rows
+        return max(1, int(self.rate * self._settings.lease))
+
+    def enough(self) -> list[str]:
+        """Campaigns of which no more rows are wanted now."""
+        low = self.low_water()
+        return [name for name, share in self.shares.items() if share.rows >= low] + sorted(self.ignored)
+
+    def add(self, lease: Lease) -> None:
+        share = lease.share
+        share.leases[lease.number] = lease
+        share.rows += len(lease.pending)
+        if lease.pending:
+            (share.again if all(row in lease.past for row in lease.pending) else share.fresh).append(lease)
+
+    def drop(self, lease: Lease) -> None:
+        """It is settled, or not ours any more."""
+        share = lease.share
+        if share.leases.pop(lease.number, None) is None:
+            return
+        share.rows -= len(lease.pending)
+        lease.pending.clear()
+        self.dirty.pop(lease, None)
+        if not share.leases:
+            self.shares.pop(share.campaign.id, None)
+
+    def give_back(self, lease: Lease) -> None:
+        """Pending rows of a lease become READY for anybody with the next settlement; what is open ends first."""
+        lease.is_closing = True
+        lease.share.rows -= len(lease.pending)
+        for row in lease.pending:
+            lease.back |= 1 << row
+        lease.pending.clear()
+        self.dirty[lease] = None
+        self.has_done = True
+
+    def return_row(self, lease: Lease, row: int) -> None:
+        """A recipient that was picked and certainly not sent."""
+        if lease.is_closing:
+            lease.back |= 1 << row
+            self.dirty[lease] = None
+            self.has_done = True
+            return
+        if not lease.pending:
+            (lease.share.again if row in lease.past else lease.share.fresh).appendleft(lease)
+        lease.pending.append(row)
+        lease.share.rows += 1
+
+    # who is next
+
+    def pick(self, share: Share | None) -> tuple[Lease, int] | None:
+        """The lease and row that use a permit whose turn is `share`'s; None when nothing is held."""
+        special = self.shares.get(TRANSACTIONAL)
+        if special is not None and special.rows and (self._in_a_row < TRANSACTIONAL_RUN or special.rows == self.rows):
+            self._in_a_row += 1
+            return self._pop(special, special.again or special.fresh)
+        self._in_a_row = 0
+        if share is None or not share.rows or share is special:
+            share = self._any_share()
+            if share is None:
+                return None
+        self._since_retry += 1
+        if share.again and (self._since_retry >= RETRY_EVERY or not share.fresh):
+            self._since_retry = 0
+            return self._pop(share, share.again)
+        return self._pop(share, share.fresh)
+
+    def _any_share(self) -> Share | None:
+        shares = [share for share in self.shares.values() if share.rows and share.campaign.id != TRANSACTIONAL]
+        if not shares:
+            return None
+        self._next_share += 1
+        return shares[self._next_share % len(shares)]
+
+    def _pop(self, share: Share, queue: deque[Lease]) -> tuple[Lease, int] | None:
+        while queue:
+            lease = queue[0]
+            if lease.pending:
+                row = lease.pending.pop()
+                share.rows -= 1
+                if not lease.pending:
+                    queue.popleft()
+                return lease, row
+            queue.popleft()
+        return None
+
+    # trouble
+
+    def refuse(self, now: float, seconds: float) -> None:
+        """The relay refuses this account: suspended, at least a minute, doubling while it goes on."""
+        self.suspended_until = max(self.suspended_until, now + suspension(seconds, self._refusals))
+        self._refusals += 1
+
+    def accept(self) -> None:
+        """The relay took a message: refusals start anew."""
+        if self._refusals:
+            self._refusals = 0
+            self.suspended_until = 0.0

@@ -1,0 +1,30 @@
+"""The engine's settings, in seconds and counts; config.py fills them from the configuration file."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class EngineSettings(msgspec.Struct, frozen=True):
+    tick: float = 0.020  # one append and one look at what falls due
+    lead: float = 0.006  # an intent is journalled at least this long before it is due
+    journal_intents: int = 64  # unmetered work is journalled when this many are picked
+    max_doubtful: int = 512  # W, hard: no new intents while so many have no journalled outcome
+    append_fresh: float = 0.200  # bytes go only while the append's answer is younger
+    settle_after: float = 5.0  # an outcome reaches the account no later
+    horizon_permits: int = 8
+    horizon_min: float = 0.2
+    horizon_max: float = 5.0
+    lease: float = 2.0  # seconds of work to hold, at the present rate
+    unmetered_rows: int = 2000  # rows to hold of a campaign without a rate
+    poll: float = 0.050  # an idle worker reads inbox and index
+    beat: float = 1.0  # an empty append when nothing else is written
+    dead_after: float = 10.0
+    sweep_every: float = 60.0
+    spread_above: float = 1000.0  # messages per second above which an account is offered to further workers
+    max_accounts_found: int = 64  # taken out of the index per poll
+    retain: float = 10.0  # journal records outlive their settlement
+    carry_after: float = 15.0  # an intent open for longer is journalled anew, so that what follows it can be trimmed
+    appends_in_flight: int = 8
+    shutdown: float = 30.0  # what is on the wire at a warm stop gets so long
+    no_answer: float = 10.0  # an append unanswered for so long: the connection is given up

@@ -1,0 +1,247 @@
+"""Finding work and taking it: index -> lane -> leases -> rows ready to be picked (design 3.1.2, 3.1.3); and leaving an account again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Coroutine, Mapping
+
+import structlog
+
+from sendengine.batch import CorruptPayload, UnknownVersion, unpack
+from sendengine.engine.campaigns import Campaigns
+from sendengine.engine.delivery import UNRENDERABLE, Deliveries
+from sendengine.engine.feed import Feed
+from sendengine.engine.journal import Journal
+from sendengine.engine.lane import Lane
+from sendengine.engine.settings import EngineSettings
+from sendengine.engine.takeover import give_back
+from sendengine.engine.visits import Visits
+from sendengine.engine.work import Lease, Share
+from sendengine.errors import SendEngineError, Unavailable
+from sendengine.policy.window import Window
+from sendengine.ports import Leased, Queue
+from sendengine.records import PAST, rows_of
+from sendengine.render.values import RenderFailure
+from sendengine.types import Outcome, Relay
+
+log = structlog.get_logger("sendengine.takes")
+
+TOKEN_OCTETS = 8
+HUNGRY_AGAIN = 0.25  # an attached account whose list is still being loaded is looked at so often
+
+
+class Takes:
+    """Owner of the lanes."""
+
+    def __init__(
+        self, queue: Queue, journal: Journal, deliveries: Deliveries, visits: Visits, settings: EngineSettings, worker: str,
+        now: Callable[[], float], feed_for: Callable[[Relay], Feed], relay_of: Callable[[Mapping[str, str]], Relay],
+        spawn: Callable[[Coroutine[object, object, None]], None], attached: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self._queue, self._journal, self._deliveries, self._visits = queue, journal, deliveries, visits
+        self._settings, self._worker, self._now = settings, worker, now
+        self._feed_for, self._relay_of, self._spawn = feed_for, relay_of, spawn
+        self._attached = attached
+        self._campaigns = Campaigns(queue)
+        self._lease_numbers = 0
+        self.lanes: dict[str, Lane] = {}
+        self.is_stopping = False
+
+    # the index
+
+    async def find(self) -> None:
+        """Take accounts out of the index and attach to them."""
+        for account in await self._queue.find(self._settings.max_accounts_found):
+            lane = self.lanes.get(account)
+            if lane is not None:
+                self.look(lane)
+            else:
+                await self._attach(account)
+
+    async def _attach(self, account: str) -> None:
+        fields = await self._queue.account(account)
+        if not fields or account in self.lanes:
+            return
+        relay = self._relay_of(fields)
+        feed = self._feed_for(relay)
+        lane = self.lanes[account] = Lane(account, relay, feed, self._settings, self._now())
+        lane.interval = float(fields.get("iv", 0)) / 1e6
+        lane.is_known = True
+        self._attached()
+        feed.site.warm()
+        self.look(lane)
+        if lane.rate > self._settings.spread_above:
+            await self._queue.offer(account, 0)
+
+    def look(self, lane: Lane) -> None:
+        """Take what is there, now."""
+        if lane.is_taking:
+            lane.must_look = True
+        elif not self.is_stopping and not lane.is_leaving:
+            lane.is_taking = True
+            lane.must_look = False
+            self._spawn(self._take(lane))
+
+    def feed(self, lane: Lane) -> None:
+        """Called when a lane's rows go down, or a visit is over: take more, or leave."""
+        now = self._now()
+        if lane.is_leaving or self.is_stopping:
+            self._leave_if_empty(lane)
+            return
+        low = lane.low_water()
+        is_hungry = not lane.shares or any(share.rows < low for share in lane.shares.values())
+        if not is_hungry:
+            return
+        look_at = max(lane.take_at, lane.need_us / 1e6 - self._journal.wall_offset if lane.need_us else 0.0)
+        if now >= look_at:
+            self.look(lane)
+        else:
+            self._visits.at(lane, look_at)
+
+    # taking
+
+    async def _take(self, lane: Lane) -> None:
+        rows = lane.rows_wanted()
+        tokens = self._tokens(lane, rows)
+        try:
+            taken = await self._queue.take(lane.account, self._worker, rows, tokens, lane.enough())
+            for campaign in taken.look:
+                await self._look_at_window(lane.account, campaign)
+            for leased in taken.leases:
+                await self._open(lane, leased)
+        except Unavailable:
+            lane.is_taking = False
+            lane.take_at = self._now() + 1.0
+            self._visits.at(lane, lane.take_at)
+            return
+        now = self._now()
+        lane.is_taking = False
+        lane.need_us = 0.0
+        if lane.must_look:
+            self.look(lane)
+        elif not taken.leases:
+            lane.take_at = now + (HUNGRY_AGAIN if taken.need_us == 0 or not lane.has_leases else 1.0)
+            if taken.need_us > 0:
+                lane.need_us = min(taken.need_us, (now + self._journal.wall_offset + 1.0) * 1e6)
+            if not taken.look and not lane.has_leases:
+                await self._detach(lane, taken.need_us)
+                return
+        if taken.look:
+            lane.take_at = 0.0
+            self.look(lane)
+        if taken.leases:
+            self._visits.at(lane, now)
+        else:
+            self._visits.at(lane, now + HUNGRY_AGAIN)
+
+    def _tokens(self, lane: Lane, rows: int) -> list[bytes]:
+        """One a lease that this take may write."""
+        n = min(64, max(2, len(lane.shares) + 1) * (2 + rows // 100))
+        octets = os.urandom(TOKEN_OCTETS * n)
+        return [octets[i : i + TOKEN_OCTETS] for i in range(0, len(octets), TOKEN_OCTETS)]
+
+    async def _open(self, lane: Lane, leased: Leased) -> None:
+        """A lease with its rows rendered as far as they can be without their turn."""
+        try:
+            campaign = await self._campaigns.get(lane.account, leased.campaign)
+        except Unavailable:
+            raise
+        except SendEngineError as error:  # not to be read by this release: left for others
+            log.error("campaign_unreadable", account=lane.account, campaign=leased.campaign, reason=str(error))
+            campaign = None
+        if campaign is None:
+            lane.ignored.add(leased.campaign)
+            await self._queue.visit(lane.account, 0, 0.0, "=", [], [give_back(leased.token)])
+            return
+        share = lane.shares.get(campaign.id)
+        if share is None:
+            share = lane.shares[campaign.id] = Share(lane, campaign)
+        rows = rows_of(leased.mask)
+        self._lease_numbers += 1
+        lease = Lease(self._lease_numbers, leased.token, share, leased.batch, rows[::-1], self._now())
+        lease.past = {row: (tries, first) for row, tries, first in PAST.iter_unpack(leased.past)}
+        self._journal.note(lease, lane.account)
+        try:
+            batch = unpack(leased.stored)
+        except UnknownVersion:  # for a newer worker: untouched
+            lane.ignored.add(campaign.id)
+            lane.add(lease)
+            lane.give_back(lease)
+            return
+        except CorruptPayload as error:
+            self._refuse_all(lane, lease, rows, str(error))
+            return
+        places = {position: at for at, position in enumerate(batch.positions)}
+        wanted = [places[row] for row in rows]
+        names = [batch.recipients[at] for at in wanted]
+        columns = [[column[at] for at in wanted] for column in batch.columns]
+        try:
+            lease.renderer = campaign.renderer(lane.feed.site.eightbit, leased.message, leased.batch)
+            prepared = lease.renderer.prepare(batch.fields, columns, names)
+        except SendEngineError as error:
+            self._refuse_all(lane, lease, rows, str(error))
+            return
+        refused = []
+        for row, name, values in zip(rows, names, prepared, strict=True):
+            if isinstance(values, RenderFailure):
+                refused.append((row, values.reason))
+            else:
+                lease.recipients[row] = name.encode()
+                lease.values[row] = values
+        bad = {row for row, _ in refused}
+        lease.pending = [row for row in lease.pending if row not in bad]
+        lane.add(lease)
+        for row, reason in refused:
+            self._deliveries.decide(lane, lease, row, Outcome.BOUNCED, UNRENDERABLE, reason)
+
+    def _refuse_all(self, lane: Lane, lease: Lease, rows: list[int], reason: str) -> None:
+        log.error("batch_unreadable", account=lane.account, campaign=lease.campaign.id, batch=lease.batch, reason=reason)
+        lease.pending = []
+        lane.add(lease)
+        for row in rows:
+            self._deliveries.decide(lane, lease, row, Outcome.BOUNCED, UNRENDERABLE, reason)
+
+    async def _look_at_window(self, account: str, campaign: str) -> None:
+        """Only here are time zones known: say whether the window is open, and when to look again."""
+        record = await self._queue.campaign(account, campaign)
+        if record is None or not record.fields.get("window"):
+            return
+        window = Window.parse(record.fields["window"])
+        wall = self._now() + self._journal.wall_offset
+        is_open = window.is_open(wall)
+        turn = window.next_close(wall) if is_open else window.next_open(wall)
+        await self._queue.window(account, campaign, is_open, None if turn is None else turn * 1e6)
+
+    # leaving
+
+    async def _detach(self, lane: Lane, need_us: float) -> None:
+        """Nothing is left here: the account goes back into the index for its next need."""
+        if lane.dirty or lane.unsent or lane.is_visiting or lane.has_leases:
+            self._visits.at(lane, self._now())
+            return
+        self.lanes.pop(lane.account, None)
+        await self._queue.offer(lane.account, need_us)
+        end = lane.permits.end()
+        if end is not None and end > self._now() + self._settings.horizon_min:
+            await self._queue.leave(lane.account)
+
+    def leave_all(self) -> None:
+        """Stopping: pending rows go back, permits are cut, what is open ends first."""
+        self.is_stopping = True
+        for lane in self.lanes.values():
+            lane.is_leaving = True
+            for lease in lane.leases():
+                lane.give_back(lease)
+            self._visits.at(lane, self._now())
+
+    def _leave_if_empty(self, lane: Lane) -> None:
+        if not lane.has_leases and not lane.dirty and not lane.unsent and not lane.is_visiting and not lane.is_taking:
+            if self.lanes.pop(lane.account, None) is not None:
+                self._spawn(self._left(lane))
+
+    async def _left(self, lane: Lane) -> None:
+        try:
+            await self._queue.leave(lane.account)
+            await self._queue.offer(lane.account, 0)
+        except Unavailable:
+            log.warning("leave_not_told", account=lane.account)  # the sweep finds the account

@@ -1,0 +1,170 @@
+"""Visits: outcomes in, permits out (design 3.1.4, 3.1.9). When an account is visited, what it asks for, and what the answer changes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Coroutine
+from math import ceil
+
+from sendengine import records
+from sendengine.engine.journal import Journal, Tick
+from sendengine.engine.lane import Lane
+from sendengine.engine.pacing import Wheel
+from sendengine.engine.settings import EngineSettings
+from sendengine.engine.work import Lease
+from sendengine.errors import Unavailable
+from sendengine.ports import Meter, Queue, Settlement, Visited
+
+UNMETERED_VISIT = 0.5  # gate and states are looked at so often where no permits are needed
+
+
+class Visits:
+    """Owner of the visit wheel and of the settlements that Redis might still lose."""
+
+    def __init__(
+        self, queue: Queue, journal: Journal, settings: EngineSettings, meter: Meter, now: Callable[[], float],
+        visited: Callable[[Lane], None], spawn: Callable[[Coroutine[object, object, None]], None],
+    ) -> None:  # fmt: skip
+        self._queue, self._journal, self._settings, self._meter, self._now = queue, journal, settings, meter, now
+        self._visited, self._spawn = visited, spawn
+        self.wheel: Wheel[Lane] = Wheel(settings.tick)
+        self._retained: deque[tuple[float, str, Settlement]] = deque()
+
+    def at(self, lane: Lane, when: float) -> None:
+        """Visit it no later than `when`."""
+        if not lane.visit_at or when < lane.visit_at:
+            lane.visit_at = when
+            self.wheel.put(when, lane)
+
+    def run_due(self, now: float) -> None:
+        """Start the visits that are due; while Redis is away they wait."""
+        for lane in self.wheel.take(now):
+            if not lane.visit_at or lane.visit_at > now + self._settings.tick:
+                continue  # visited since, or due later again
+            if self._journal.is_away:
+                lane.visit_at = 0.0
+                self.at(lane, now + self._settings.poll)
+                continue
+            self.start(lane)
+
+    def start(self, lane: Lane) -> None:
+        lane.visit_at = 0.0
+        if not lane.is_visiting:
+            lane.is_visiting = True
+            self._spawn(self._visit(lane))
+
+    async def _visit(self, lane: Lane) -> None:
+        now = self._now()
+        self._collect(lane, now)
+        sending = list(lane.unsent)
+        held = list(lane.shares.values())
+        if lane.suspended_until <= now and lane.bind.startswith("relay"):
+            lane.bind = ""
+        bind = "=" if lane.bind == lane.bind_told else lane.bind
+        want = self._wanted(lane, now)
+        lane.must_check = False
+        try:
+            reply = await self._queue.visit(
+                lane.account, want, lane.horizon * 1e6, bind, [s.campaign.id for s in held], [s for s, _, _ in sending]
+            )
+        except Unavailable:
+            lane.is_visiting = False
+            self.at(lane, self._now() + self._settings.poll)
+            return
+        replied_at = self._now()
+        self._meter.visited(replied_at - now)
+        lane.is_visiting = False
+        if bind != "=":
+            lane.bind_told = bind
+        del lane.unsent[: len(sending)]
+        for (settlement, lease, refs), acted in zip(sending, reply.acted, strict=True):
+            self._accepted(lane, settlement, lease, refs, acted)
+        for place in reply.stopped:
+            for lease in list(held[place].leases.values()):
+                lane.give_back(lease)
+        lane.grant(reply, replied_at, held)
+        self._next(lane, reply, replied_at, want)
+        self._visited(lane)
+
+    def _wanted(self, lane: Lane, now: float) -> int:
+        """Permits for the rows in hand, the horizon's at most. None while the site cannot take messages."""
+        if lane.is_leaving or lane.suspended_until > now or not lane.rows:
+            return 0
+        if not lane.feed.site.is_open:
+            lane.feed.site.warm()
+            return 0
+        if not lane.is_known or not lane.interval:
+            return 1
+        return max(0, min(lane.rows - lane.permits.count(), ceil(lane.horizon / lane.interval) + 1))
+
+    def _next(self, lane: Lane, reply: Visited, now: float, want: int) -> None:
+        """When to come again: half of the horizon before the permits end, at the first one beyond it, or when outcomes grow old."""
+        end = lane.permits.end()
+        if not lane.interval:
+            when = now + UNMETERED_VISIT if lane.rows else None
+        elif end is not None:
+            when = end - lane.horizon / 2
+        elif want and not reply.permits:
+            when = now + reply.delay_us / 1e6 - lane.horizon / 2
+        elif want:
+            when = now + self._settings.tick
+        else:
+            when = None
+        if lane.suspended_until > now:
+            when = min(when or lane.suspended_until, lane.suspended_until)
+        if lane.has_done or lane.must_check:
+            when = now
+        elif lane.dirty:
+            oldest = min(lease.resolved_at or now for lease in lane.dirty)
+            when = min(when or float("inf"), oldest + self._settings.settle_after)
+        if when is not None:
+            self.at(lane, max(when, now + self._settings.tick / 2))
+
+    # settlement
+
+    def _collect(self, lane: Lane, now: float) -> None:
+        """Leases whose outcomes are old enough, or that are done, become settlements."""
+        lane.has_done = False
+        for lease in list(lane.dirty):
+            age = now - lease.resolved_at if lease.resolved_at else 0.0
+            if lease.is_done or lease.back or age >= self._settings.settle_after * 0.8 or lane.is_leaving:
+                lane.unsent.append((self._settlement(lease), lease, lease.refs))
+                lease.clear()
+                del lane.dirty[lease]
+
+    def _settlement(self, lease: Lease) -> Settlement:
+        texts = self._journal.reply_text
+        dictionary = b",".join(b'"%d":%b' % (number, texts(number)) for number in lease.replies)
+        times = (lease.first_mail, lease.last_first, lease.last_mail)
+        return Settlement(
+            token=lease.token,
+            final=lease.final.to_bytes(records.MASK_OCTETS, "little"),
+            records=bytes(lease.records),
+            dictionary=b"{" + dictionary + b"}",
+            nums=records.NUMS.pack(*lease.counts, lease.tried, lease.mails, *times),
+            deferred=bytes(lease.deferred),
+            doubts=bytes(lease.doubts),
+            back=lease.back_mask(),
+        )
+
+    def _accepted(self, lane: Lane, settlement: Settlement, lease: Lease, refs: dict[Tick, int], acted: int) -> None:
+        now = self._now()
+        self._journal.settled(refs)
+        if not acted and lease.number in lease.share.leases:  # not ours any more: revoked, or purged
+            lane.drop(lease)
+            self._journal.forget(lease)
+            return
+        self._retained.append((now, lane.account, settlement))
+        while self._retained and self._retained[0][0] < now - self._settings.retain:
+            self._retained.popleft()
+        if lease.is_done and lease not in lane.dirty and all(other is not lease for _, other, _ in lane.unsent):
+            lane.drop(lease)
+            self._journal.forget(lease)
+
+    async def settle_again(self) -> None:
+        """After a reconnect: what was settled lately, once more. Rows that are not leased any more ignore it."""
+        by_account: dict[str, list[Settlement]] = {}
+        for _, account, settlement in self._retained:
+            by_account.setdefault(account, []).append(settlement)
+        for account, settlements in by_account.items():
+            await self._queue.visit(account, 0, 0.0, "=", [], settlements)

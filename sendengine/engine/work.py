@@ -1,0 +1,141 @@
+"""What a worker holds in its hands: a delivery, its lease, its campaign's share of an account. Mutable; owner: the account's lane."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from sendengine.records import FIRST_TRY, KIND_DEFERRED, KIND_OUTCOME, MASK_OCTETS, NO_REPLY
+
+if TYPE_CHECKING:
+    from sendengine.engine.campaigns import Campaign
+    from sendengine.engine.journal import Tick
+    from sendengine.engine.lane import Lane
+    from sendengine.render.renderer import Renderer
+
+
+class Delivery:
+    """One recipient on its way, from the permit to the verdict. Satisfies types.Envelope."""
+
+    __slots__ = (
+        "acked_at", "cut", "due", "eightbit", "lane", "lapses_at", "lease", "permit_us", "recipient", "row", "sender", "tick", "wire",
+    )  # fmt: skip
+
+    lane: Lane
+    lease: Lease
+    row: int
+    sender: bytes
+    recipient: bytes
+    wire: bytes
+    eightbit: bool
+    due: float  # monotonic; 0.0 unmetered
+    lapses_at: float
+    permit_us: float  # the permit's time on Redis' clock, against which a cut is compared
+    cut: int
+    tick: Tick | None  # where its open intent is journalled
+    acked_at: float  # when that append was answered
+
+    @property
+    def is_void(self) -> bool:
+        """A cut that came after its permit reaches back to it, or its campaign was stopped."""
+        lane = self.lane
+        return (self.cut < lane.cut and self.permit_us > lane.cut_us) or self.lease.is_closing
+
+
+class Lease:
+    """A batch taken under a token. Its rows are pending, open (journalled or on the wire), or resolved.
+
+    What is settled from here is journalled already: `resolve` is called by the journal when an append is answered.
+    """
+
+    __slots__ = (
+        "back", "batch", "campaign", "counts", "deferred", "doubts", "final", "first_mail", "is_closing", "last_first", "last_mail",
+        "mails", "number", "open", "past", "pending", "recipients", "records", "refs", "renderer", "replies", "resolved_at", "share", "taken_at",
+        "token", "tried", "values",
+    )  # fmt: skip
+
+    def __init__(self, number: int, token: bytes, share: Share, batch: int, rows: list[int], taken_at: float) -> None:
+        self.number = number
+        self.token = token
+        self.share = share
+        self.campaign: Campaign = share.campaign
+        self.batch = batch
+        self.pending = rows  # the next one last
+        self.open = 0
+        self.past: dict[int, tuple[int, int]] = {}  # row -> tries, first MAIL (active s)
+        self.renderer: Renderer
+        self.values: dict[int, tuple[bytes, ...]] = {}
+        self.recipients: dict[int, bytes] = {}
+        self.taken_at = taken_at
+        self.is_closing = False
+        self.clear()
+
+    def clear(self) -> None:
+        """Nothing is waiting to be settled."""
+        self.records = bytearray()
+        self.deferred = bytearray()
+        self.doubts = bytearray()
+        self.back = 0
+        self.final = 0
+        self.counts = [0, 0, 0, 0, 0, 0]
+        self.tried = 0
+        self.mails = 0
+        self.first_mail = self.last_first = self.last_mail = 0.0
+        self.replies: set[int] = set()
+        self.refs: dict[Tick, int] = {}
+        self.resolved_at = 0.0
+
+    def absorb(self, kind: int, body: bytes, mail_wall: float, reply: int, now: float) -> None:
+        """A journalled outcome (records.py names kinds and bodies); waits here for the next settlement."""
+        self.open -= 1
+        row, what = body[0], body[1]
+        if kind == KIND_OUTCOME:
+            self.records += body
+            self.final |= 1 << row
+            self.counts[what % FIRST_TRY - 1] += 1
+            if reply != NO_REPLY:
+                self.replies.add(reply)
+            if what >= FIRST_TRY:
+                self.tried += 1
+        elif kind == KIND_DEFERRED:
+            self.deferred += body
+        else:
+            self.doubts += body
+            if reply != NO_REPLY:
+                self.replies.add(reply)
+        if mail_wall:
+            self.mails += 1
+            if mail_wall > self.last_mail:
+                self.last_mail = mail_wall
+            if what >= FIRST_TRY:
+                if mail_wall > self.last_first:
+                    self.last_first = mail_wall
+                if not self.first_mail or mail_wall < self.first_mail:
+                    self.first_mail = mail_wall
+        if not self.resolved_at:
+            self.resolved_at = now
+
+    @property
+    def has_news(self) -> bool:
+        return bool(self.records or self.deferred or self.doubts or self.back)
+
+    @property
+    def is_done(self) -> bool:
+        return not self.pending and not self.open
+
+    def back_mask(self) -> bytes:
+        return self.back.to_bytes(MASK_OCTETS, "little") if self.back else b""
+
+
+class Share:
+    """A campaign's part of what a lane holds: leases with rows never tried, and with rows tried before."""
+
+    __slots__ = ("again", "campaign", "fresh", "lane", "leases", "rows")
+
+    def __init__(self, lane: Lane, campaign: Campaign) -> None:
+        self.lane = lane
+        self.campaign = campaign
+        self.leases: dict[int, Lease] = {}
+        self.fresh: deque[Lease] = deque()
+        self.again: deque[Lease] = deque()
+        self.rows = 0  # pending in all of them

@@ -1,0 +1,374 @@
+"""One worker: its loops, and how the parts hang together. Asyncio and ports only.
+
+Every tick: what falls due is picked and journalled; due visits start. Beside it: the index and inbox every `poll` while idle, the others'
+beats every two seconds, the sweep, and the account this worker gives of itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Callable, Coroutine, Mapping
+
+import structlog
+
+from sendengine.engine.delivery import Deliveries
+from sendengine.engine.feed import Feed
+from sendengine.engine.journal import Journal
+from sendengine.engine.lane import Lane
+from sendengine.engine.pacing import Wheel
+from sendengine.engine.settings import EngineSettings
+from sendengine.engine.status import Report, report
+from sendengine.engine.takeover import Takeover
+from sendengine.engine.takes import Takes
+from sendengine.engine.visits import Visits
+from sendengine.engine.work import Delivery, Lease
+from sendengine.errors import SendEngineError, Unavailable
+from sendengine.policy.replies import ReplyRules
+from sendengine.ports import Channel, Meter, News, Queue
+from sendengine.types import Relay
+
+log = structlog.get_logger("sendengine.worker")
+
+WATCH_EVERY = 2.0
+RECOVER_EVERY = 0.25
+
+
+class Worker:
+    """Sends. `run` returns when `stop` was called and all is settled, or raises Fenced, or a bug's error."""
+
+    def __init__(
+        self, queue: Queue, channel: Channel, meter: Meter, rules: ReplyRules, settings: EngineSettings, worker_id: str,
+        relay_of: Callable[[Mapping[str, str]], Relay], now: Callable[[], float],
+        jitter: Callable[[], float] = random.random, facts: Mapping[str, object] | None = None,
+    ) -> None:  # fmt: skip
+        self.id = worker_id
+        self._queue, self._channel, self._meter, self._settings, self._now = queue, channel, meter, settings, now
+        self._token = os.urandom(8)
+        self._facts = dict(facts or {})
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._error: BaseException | None = None
+        self._feeds: dict[Relay, Feed] = {}
+        self._due: Wheel[Lane] = Wheel(settings.tick)
+        self._stopping = asyncio.Event()
+        self._attached = asyncio.Event()  # an account was, or we stop
+        self._pump_is_set = False
+        self.journal = Journal(queue, worker_id, self._token, settings, now, self._released, self._on_news, self._on_resolved)
+        self._deliveries = Deliveries(self.journal, settings, rules, meter, now, jitter, self._attend)
+        self._visits = Visits(queue, self.journal, settings, meter, now, self._on_visited, self._spawn)
+        self._takes = Takes(
+            queue, self.journal, self._deliveries, self._visits, settings, worker_id, now, self._feed_for, relay_of, self._spawn,
+            self._attached.set,
+        )  # fmt: skip
+        self._takeover = Takeover(queue, worker_id, settings, now)
+
+    # running
+
+    async def run(self) -> None:
+        if not await self._register():
+            return
+        loops = [self._tick_forever(), self._find_forever(), self._watch_forever()]
+        tasks = [asyncio.create_task(loop) for loop in loops]
+        try:
+            await self._stopping.wait()
+            if self._error is not None:
+                raise self._error
+        finally:
+            if self._error is not None:
+                for task in [*tasks, *self._tasks]:
+                    task.cancel()
+        for task in tasks[1:]:
+            task.cancel()
+        await self._drain(tasks[0])
+
+    def stop(self) -> None:
+        """Warm stop: take no more, finish what is on the wire, settle, give back."""
+        self._takes.is_stopping = True
+        self._stopping.set()
+        self._attached.set()
+
+    def fail(self, error: BaseException) -> None:
+        """Something no worker goes on after: a bug, or a rescuer that holds our journal."""
+        if self._error is None:
+            self._error = error
+            self._stopping.set()
+
+    async def _register(self) -> bool:
+        """False when told to stop before Redis answered."""
+        while not self._stopping.is_set():
+            try:
+                await self._queue.register(self.id, self._token)
+                self.journal.begin()
+                return True
+            except Unavailable as error:
+                log.warning("redis_away", error=str(error))
+                await asyncio.sleep(1.0)
+        return False
+
+    async def _drain(self, ticking: asyncio.Task[None]) -> None:
+        self._takes.leave_all()
+        for feed in self._feeds.values():
+            feed.flush()
+        await self._channel.close(self._settings.shutdown)
+        while self._takes.lanes and self._error is None:
+            for feed in self._feeds.values():
+                feed.flush()
+            for lane in list(self._takes.lanes.values()):
+                self._takes.feed(lane)
+                if not lane.visit_at and not lane.is_visiting:
+                    self._visits.at(lane, self._now())
+            await asyncio.sleep(self._settings.tick)
+        ticking.cancel()
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.journal.drain()
+        try:
+            await self._queue.bury(self.id)
+        except Unavailable:
+            log.warning("journal_left", worker=self.id)  # nothing is open in it; a rescuer buries it
+
+    async def _tick_forever(self) -> None:
+        due = self._now()
+        while True:
+            try:
+                self._tick()
+            except Exception as error:
+                self.fail(error)
+                return
+            if self._is_idle:
+                await self._wait_for_work()
+                due = self._now()
+            now = self._now()
+            due = max(due + self._settings.tick, now)
+            await asyncio.sleep(due - now)
+
+    @property
+    def _is_idle(self) -> bool:
+        return not self._takes.lanes and not self.journal.has_entries and not self._stopping.is_set()
+
+    async def _wait_for_work(self) -> None:
+        """An idle worker turns once a beat, not once a tick."""
+        self._attached.clear()
+        try:
+            await asyncio.wait_for(self._attached.wait(), self._settings.beat)
+        except TimeoutError:
+            pass
+
+    async def _find_forever(self) -> None:
+        """The index; and while Redis is away, the way back."""
+        while True:
+            try:
+                if self.journal.is_away:
+                    if not await self._recover():
+                        await asyncio.sleep(RECOVER_EVERY)
+                        continue
+                await self._takes.find()
+            except Unavailable:
+                self.journal.is_away = True
+                await asyncio.sleep(RECOVER_EVERY)
+            except Exception as error:
+                self.fail(error)
+                return
+            await asyncio.sleep(self._settings.poll)
+
+    async def _recover(self) -> bool:
+        try:
+            async with asyncio.timeout(self._settings.no_answer):
+                if not await self.journal.recover():
+                    return False
+                await self._visits.settle_again()
+                return True
+        except TimeoutError:
+            self._queue.drop()
+            return False
+
+    async def _watch_forever(self) -> None:
+        while True:
+            try:
+                now = self.report()
+                self._meter.state(now.accounts, now.rows, now.sessions, now.oldest, now.bound)
+                await self._takeover.watch()
+                if await self._queue.claim_sweep(self._settings.sweep_every):
+                    await self._takeover.sweep()
+                await self._queue.tell(self.id, now.encode(self._facts))
+            except Unavailable:
+                pass
+            except Exception as error:
+                self.fail(error)
+                return
+            await asyncio.sleep(WATCH_EVERY)
+
+    def report(self) -> Report:
+        """What this worker is doing now."""
+        return report(self._takes.lanes.values(), self._feeds.values(), self.journal, self._now())
+
+    # the tick
+
+    def _tick(self) -> None:
+        if self.journal.failure is not None:
+            self.fail(self.journal.failure)
+            return
+        now = self._now()
+        for feed in self._feeds.values():
+            feed.measure()
+        until = now + self._settings.lead + self._settings.tick
+        for lane in self._due.take(until):
+            lane.is_queued = False
+            self._use_permits(lane, until)
+        self._visits.run_due(now)
+        self._pump()
+        self._append_if_due(now)
+
+    def _append_if_due(self, now: float) -> None:
+        """Entries go each tick; an attached worker reads its inbox every `poll`, an idle one beats each second."""
+        journal = self.journal
+        if journal.in_flight and now - journal.answered_at >= self._settings.no_answer:
+            self._queue.drop()
+        pause = self._settings.poll if self._takes.lanes else self._settings.beat
+        is_due = journal.has_entries or now - journal.asked_at >= pause
+        if is_due and journal.in_flight < self._settings.appends_in_flight:
+            journal.append()
+            self._meter.appended(self.journal.latency, self.journal.doubtful)
+
+    def _use_permits(self, lane: Lane, until: float) -> None:
+        """Permits that fall due before `until`: each goes to whoever is next, or lapses."""
+        may = self._may_pick(lane)
+        self._note_fullness(lane)
+        for due, turn, run in lane.permits.until(until):
+            if may and self.journal.doubtful < self._settings.max_doubtful and not lane.feed.is_full:
+                may = self._deliveries.pick(lane, due, turn, run)
+        self._queue_due(lane)
+        self._takes.feed(lane)
+
+    def _note_fullness(self, lane: Lane) -> None:
+        """Sessions that do not keep up bind the account to less than its rate; further workers may help."""
+        is_bound = lane.bind.startswith("connections")
+        if lane.feed.is_full and not lane.bind:
+            lane.bind = f"connections|{lane.relay.site} takes no more on {lane.feed.site.sessions} sessions: raise -c or add workers"
+            self._attend(lane)
+            self._spawn(self._queue.offer(lane.account, 0))
+        elif is_bound and not lane.feed.is_full:
+            lane.bind = ""
+
+    def _may_pick(self, lane: Lane) -> bool:
+        return not (
+            lane.is_leaving or lane.must_check or self.journal.is_away
+            or lane.suspended_until > self._now() or not lane.feed.site.is_open
+        )  # fmt: skip
+
+    def _queue_due(self, lane: Lane) -> None:
+        due = lane.permits.next_due()
+        if due is not None and not lane.is_queued:
+            lane.is_queued = True
+            self._due.put(due, lane)
+
+    def _pump(self) -> None:
+        """Unmetered accounts: as much as their sites take, in turns."""
+        self._pump_is_set = False
+        if self.journal.is_away or self._takes.is_stopping:
+            return
+        now = self._now()
+        lanes = [lane for lane in self._takes.lanes.values() if not lane.interval and lane.is_known and lane.rows]
+        for lane in lanes:
+            if not self._may_pick(lane) or lane.licence_until < now:
+                continue
+            room = lane.feed.room if len(lanes) == 1 else lane.feed.room // len(lanes) + 1
+            while room > 0 and self.journal.doubtful < self._settings.max_doubtful:
+                if not self._deliveries.pick(lane, 0.0, None, None):
+                    break
+                room -= 1
+                if self.journal.picked >= self._settings.journal_intents:
+                    self.journal.append()
+            self._takes.feed(lane)
+        if self.journal.picked and not self.journal.in_flight:
+            self.journal.append()
+
+    # what the parts tell
+
+    def _feed_for(self, relay: Relay) -> Feed:
+        feed = self._feeds.get(relay)
+        if feed is None:
+            feed = Feed(
+                relay, self._settings.append_fresh, self._now, self._deliveries.finish, self._deliveries.withdraw, self._on_hungry
+            )
+            feed.site = self._channel.site(relay, feed, lambda: self._on_site(feed))
+            self._feeds[relay] = feed
+        return feed
+
+    def _released(self, deliveries: list[Delivery]) -> None:
+        """Journalled: each to its site's feed."""
+        by_feed: dict[Feed, list[Delivery]] = {}
+        for delivery in deliveries:
+            feed = delivery.lane.feed
+            group = by_feed.get(feed)
+            if group is None:
+                by_feed[feed] = [delivery]
+            else:
+                group.append(delivery)
+        for feed, group in by_feed.items():
+            feed.release(group)
+
+    def _on_resolved(self, lease: Lease) -> None:
+        """An outcome is journalled: it may be settled."""
+        lane = lease.share.lane
+        if lease not in lane.dirty:
+            lane.dirty[lease] = None
+            self._visits.at(lane, self._now() + self._settings.settle_after)
+        if lease.is_done:
+            lane.has_done = True
+            self._visits.at(lane, self._now())
+
+    def _on_news(self, news: News) -> None:
+        lane = self._takes.lanes.get(news.account)
+        if lane is None:
+            return
+        if news.cut:
+            lane.learn_cut(news.cut, news.cut_us)
+            lane.must_check = True
+        lane.take_at = lane.need_us = 0.0
+        self._visits.start(lane)
+        self._takes.look(lane)
+
+    def _on_visited(self, lane: Lane) -> None:
+        self._queue_due(lane)
+        self._takes.feed(lane)
+        if not lane.interval:
+            self._set_pump()
+
+    def _on_hungry(self, feed: Feed) -> None:
+        self._set_pump()
+
+    def _set_pump(self) -> None:
+        if not self._pump_is_set and not self._takes.is_stopping:
+            self._pump_is_set = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _on_site(self, feed: Feed) -> None:
+        """A site opened, closed or is in trouble: the accounts that use it are looked at."""
+        trouble = feed.site.trouble
+        bind = ""
+        if trouble is not None and not feed.site.is_open:
+            why = trouble.attempt.reply or trouble.attempt.detail or trouble.attempt.fault
+            bind = f"site|{feed.relay.site} cannot be used: {why}"
+        for lane in self._takes.lanes.values():
+            if lane.feed is feed:
+                lane.bind = bind
+                self._attend(lane)
+
+    def _attend(self, lane: Lane) -> None:
+        """Something about it changed: visit soon."""
+        self._visits.at(lane, self._now())
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+        task: asyncio.Task[object] = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[object]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            if isinstance(error, SendEngineError) and isinstance(error, Unavailable):
+                self.journal.is_away = True
+            else:
+                self.fail(error)

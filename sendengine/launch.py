@@ -1,0 +1,40 @@
+"""What a supervisor and its worker processes agree on: what they were told, and how a process says why it ended."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from sendengine.config import Config, load
+from sendengine.queue.embedded import resolve_url
+
+EXIT_COLD = 1
+EXIT_REFUSED = 2
+EXIT_FENCED = 76  # a rescuer holds its journal: a new id, at once
+
+
+class WorkerOptions(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What `sendengine worker` was told. None: as the configuration says."""
+
+    processes: int = 1
+    sessions: int | None = None  # per process and relay
+    shutdown_timeout: float | None = None
+    burst: bool = False  # leave when nothing is due now or in retry
+    metrics_port: int | None = None  # None: none; 0: any free one
+    metrics_host: str = "127.0.0.1"
+    config_path: str = ""
+
+
+def configured(options: WorkerOptions) -> Config:
+    """The configuration in force: what the command said wins. Raises ConfigError."""
+    config = load(options.config_path or None)
+    engine = config.engine
+    if options.shutdown_timeout is not None:
+        engine = msgspec.structs.replace(engine, shutdown_timeout_s=options.shutdown_timeout)
+    return msgspec.structs.replace(config, engine=engine, sessions=options.sessions or config.sessions)
+
+
+def server_url(config: Config) -> str:
+    return resolve_url(os.environ, config.redis_url, Path(config.state_dir) if config.state_dir else None)

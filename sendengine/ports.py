@@ -1,0 +1,313 @@
+"""The seams of the engine: what it needs of the outside world, as protocols without implementation.
+
+Adapters live in queue/, channel/ and sink/; each port has an in-memory twin there that tests and users may use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from sendengine.intake import PackedBatch
+from sendengine.types import Attempt, Envelope, Outcome, Relay
+
+
+class Clock(Protocol):
+    """Time as the engine sees it; the virtual one of the tests turns by hand."""
+
+    def monotonic(self) -> float: ...
+    def call_at(self, when: float, callback: Callable[[], None]) -> None: ...
+
+
+class Feed(Protocol):
+    """What the engine has ready for one site. Sessions pull from it at the very moment of writing, so that a message whose
+    permit was cut or lapsed, or whose journal entry grew old, is never written."""
+
+    def next(self) -> Envelope | None:
+        """A delivery whose MAIL may be written now, or None."""
+        ...
+
+    def done(self, delivery: Envelope, attempt: Attempt) -> None:
+        """Called exactly once for every delivery that `next` handed out."""
+        ...
+
+
+class Site(Protocol):
+    """One relay as seen from this worker: its sessions, its troubles."""
+
+    relay: Relay
+    sessions: int  # open and usable
+    idle: int  # of these, waiting for work
+    eightbit: bool  # the peer offers 8BITMIME (True until a session has said otherwise)
+
+    @property
+    def is_open(self) -> bool:
+        """At least one session is usable: work may be prepared for it."""
+        ...
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """Why no session can be had at present, or None."""
+        ...
+
+    def wake(self) -> None:
+        """The feed has something: idle sessions pull; when all are busy and the limit allows, one more is opened."""
+        ...
+
+    def warm(self) -> None:
+        """Work is coming: see that at least one session is open or opening."""
+        ...
+
+    def throttle(self, seconds: float, reason: str) -> None:
+        """Policy says to leave this site alone for a while."""
+        ...
+
+
+class Trouble(Protocol):
+    """Why a site cannot be reached: an attempt that ended before MAIL, and when the next one is due."""
+
+    attempt: Attempt
+    since: float
+    retry_at: float
+
+
+class Channel(Protocol):
+    """A way out (SMTP): sites by relay."""
+
+    def site(self, relay: Relay, feed: Feed, on_change: Callable[[], None]) -> Site:
+        """The site of a relay, made on first use; on_change is called when is_open or trouble changes."""
+        ...
+
+    async def close(self, timeout: float) -> None:
+        """Let what is on the wire end (at most `timeout` seconds), QUIT, close. Afterwards every delivery handed out is done."""
+        ...
+
+
+class News(msgspec.Struct, frozen=True, array_like=True):
+    """Something changed in an account. Permits later than cut_us (Redis time) granted under a smaller cut number are void; cut 0: none are."""
+
+    account: str
+    cut: int
+    cut_us: float
+
+
+class Appended(msgspec.Struct, frozen=True, gc=False):
+    now_us: float
+    confirmed: int  # news that had been confirmed before these
+    news: tuple[News, ...]
+
+
+class Leased(msgspec.Struct, frozen=True, gc=False):
+    """A batch taken: rows in `mask` are ours under `token` until settled or given back."""
+
+    token: bytes
+    campaign: str
+    batch: int
+    mask: bytes
+    past: bytes  # records.PAST of the rows that were tried before
+    stored: bytes  # payload (batch.unpack)
+    message: bytes  # transactional only: the message itself
+
+
+class Taken(msgspec.Struct, frozen=True, gc=False):
+    need_us: float  # when the account needs a worker next, Redis time; 0 now, -1 never
+    look: tuple[str, ...]  # campaigns whose schedule or window must be evaluated
+    leases: tuple[Leased, ...]
+
+
+class Settlement(msgspec.Struct, frozen=True, gc=False):
+    """Outcomes of one lease (records.py names the layouts). Acts only on rows still leased under `token`."""
+
+    token: bytes
+    final: bytes
+    records: bytes
+    dictionary: bytes  # JSON {reply number: [status, reply, relay]}
+    nums: bytes
+    deferred: bytes = b""
+    doubts: bytes = b""
+    back: bytes = b""  # mask of the rows that are READY again; a lease without rows is gone
+
+
+class Visited(msgspec.Struct, frozen=True, gc=False):
+    now_us: float
+    cut: int
+    cut_us: float
+    permits: int
+    delay_us: float  # of the first permit, from now_us
+    interval_us: float  # between permits; 0: unmetered
+    deal: bytes  # place in the held list, one octet a permit; empty when there is nothing to share
+    stopped: bytes  # places in the held list of campaigns that may not send now
+    idle_us: float  # time in which the relay refused us: no lifetime runs
+    acted: tuple[int, ...]  # for each settlement: 1, or 0 when its lease does not stand
+
+
+class CampaignRecord(msgspec.Struct, frozen=True):
+    fields: Mapping[str, str]
+    message: bytes
+
+
+class Queue(Protocol):
+    """What a worker needs of the shared state (queue/redis.py; in-memory twin queue/memory.py). Raises Unavailable when it is away."""
+
+    @property
+    def generation(self) -> int:
+        """Connections made so far: when it changes, Redis may have lost its last writes."""
+        ...
+
+    async def register(self, worker: str, token: bytes) -> None: ...
+    async def append(
+        self, worker: str, token: bytes, seen: int, gone: Sequence[bytes], fields: Sequence[bytes]
+    ) -> Appended:
+        """Write journal fields (name, value, name, value …), delete those in `gone`; the first `seen` news are not needed again.
+        Raises Fenced when a rescuer holds the journal."""
+        ...
+
+    async def find(self, limit: int) -> list[str]: ...
+    async def offer(self, account: str, need_us: float) -> None: ...
+    async def take(self, account: str, worker: str, rows: int, tokens: Sequence[bytes], skip: Sequence[str]) -> Taken: ...
+    async def visit(
+        self, account: str, want: int, horizon_us: float, bind: str, held: Sequence[str], settlements: Sequence[Settlement]
+    ) -> Visited: ...
+    async def campaign(self, account: str, campaign: str) -> CampaignRecord | None: ...
+    async def account(self, account: str) -> Mapping[str, str]: ...
+    async def window(self, account: str, campaign: str, is_open: bool, next_us: float | None) -> None: ...
+    async def leave(self, account: str) -> None:
+        """Cut what this worker will not use, and tell the others."""
+        ...
+
+    async def workers(self) -> list[str]: ...
+    async def beat(self, worker: str) -> tuple[bytes, bytes] | None:
+        """(token, beat) of a worker's journal, or None when there is none."""
+        ...
+
+    async def revoke(self, worker: str, token: bytes, beat: bytes) -> Mapping[bytes, bytes]:
+        """Fence a dead worker and read its journal; empty when it beats after all, or is gone."""
+        ...
+
+    async def bury(self, worker: str) -> None: ...
+    async def accounts(self) -> list[str]: ...
+    async def need(self, account: str) -> tuple[float, dict[bytes, str]]:
+        """(next need µs, lease token -> worker)."""
+        ...
+
+    async def claim_sweep(self, seconds: float) -> bool: ...
+    def drop(self) -> None:
+        """It does not answer: whatever waits fails with Unavailable, and the next call connects anew."""
+        ...
+
+    async def tell(self, worker: str, info: bytes) -> None: ...
+    async def close(self) -> None: ...
+
+
+class Meter(Protocol):
+    """What the engine tells of itself, per event; the adapter counts (sink/metrics.py), or nobody does (sink/silent.py)."""
+
+    def outcome(self, outcome: Outcome) -> None: ...
+    def deferred(self, scope: str) -> None: ...
+    def doubtful(self) -> None: ...
+    def appended(self, seconds: float, doubtful: int) -> None: ...
+    def visited(self, seconds: float) -> None: ...
+    def rate_error(self, error: float) -> None:
+        """Of one account over its last full window: (achieved / contracted) - 1."""
+        ...
+
+    def state(self, accounts: int, rows: int, sessions: int, oldest: float, bound: Mapping[str, int]) -> None:
+        """Now: accounts attached, rows in hand, sessions open, age in seconds of the oldest lease, accounts by binding limit."""
+        ...
+
+
+class Stored(msgspec.Struct, frozen=True, gc=False):
+    """What became of a submitted batch. `status`: stored, same (a repeat), differs (payload: what stands there), expected (number: the batch
+    that is due), closed (state: why nothing is taken)."""
+
+    status: str
+    accepted: int = 0
+    duplicates: int = 0
+    number: int = 0
+    payload: bytes = b""
+    state: str = ""
+
+
+class OutcomeChunk(msgspec.Struct, frozen=True, gc=False):
+    """One settlement's outcomes (records.decode_outcomes), `entry` orders them, `at_ms` is when they were settled."""
+
+    entry: str
+    at_ms: int
+    batch: int
+    records: bytes
+    dictionary: bytes
+    worker: str
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """Where every row of a campaign stands, but for those with an outcome: what fsck adds up. Masks by batch number."""
+
+    ready: Mapping[int, list[bytes]]  # waiting in a level's stream, or given back
+    leased: Mapping[int, list[bytes]]
+    retry: Mapping[int, list[bytes]]
+    doubts: Mapping[tuple[int, int], int]  # (batch, row) -> times in doubt
+
+
+class Desk(Protocol):
+    """What a scheduler needs of the shared state (queue/desk.py; in-memory twin queue/memory.py). Raises Unavailable when it is away.
+
+    Verbs answer the state they met ("done", "same" or the state that forbids it) after every worker has been told.
+    """
+
+    async def create_account(self, account: str, fields: Mapping[str, str]) -> bool: ...
+    async def set_account(self, account: str, fields: Mapping[str, str]) -> bool: ...
+    async def set_rate(self, account: str, tier: str, per_hour: float | None) -> bool: ...
+    async def account(self, account: str) -> Mapping[str, str]: ...
+    async def accounts(self) -> list[str]: ...
+    async def create(
+        self, account: str, campaign: str, definition: bytes, at_us: float | None, message: bytes, fields: Mapping[str, str]
+    ) -> str:
+        """new, same, differs, or account (there is none)."""
+        ...
+
+    async def submit(self, account: str, campaign: str, batch: PackedBatch) -> Stored: ...
+    async def seal(self, account: str, campaign: str, batches: int) -> Stored: ...
+    async def transact(self, account: str, payload: bytes, message: bytes) -> int | None:
+        """The message's batch number; None when the campaign "transactional" was not made yet."""
+        ...
+
+    async def pause(self, account: str, campaign: str) -> str: ...
+    async def resume(self, account: str, campaign: str) -> str: ...
+    async def cancel(self, account: str, campaign: str) -> str: ...
+    async def reverse(self, account: str, campaign: str) -> str: ...
+    async def move(self, account: str, campaign: str, direction: str) -> str: ...
+    async def campaign(self, account: str, campaign: str) -> Mapping[str, str]: ...
+    async def message(self, account: str, campaign: str) -> bytes: ...
+    async def campaigns(self, account: str) -> list[str]:
+        """Oldest first."""
+        ...
+
+    async def holders(self, campaign: str) -> list[str]:
+        """Accounts that have a campaign of this id."""
+        ...
+
+    async def line(self, account: str) -> list[str]: ...
+    async def outcomes(self, account: str, campaign: str, after: str, limit: int) -> list[OutcomeChunk]:
+        """In the order of settlement, those later than the entry `after` ("" from the first)."""
+        ...
+
+    async def batches(self, account: str, campaign: str, numbers: Sequence[int]) -> list[tuple[bytes, bytes] | None]:
+        """(accepted mask, payload) of each; None where it is gone."""
+        ...
+
+    async def standing(self, account: str, campaign: str) -> Standing: ...
+    async def restore(
+        self, account: str, campaign: str, last_entry: str, nowhere: Mapping[int, bytes], counts: Mapping[str, int]
+    ) -> int:
+        """Repair (fsck): rows that stand nowhere, masks by batch number, become READY and counts are written anew, unless there
+        are outcomes later than `last_entry`. Rows put back, or -1: it moved meanwhile."""
+        ...
+
+    async def workers(self) -> Mapping[str, bytes]:
+        """What each registered worker last said of itself (JSON), b"" when it is silent."""
+        ...
+
+    async def now_us(self) -> float: ...
+    async def close(self) -> None: ...

@@ -1,0 +1,211 @@
+"""One worker process: a loop, one engine Worker in it, its signals, and its leash.
+
+A process that a supervisor started (`python -m sendengine.process OPTIONS`) is on a leash: standard input is the leash, and its
+end of file means *leave warm*, sent by the supervisor, or by the kernel when the supervisor is gone. Standard output takes beats,
+a line each, "1" while it can journal and "0" while it cannot. Terminal signals are the supervisor's. Without a leash the process
+is its own master (workers/send.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+import uvloop
+
+from sendengine.config import Config
+from sendengine.engine.worker import Worker
+from sendengine.errors import Fenced, SendEngineError, Unavailable
+from sendengine.launch import EXIT_COLD, EXIT_FENCED, WorkerOptions, configured, server_url
+from sendengine.logs import log_to_stderr
+from sendengine.queue.redis import RedisQueue
+from sendengine.sink.silent import SilentMeter
+from sendengine.wiring import build_queue, build_worker
+
+if TYPE_CHECKING:
+    from sendengine.sink.metrics import PrometheusMeter
+
+log = structlog.get_logger("sendengine.process")
+
+BEAT_EVERY = 0.5
+LOOK_EVERY = 0.5
+
+
+class Leash(msgspec.Struct, frozen=True):
+    hold: int  # file descriptor whose end of file ends us
+    beats: int
+
+
+def main() -> int:
+    """The leashed one. Whatever prints to standard output is led to standard error, away from the beats."""
+    options = msgspec.json.decode(sys.argv[1], type=WorkerOptions)
+    leash = Leash(sys.stdin.fileno(), os.dup(1))
+    os.dup2(2, 1)
+    try:
+        return run(options, leash)
+    except SendEngineError as error:
+        log.error("worker_not_started", error=str(error), remedy=error.remedy)
+        return error.exit_code
+
+
+def run(options: WorkerOptions, leash: Leash | None = None) -> int:
+    """Send until told to stop; the exit status. Raises ConfigError, RefusedInput, Unavailable when it cannot begin."""
+    config = configured(options)
+    log_to_stderr(config.log_format)
+    url = server_url(config)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_send(config, options, url, leash))
+
+
+async def _send(config: Config, options: WorkerOptions, url: str, leash: Leash | None) -> int:
+    meter = _meter(options)
+    worker = build_worker(config, url, meter, worker_id())
+    stop = Stop(worker, config.engine.shutdown_timeout_s)
+    stop.listen(leash)
+    sides: list[Coroutine[object, object, None]] = []
+    if leash is not None:
+        sides.append(_beat(worker, stop, leash.beats))
+    if options.burst:
+        sides.append(_leave_when_idle(worker, build_queue(config, url)))
+    tasks = [_side(worker, side) for side in sides]
+    log.info("worker_runs", worker=worker.id)
+    try:
+        await worker.run()
+    except Fenced as error:
+        log.error("worker_fenced", worker=worker.id, error=str(error))
+        return EXIT_FENCED
+    except Exception:
+        log.exception("worker_failed", worker=worker.id)
+        return 1
+    finally:
+        for task in tasks:
+            task.cancel()
+        meter.flush()
+    log.info("worker_left", worker=worker.id)
+    return 0
+
+
+def worker_id() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+def _meter(options: WorkerOptions) -> SilentMeter | PrometheusMeter:
+    """Prometheus' library is loaded only where somebody scrapes."""
+    if options.metrics_port is None:
+        return SilentMeter()
+    from sendengine.sink.metrics import PrometheusMeter
+
+    return PrometheusMeter()
+
+
+class Stop:
+    """How this process ends: warm first; cold at the second signal, at QUIT, or when warm takes too long."""
+
+    def __init__(self, worker: Worker, timeout: float) -> None:
+        self._worker, self._timeout = worker, timeout
+        self._signals = 0
+        self.is_asked = False
+
+    def listen(self, leash: Leash | None) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._on_signal)
+        loop.add_signal_handler(signal.SIGQUIT, self.cold)
+        loop.add_signal_handler(signal.SIGUSR1, dump_tasks)
+        if leash is None:
+            loop.add_signal_handler(signal.SIGINT, self._on_signal)
+            loop.add_signal_handler(signal.SIGHUP, self._on_signal)
+        else:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            loop.add_reader(leash.hold, self._on_leash, leash.hold)
+
+    def warm(self) -> None:
+        if not self.is_asked:
+            self.is_asked = True
+            asyncio.get_running_loop().call_later(self._timeout, self.cold)
+            self._worker.stop()
+
+    def cold(self) -> None:
+        """At once, within the crash bound: the others take over."""
+        log.warning("worker_left_cold", worker=self._worker.id, doubtful=self._worker.journal.doubtful)
+        os._exit(EXIT_COLD)
+
+    def _on_signal(self) -> None:
+        self._signals += 1
+        if self._signals > 1:
+            self.cold()
+        self.warm()
+
+    def _on_leash(self, hold: int) -> None:
+        try:
+            is_held = os.read(hold, 64) != b""
+        except ConnectionResetError:  # the supervisor was killed
+            is_held = False
+        if not is_held:
+            asyncio.get_running_loop().remove_reader(hold)
+            self.warm()
+
+
+def dump_tasks() -> None:
+    """What every task waits for, on standard error."""
+    for task in asyncio.all_tasks():
+        task.print_stack(file=sys.stderr)
+    sys.stderr.flush()
+
+
+def _side(worker: Worker, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+    """Work beside the worker's own; a bug there ends the worker."""
+
+    def ended(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            worker.fail(error)
+
+    task = asyncio.get_running_loop().create_task(work)
+    task.add_done_callback(ended)
+    return task
+
+
+async def _beat(worker: Worker, stop: Stop, beats: int) -> None:
+    """The loop turns, and whether it can journal: an append was answered, Redis is there, and it is not draining."""
+    os.set_blocking(beats, False)
+    while True:
+        can_journal = worker.journal.latency > 0 and not worker.journal.is_away and not stop.is_asked
+        try:
+            os.write(beats, b"1\n" if can_journal else b"0\n")
+        except BlockingIOError:
+            pass  # the supervisor does not read at present
+        except BrokenPipeError:
+            return  # it is gone, and the leash says so
+        await asyncio.sleep(BEAT_EVERY)
+
+
+async def _leave_when_idle(worker: Worker, queue: RedisQueue) -> None:
+    """Burst: stop when nobody has anything due now, in retry or leased. Only who has nothing left to pick asks the queue."""
+    while True:
+        await asyncio.sleep(LOOK_EVERY)
+        try:
+            if not worker.report().rows and await is_idle(queue):
+                worker.stop()
+                return
+        except Unavailable:
+            pass  # nobody knows: look again
+
+
+async def is_idle(queue: RedisQueue) -> bool:
+    """No account has work that a worker could do now or after a retry's wait. Scheduled and paused sends do not count."""
+    for account in await queue.accounts():
+        if not await queue.is_idle(account):
+            return False
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,252 @@
+"""The Desk port on Redis: a scheduler's side of the shared state.
+
+Every verb writes the account (one script), then tells every registered worker, and only then answers. What needs a worker and has none is
+put into the index: written first, then indexed (model: index.pml).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sendengine.intake import PackedBatch
+from sendengine.ports import OutcomeChunk, Standing, Stored
+from sendengine.queue import keys, scripts
+from sendengine.queue.link import Argument, Link
+from sendengine.queue.redis import as_text, spread_news
+from sendengine.records import decode_lease, mask_of
+
+RETRY_OCTETS = 14
+TELL_AGAIN = 1.0  # seconds between, while a list is submitted again
+
+
+class RedisDesk:
+    """Owner of one link. `cut_delay_us` is D of design 3.2, `retention` seconds that transactional outcomes are kept."""
+
+    def __init__(self, url: str, cut_delay_us: float = 200_000, retention: int = 7 * 86400) -> None:
+        self._link = Link(url)
+        self._cut_delay = f"{cut_delay_us:.0f}"
+        self._retention = retention
+        self._told: dict[str, float] = {}
+
+    async def _script(self, name: str, account: str, *args: Argument) -> Any:
+        return await scripts.run(self._link, name, (keys.account(account),), *args)
+
+    async def _tell(self, account: str, cut: int = 0, cut_us: float = 0.0) -> None:
+        """Workers hear of it; an account that none is attached to goes into the index for its next need."""
+        await spread_news(self._link, account, cut, cut_us)
+        need, leases, *_ = await self._script("need", account)
+        if not leases and float(need) >= 0:
+            await self._link.call("ZADD", keys.INDEX, "LT", need, account)
+
+    # accounts
+
+    async def create_account(self, account: str, fields: Mapping[str, str]) -> bool:
+        await self._link.call("SADD", keys.ACCOUNTS, account)
+        flat = [item for pair in fields.items() for item in pair]
+        return bool(await self._script("account", account, "new", *flat))
+
+    async def set_account(self, account: str, fields: Mapping[str, str]) -> bool:
+        flat = [item for pair in fields.items() for item in pair]
+        return bool(await self._script("account", account, "set", *flat))
+
+    async def set_rate(self, account: str, tier: str, per_hour: float | None) -> bool:
+        reply = await self._script("rate", account, tier, per_hour or "", interval_us(per_hour), self._cut_delay)
+        if reply:
+            await spread_news(self._link, account, reply[0], float(reply[1]))
+        return bool(reply)
+
+    async def account(self, account: str) -> Mapping[str, str]:
+        return as_text(await self._link.call("HGETALL", keys.account(account)))
+
+    async def accounts(self) -> list[str]:
+        return sorted(name.decode() for name in await self._link.call("SMEMBERS", keys.ACCOUNTS))
+
+    # submitting
+
+    async def create(
+        self, account: str, campaign: str, definition: bytes, at_us: float | None, message: bytes, fields: Mapping[str, str]
+    ) -> str:
+        await self._link.call("SADD", keys.holders(campaign), account)
+        flat = [item for pair in fields.items() for item in pair]
+        start = "" if at_us is None else f"{at_us:.0f}"
+        status: str = (await self._script("create", account, campaign, definition, start, message, *flat)).decode()
+        if status == "account":
+            await self._link.call("SREM", keys.holders(campaign), account)
+        elif status in ("new", "same"):
+            await self._tell(account)
+        return status
+
+    async def submit(self, account: str, campaign: str, batch: PackedBatch) -> Stored:
+        levels = [item for level, mask in batch.levels.items() for item in (level, mask)]
+        reply = await self._script(
+            "submit", account, campaign, batch.number, batch.rows, len(batch.rejected), batch.digest, batch.payload,
+            batch.fingerprints, batch.positions, *levels,
+        )  # fmt: skip
+        stored = _stored(reply)
+        if stored.status == "stored":
+            await self._index(account, batch.number, is_attached=bool(reply[3]), is_running=bool(reply[4]))
+        elif stored.status == "same":
+            await self._tell_now_and_then(account)
+        return stored
+
+    async def _index(self, account: str, number: int, is_attached: bool, is_running: bool) -> None:
+        """A worker must come to know of the rows: by news of the first batch, by the index when none is attached."""
+        if is_attached and number == 0:
+            await spread_news(self._link, account, 0, 0.0)
+        elif is_running and not is_attached:
+            await self._link.call("ZADD", keys.INDEX, "LT", 0, account)
+
+    async def _tell_now_and_then(self, account: str) -> None:
+        """Who submitted before may have died before it told anybody; a whole list repeated need not tell for each batch."""
+        now = time.monotonic()
+        if now - self._told.get(account, -TELL_AGAIN) >= TELL_AGAIN:
+            self._told[account] = now
+            await self._tell(account)
+
+    async def seal(self, account: str, campaign: str, batches: int) -> Stored:
+        reply = await self._script("seal", account, campaign, batches)
+        stored = _stored(reply)
+        if stored.status in ("sealed", "same"):
+            await self._tell(account)
+        return stored
+
+    async def transact(self, account: str, payload: bytes, message: bytes) -> int | None:
+        reply = await self._script("transact", account, payload, message, self._retention)
+        if not reply:
+            return None
+        if reply[1]:
+            await spread_news(self._link, account, 0, 0.0)
+        else:
+            await self._tell(account)
+        return int(reply[0])
+
+    # verbs
+
+    async def _verb(self, name: str, account: str, campaign: str) -> str:
+        status, *rest = await self._script(name, account, campaign, self._cut_delay)
+        if status == b"done":
+            await self._tell(account, rest[0], float(rest[1]))
+        elif status == b"same":  # who asked before may have died before it told anybody
+            await self._tell(account)
+        return (rest[0] if status == b"closed" else status).decode()
+
+    async def pause(self, account: str, campaign: str) -> str:
+        return await self._verb("pause", account, campaign)
+
+    async def resume(self, account: str, campaign: str) -> str:
+        return await self._verb("resume", account, campaign)
+
+    async def cancel(self, account: str, campaign: str) -> str:
+        return await self._verb("cancel", account, campaign)
+
+    async def reverse(self, account: str, campaign: str) -> str:
+        status, state = await self._script("reverse", account, campaign)
+        await self._tell(account)
+        return (state if status == b"closed" else status).decode()
+
+    async def move(self, account: str, campaign: str, direction: str) -> str:
+        status, state = await self._script("move", account, campaign, direction)
+        return (state if status == b"closed" else status).decode()
+
+    # reading
+
+    async def campaign(self, account: str, campaign: str) -> Mapping[str, str]:
+        return as_text(await self._link.call("HGETALL", keys.campaign(account, campaign)))
+
+    async def message(self, account: str, campaign: str) -> bytes:
+        return await self._link.call("GET", keys.campaign(account, campaign) + ":m") or b""
+
+    async def campaigns(self, account: str) -> list[str]:
+        return [name.decode() for name in await self._link.call("ZRANGE", keys.account(account) + ":sends", 0, -1)]
+
+    async def holders(self, campaign: str) -> list[str]:
+        return sorted(name.decode() for name in await self._link.call("SMEMBERS", keys.holders(campaign)))
+
+    async def line(self, account: str) -> list[str]:
+        return [name.decode() for name in await self._link.call("LRANGE", keys.account(account) + ":line", 0, -1)]
+
+    async def outcomes(self, account: str, campaign: str, after: str, limit: int) -> list[OutcomeChunk]:
+        start = f"({after}" if after else "-"
+        key = keys.campaign(account, campaign) + ":o"
+        chunks = []
+        for entry, flat in await self._link.call("XRANGE", key, start, "+", "COUNT", limit):
+            fields = dict(zip(flat[::2], flat[1::2], strict=True))
+            chunks.append(
+                OutcomeChunk(
+                    entry.decode(), int(entry.split(b"-")[0]), int(fields[b"k"]), fields[b"r"], fields[b"d"], fields[b"w"].decode()
+                )
+            )
+        return chunks
+
+    async def batches(self, account: str, campaign: str, numbers: Sequence[int]) -> list[tuple[bytes, bytes] | None]:
+        if not numbers:
+            return []
+        stored = await self._link.call("HMGET", keys.campaign(account, campaign) + ":p", *numbers)
+        return [None if value is None else (value[8:21], value[21:]) for value in stored]
+
+    async def standing(self, account: str, campaign: str) -> Standing:
+        """Not one snapshot: while a send runs rows move between the readings."""
+        key = keys.campaign(account, campaign)
+        ready: dict[int, list[bytes]] = {}
+        leased: dict[int, list[bytes]] = {}
+        retry: dict[int, list[bytes]] = {}
+        for level in keys.LEVELS:
+            after = "-"
+            while entries := await self._link.call("XRANGE", f"{key}:q{level}", after, "+", "COUNT", 1000):
+                for entry, flat in entries:
+                    ready.setdefault(int(entry.split(b"-")[0]) - 1, []).append(flat[1])
+                after = "(" + entries[-1][0].decode()
+        for value in await self._link.call("LRANGE", key + ":b", 0, -1):
+            ready.setdefault(int.from_bytes(value[:4], "little"), []).append(value[5:18])
+        held = await self._link.call("HGETALL", keys.account(account) + ":lease")
+        for lease in map(decode_lease, held[1::2]):
+            if lease.campaign == campaign:
+                leased.setdefault(lease.batch, []).append(lease.mask)
+        waiting = await self._link.call("HGETALL", key + ":r")
+        for number, entries in zip(waiting[::2], waiting[1::2], strict=True):
+            retry.setdefault(int(number), []).append(mask_of(entries[::RETRY_OCTETS]))
+        doubts = await self._link.call("HGETALL", key + ":d")
+        named = [tuple(map(int, name.split(b":"))) for name in doubts[::2]]
+        return Standing(ready, leased, retry, {(k, row): int(n) for (k, row), n in zip(named, doubts[1::2], strict=True)})
+
+    async def restore(
+        self, account: str, campaign: str, last_entry: str, nowhere: Mapping[int, bytes], counts: Mapping[str, int]
+    ) -> int:
+        flat: list[Argument] = [item for pair in counts.items() for item in pair]
+        flat += [item for pair in nowhere.items() for item in pair]
+        back = int(await self._script("restore", account, campaign, last_entry, len(counts), *flat))
+        await self._tell(account)
+        return back
+
+    async def workers(self) -> Mapping[str, bytes]:
+        names = [name.decode() for name in await self._link.call("SMEMBERS", keys.WORKERS)]
+        said = await asyncio.gather(*(self._link.call("GET", keys.info(name)) for name in names))
+        return {name: info or b"" for name, info in zip(names, said, strict=True)}
+
+    async def now_us(self) -> float:
+        seconds, micros = await self._link.call("TIME")
+        return int(seconds) * 1e6 + int(micros)
+
+    async def close(self) -> None:
+        await self._link.close()
+
+
+def interval_us(per_hour: float | None) -> str:
+    """µs between messages as scripts read it; 0 means unmetered."""
+    return "0" if per_hour is None else f"{3.6e9 / per_hour:.3f}"
+
+
+def _stored(reply: list[Any]) -> Stored:
+    status = reply[0].decode()
+    if status == "stored":
+        return Stored(status, accepted=reply[1], duplicates=reply[2])
+    if status == "differs":
+        return Stored(status, payload=reply[1])
+    if status == "expected":
+        return Stored(status, number=reply[1])
+    if status == "closed":
+        return Stored(status, state=reply[1].decode())
+    return Stored(status)

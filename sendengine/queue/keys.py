@@ -1,0 +1,74 @@
+"""Every Redis key, its type and its meaning. The states these keys hold are tabled in docs/queue-states.md.
+
+All keys of an account carry the hash tag {m1234}, all of a worker {w:ID}, so that each script touches one Cluster slot.
+Scripts get the first key of their slot and form the others from it (lua/lib.lua), by the same names as here.
+
+account slot, A = {m1234}
+  A               hash    the account: tier, rate (messages/h, "" unmetered), iv (µs between messages, 0 unmetered), last (µs of Redis
+                          time of the last permit granted), cut and cut_at (number and µs of the last cut), relay, bind (what binds now),
+                          idle (µs that the relay refused us: no lifetime runs)
+  A:sends         zset    campaign -> µs of its creation
+  A:run           zset    campaigns that may send now -> messages served since the set last changed (the deal's memory)
+  A:line          list    sequential campaigns that are not through, in their order
+  A:at            zset    campaign -> µs when its schedule or window needs a look
+  A:lease         hash    lease token (8 octets) -> lease record; the only truth about who may settle what
+  A:c:ID          hash    the campaign: definition, state, counts, times
+  A:c:ID:m        string  its message (render.message.dump)
+  A:c:ID:p        hash    batch number -> digest (8) + accepted mask (13) + payload (batch.pack)
+  A:c:ID:q0 … q9  stream  one per priority level: entry <number+1>-0, field m = mask of the rows that are READY in it
+  A:c:ID:b        list    rows given back by a lease: batch, level, mask, histories (READY again)
+  A:c:ID:r        hash    batch number -> rows in RETRY: history, due
+  A:c:ID:w        zset    batch number -> µs of its earliest retry
+  A:c:ID:d        hash    "batch:row" -> times it was in doubt
+  A:c:ID:o        stream  outcomes, in the order in which they were settled: k, r(ecords), d(ictionary), w(orker)
+  A:c:ID:x        hash    batch number -> message (campaign "transactional" only, until its outcome)
+  A:c:ID:f0 … f3  hash    fingerprints of the rows, bucketed; deleted at the seal
+
+worker slot, W = {w:ID}
+  W               hash    the journal: t = worker token, b = beat, L<n> = note of lease n, <tick> = intents and outcomes of a tick,
+                          R<n> = distinct reply n
+  W:in            list    inbox: packed news (account, cut number, cut µs)
+  W:i             string  what the worker says of itself (JSON; expires)
+
+no slot of their own
+  {x}             zset    the index of work: account -> µs of its next need (a hint, never a truth)
+  {x}:workers     set     workers that have a journal
+  {x}:accounts    set     all accounts
+  {x}:id:ID       set     accounts that have a campaign of this id (so that a bare id can be resolved)
+  {x}:sweep       string  who sweeps; expires by itself
+"""
+
+from __future__ import annotations
+
+INDEX = "{x}"
+WORKERS = "{x}:workers"
+ACCOUNTS = "{x}:accounts"
+SWEEP = "{x}:sweep"
+
+TRANSACTIONAL = "transactional"  # the campaign that holds an account's single messages
+LEVELS = range(9, -1, -1)
+MASK_OCTETS = 13
+
+
+def account(account: str) -> str:
+    return "{" + account + "}"
+
+
+def campaign(account_id: str, campaign_id: str) -> str:
+    return f"{{{account_id}}}:c:{campaign_id}"
+
+
+def journal(worker: str) -> str:
+    return f"{{w:{worker}}}"
+
+
+def inbox(worker: str) -> str:
+    return f"{{w:{worker}}}:in"
+
+
+def info(worker: str) -> str:
+    return f"{{w:{worker}}}:i"
+
+
+def holders(campaign_id: str) -> str:
+    return f"{{x}}:id:{campaign_id}"

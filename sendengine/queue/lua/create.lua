@@ -1,0 +1,22 @@
+-- include: lib
+-- Make a campaign (unsealed, without rows).  KEYS[1] account.
+-- ARGV: id, definition (digest of all that the caller said), start µs ("" now), message, then field, value pairs.
+-- Replies 'new', 'same' (a repeat: nothing changed), 'differs', 'account' (no such account).
+local id, key = ARGV[1], send_key(ARGV[1])
+if call('EXISTS', A) == 0 then return 'account' end
+local standing = call('HGET', key, 'definition')
+if standing then return standing == ARGV[2] and 'same' or 'differs' end
+local now = clock()
+call('HSET', key, 'definition', ARGV[2], 'created', int(now), 'state', 'scheduled', 'batches', 0)
+for i = 5, #ARGV, 2 do call('HSET', key, ARGV[i], ARGV[i + 1]) end
+call('SET', key .. ':m', ARGV[4])
+call('ZADD', A .. ':sends', int(now), id)
+if call('HGET', key, 'sequential') == '1' then call('RPUSH', A .. ':line', id) end
+if id == TRANSACTIONAL then call('HSET', key, 'state', 'sending')
+elseif ARGV[3] ~= '' and tonumber(ARGV[3]) > now then call('HSET', key, 'at', ARGV[3]) call('ZADD', A .. ':at', ARGV[3], id)
+else
+  start(id)
+  local look = call('HGET', key, 'window_at')
+  if look then call('ZADD', A .. ':at', look, id) end
+end
+return 'new'

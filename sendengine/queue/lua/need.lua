@@ -1,0 +1,17 @@
+-- include: lib
+-- What would bring a worker to this account.  KEYS[1] account.
+-- Replies {next need µs (0 now, -1 never), leases, 1 when something is due now or waits for a retry (a schedule does not count),
+-- then token, worker pairs}.
+local need = next_need()
+local has_work = need == 0 or (need > 0 and need <= clock())
+local ids = call('ZRANGE', A .. ':run', 0, -1)
+ids[#ids + 1] = TRANSACTIONAL
+for _, id in ipairs(ids) do has_work = has_work or call('EXISTS', send_key(id) .. ':w') == 1 end
+local out = {int(need), call('HLEN', A .. ':lease'), has_work and 1 or 0}
+local all = call('HGETALL', A .. ':lease')
+for i = 1, #all, 2 do
+  local _, _, _, _, _, worker = lease_unpack(all[i + 1])
+  out[#out + 1] = all[i]
+  out[#out + 1] = worker
+end
+return out

@@ -1,0 +1,60 @@
+-- include: lib settling
+-- A visit: outcomes in, permits out (design 3.1.4).  KEYS[1] account.
+-- ARGV: permits wanted, horizon µs, binding ("limit|lift", "" nothing binds, "=" no change),
+--       number of campaigns held, their ids, then per settlement 8: token, final mask, records, dictionary, nums, deferred, doubts,
+--       mask of rows given back ("" none).
+-- Replies: now µs, cut number, cut µs, permits n, delay of the first µs, µs between (0 unmetered), deal (one octet a permit: place in the
+--          held list; "" when there is one), held campaigns that may not send now (octets), µs that the relay refused, settlements that acted.
+-- Never writes for a lease that does not stand, so a purged account is not re-created.
+local now = clock()
+local held, at = {}, 5 + tonumber(ARGV[4])
+for i = 5, at - 1 do held[#held + 1] = ARGV[i] end
+local acted = {}
+for i = at, #ARGV, 8 do
+  acted[#acted + 1] = settle(now, ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7])
+end
+local a = call('HMGET', A, 'iv', 'last', 'cut', 'cut_at', 'idle', 'bind')
+if not a[1] then return {int(now), 0, '0', 0, '0', '0', '', '', '0', acted} end
+local iv, last = tonumber(a[1]), num(a[2])
+if ARGV[3] ~= '=' then
+  local limit, since = string.match(a[6] or '', '^([%a_]*)|(%d*)')
+  if limit ~= string.match(ARGV[3], '^[%a_]*') then
+    if limit == 'relay' or limit == 'site' then a[5] = call('HINCRBY', A, 'idle', int(now - since)) end
+    local new, lift = string.match(ARGV[3], '^([%a_]*)|?(.*)')
+    if new == '' then call('HDEL', A, 'bind') else call('HSET', A, 'bind', new .. '|' .. int(now) .. '|' .. lift) end
+  end
+end
+local stopped, sharers, most, is_held = {}, {}, 0, false
+for i, id in ipairs(held) do
+  local served = id == TRANSACTIONAL and -1 or tonumber(call('ZSCORE', A .. ':run', id))
+  if not served then stopped[#stopped + 1] = string.char(i - 1)
+  elseif id == TRANSACTIONAL then is_held = true
+  else
+    sharers[#sharers + 1] = {i - 1, served, id}
+    most = math.max(most, served)
+  end
+end
+local n, first, want, horizon = 0, now, tonumber(ARGV[1]), tonumber(ARGV[2])
+if want > 0 and (is_held or #sharers > 0) then
+  if iv == 0 then n = want
+  else
+    local latest = now + math.max(horizon, 5e6) + iv      -- nobody asks further ahead: Redis' clock stepped back
+    if last > latest then last = latest call('HSET', A, 'last', string.format('%.3f', last)) end
+    first = math.max(last + iv, now - math.min(10000, iv))
+    n = math.max(0, math.min(want, math.floor((now + horizon - first) / iv) + 1))
+    if n > 0 then call('HSET', A, 'last', string.format('%.3f', first + (n - 1) * iv)) end
+  end
+end
+local deal = {}
+if n > 0 and #sharers > 1 then
+  for _, s in ipairs(sharers) do s[2] = math.max(s[2], most - 2 * n) end   -- who had no work saves up no more than a little
+  for i = 1, n do
+    local best = sharers[1]
+    for _, s in ipairs(sharers) do if s[2] < best[2] then best = s end end
+    best[2] = best[2] + 1
+    deal[i] = string.char(best[1])
+  end
+  for _, s in ipairs(sharers) do call('ZADD', A .. ':run', 'XX', int(s[2]), s[3]) end
+elseif n > 0 and #sharers == 1 and call('ZCARD', A .. ':run') > 1 then call('ZINCRBY', A .. ':run', n, sharers[1][3]) end
+return {int(now), num(a[3]), a[4] or '0', n, string.format('%.1f', first - now), a[1], table.concat(deal), table.concat(stopped),
+  a[5] or '0', acted}

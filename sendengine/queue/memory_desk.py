@@ -1,0 +1,382 @@
+"""The Desk port in memory, the twin of queue/desk.py: a scheduler's side of a MemoryStore."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from sendengine.errors import Unavailable
+from sendengine.intake import PackedBatch
+from sendengine.ports import OutcomeChunk, Standing, Stored
+from sendengine.queue.keys import TRANSACTIONAL
+from sendengine.queue.memory_settling import drop, mask_of, rows_of
+from sendengine.queue.memory_state import ENDED, OUTCOME_FIELDS, Account, Campaign, MemoryStore, StoredBatch
+from sendengine.records import MASK_OCTETS
+from sendengine.types import SendState
+
+PRINT_OCTETS = 8
+WAITING = (SendState.SENDING, SendState.SCHEDULED, SendState.SEQUENTIAL)
+
+
+class MemoryDesk:
+    """Owner of nothing: the state is the store's. `retention`: seconds that transactional outcomes are kept."""
+
+    def __init__(
+        self, store: MemoryStore, now_us: Callable[[], float], cut_delay_us: float = 200_000, retention: int = 7 * 86400
+    ) -> None:
+        self._all = store
+        self._now_us = now_us
+        self._cut_delay = cut_delay_us
+        self._retention = retention
+
+    @property
+    def _store(self) -> MemoryStore:
+        if self._all.is_away:
+            raise Unavailable("the store is away", "the same call may go through later")
+        return self._all
+
+    def _now(self) -> float:
+        return float(round(self._now_us()))
+
+    def _tell(self, account: str, cut: int = 0, cut_us: float = 0.0) -> None:
+        """Workers hear of it; an account that none is attached to goes into the index for its next need."""
+        self._store.spread(account, cut, cut_us)
+        state = self._store.accounts.get(account)
+        if state is not None and not state.leases:
+            self._store.offer(account, state.next_need())
+
+    async def now_us(self) -> float:
+        return self._now()
+
+    async def close(self) -> None: ...
+
+    # accounts
+
+    async def create_account(self, account: str, fields: Mapping[str, str]) -> bool:
+        accounts = self._store.accounts
+        if account in accounts:
+            return False
+        accounts[account] = Account()
+        accounts[account].fields.update(fields, last="0", cut="0")
+        accounts[account].fields.set_times(created=self._now())
+        return True
+
+    async def set_account(self, account: str, fields: Mapping[str, str]) -> bool:
+        state = self._store.accounts.get(account)
+        if state is not None:
+            state.fields.update(fields)
+        return state is not None
+
+    async def set_rate(self, account: str, tier: str, per_hour: float | None) -> bool:
+        state = self._store.accounts.get(account)
+        if state is None:
+            return False
+        cut = state.cut(self._now(), self._cut_delay)
+        state.fields.update(tier=tier, rate="" if per_hour is None else str(per_hour), iv=interval_us(per_hour))
+        self._store.spread(account, *cut)
+        return True
+
+    async def account(self, account: str) -> Mapping[str, str]:
+        return dict(self._store.accounts.get(account, Account()).fields)
+
+    async def accounts(self) -> list[str]:
+        return sorted(self._store.accounts)
+
+    # submitting
+
+    async def create(
+        self, account: str, campaign: str, definition: bytes, at_us: float | None, message: bytes, fields: Mapping[str, str]
+    ) -> str:
+        state, now = self._store.accounts.get(account), self._now()
+        if state is None:
+            return "account"
+        shown = definition.decode("utf-8", "surrogateescape")
+        if campaign in state.campaigns:
+            if state.campaigns[campaign].fields["definition"] != shown:
+                return "differs"
+            self._tell(account)
+            return "same"
+        made = state.campaigns[campaign] = Campaign(campaign, message)
+        made.fields.update({"definition": shown, "state": SendState.SCHEDULED.value, "batches": "0"})
+        made.fields.set_times(created=now)
+        made.fields.update(fields)
+        self._store.holders.setdefault(campaign, set()).add(account)
+        if made.fields.get("sequential") == "1":
+            state.line.append(campaign)
+        self._begin(state, made, None if at_us is None else float(round(at_us)), now)
+        self._tell(account)
+        return "new"
+
+    def _begin(self, state: Account, made: Campaign, at_us: float | None, now: float) -> None:
+        if made.id == TRANSACTIONAL:
+            made.fields["state"] = SendState.SENDING.value
+        elif at_us is not None and at_us > now:
+            made.fields.set_times(at=at_us)
+            state.looks[made.id] = at_us
+        else:
+            state.start(made)
+            if "window_at" in made.fields:
+                state.looks[made.id] = float(made.fields["window_at"])
+
+    async def submit(self, account: str, campaign: str, batch: PackedBatch) -> Stored:
+        found = self._campaign(account, campaign)
+        if found is None:
+            return Stored("closed", state="missing")
+        refused = _refusal(found, batch)
+        if refused is not None:
+            if refused.status == "same":
+                self._tell(account)
+            return refused
+        accepted = _fresh_rows(found, batch)
+        n, duplicates = accepted.bit_count(), len(batch.positions) - accepted.bit_count()
+        found.batches[batch.number] = StoredBatch(batch.digest, accepted, batch.payload)
+        for level, octets in batch.levels.items():
+            if mask := int.from_bytes(octets, "little") & accepted:
+                found.levels[level][batch.number] = mask
+        for name, by in (("batches", 1), ("prints", n), ("rows", batch.rows), ("accepted", n)):
+            found.fields.add(name, by)
+        found.count({"duplicates": duplicates, "rejected": len(batch.rejected)})
+        state = self._store.accounts[account]
+        if state.leases and batch.number == 0:
+            self._store.spread(account)
+        elif campaign in state.run and not state.leases:
+            self._store.offer(account, 0)
+        return Stored("stored", accepted=n, duplicates=duplicates)
+
+    async def seal(self, account: str, campaign: str, batches: int) -> Stored:
+        found = self._campaign(account, campaign)
+        if found is None:
+            return Stored("closed", state="missing")
+        if len(found.batches) != batches:
+            return Stored("expected", number=len(found.batches))
+        if found.fields.get("sealed") == "1":
+            self._tell(account)
+            return Stored("same")
+        if found.state == SendState.CANCELLED:
+            return Stored("closed", state=found.state)
+        state, now = self._store.accounts[account], self._now()
+        found.fields["sealed"] = "1"
+        found.fields.set_times(sealed_at=now)
+        found.fields.forget("prints")
+        found.fingerprints.clear()
+        state.sync_run(found)
+        state.advance()
+        state.finish_if_done(found, now)
+        self._tell(account)
+        return Stored("sealed")
+
+    async def transact(self, account: str, payload: bytes, message: bytes) -> int | None:
+        found = self._campaign(account, TRANSACTIONAL)
+        if found is None:
+            return None
+        number = found.fields.number("batches")
+        found.batches[number] = StoredBatch(bytes(8), 1, payload)
+        found.messages[number] = message
+        found.levels[0][number] = 1
+        for name in ("batches", "rows", "accepted"):
+            found.fields.add(name, 1)
+        self._forget_old(found)
+        self._tell(account)
+        return number
+
+    def _forget_old(self, campaign: Campaign) -> None:
+        """What ended long ago, two at a time, so nothing piles up."""
+        limit_ms = (self._now() / 1e6 - self._retention) * 1e3
+        for chunk in [old for old in campaign.outcomes[:2] if old.at_ms <= limit_ms]:
+            campaign.outcomes.remove(chunk)
+            campaign.batches.pop(chunk.batch, None)
+            campaign.messages.pop(chunk.batch, None)
+            campaign.doubts.pop((chunk.batch, 0), None)
+
+    # verbs
+
+    async def pause(self, account: str, campaign: str) -> str:
+        found = self._campaign(account, campaign)
+        if found is None or found.id == TRANSACTIONAL or found.state not in (*WAITING, SendState.PAUSED):
+            return found.state if found else "missing"
+        if found.state == SendState.PAUSED:
+            self._tell(account)
+            return "same"
+        state, now = self._store.accounts[account], self._now()
+        found.fields["before"], found.fields["state"] = found.state, SendState.PAUSED.value
+        found.fields.set_times(paused_at=now)
+        state.rest(found, now)
+        state.sync_run(found)
+        state.advance()
+        self._tell(account, *state.cut(now, self._cut_delay))
+        return "done"
+
+    async def resume(self, account: str, campaign: str) -> str:
+        found = self._campaign(account, campaign)
+        if found is None or found.state in ENDED:
+            return found.state if found else "missing"
+        if found.state != SendState.PAUSED:
+            self._tell(account)
+            return "same"
+        state, now = self._store.accounts[account], self._now()
+        before = found.fields["before"]
+        found.fields.forget("paused_at", "before")
+        found.fields["state"] = SendState.SCHEDULED.value
+        state.rest(found, now)
+        if before != SendState.SCHEDULED or found.fields.number("at") <= now:
+            look = state.looks.get(campaign)
+            state.start(found)
+            if look is not None and found.fields.get("window"):
+                state.looks[campaign] = look
+        self._tell(account, *state.cut(now, self._cut_delay))
+        return "done"
+
+    async def cancel(self, account: str, campaign: str) -> str:
+        found = self._campaign(account, campaign)
+        if found is None or found.state == SendState.FINISHED or found.id == TRANSACTIONAL:
+            return found.state if found else "missing"
+        if found.state == SendState.CANCELLED:
+            self._tell(account)
+            return "same"
+        state, now = self._store.accounts[account], self._now()
+        _cancel_waiting(found, now)
+        found.fields.update(state=SendState.CANCELLED.value, deferred="0")
+        found.fields.set_times(cancelled_at=now)
+        state.looks.pop(campaign, None)
+        state.sync_run(found)
+        state.leave_line(found)
+        state.finish_if_done(found, now)
+        self._tell(account, *state.cut(now, self._cut_delay))
+        return "done"
+
+    async def reverse(self, account: str, campaign: str) -> str:
+        found = self._campaign(account, campaign)
+        if found is None or found.id == TRANSACTIONAL or found.state in ENDED:
+            return found.state if found else "missing"
+        found.fields["reversed"] = "0" if found.fields.get("reversed") == "1" else "1"
+        found.fields["need_seal"] = "1"
+        self._store.accounts[account].sync_run(found)
+        self._tell(account)
+        return "done"
+
+    async def move(self, account: str, campaign: str, direction: str) -> str:
+        found = self._campaign(account, campaign)
+        state = self._store.accounts.get(account, Account())
+        if found is None or found.state == SendState.SENDING or campaign not in state.line:
+            return found.state if found else "missing"
+        here = state.line.index(campaign)
+        there = here - 1 if direction == "up" else here + 1
+        if 0 <= there < len(state.line) and state.campaigns[state.line[there]].state != SendState.SENDING:
+            state.line[here], state.line[there] = state.line[there], campaign
+        return "done"
+
+    # reading
+
+    def _campaign(self, account: str, campaign: str) -> Campaign | None:
+        return self._store.accounts.get(account, Account()).campaigns.get(campaign)
+
+    async def campaign(self, account: str, campaign: str) -> Mapping[str, str]:
+        found = self._campaign(account, campaign)
+        return dict(found.fields) if found else {}
+
+    async def message(self, account: str, campaign: str) -> bytes:
+        found = self._campaign(account, campaign)
+        return found.message if found else b""
+
+    async def campaigns(self, account: str) -> list[str]:
+        return list(self._store.accounts.get(account, Account()).campaigns)
+
+    async def holders(self, campaign: str) -> list[str]:
+        return sorted(self._store.holders.get(campaign, ()))
+
+    async def line(self, account: str) -> list[str]:
+        return list(self._store.accounts.get(account, Account()).line)
+
+    async def outcomes(self, account: str, campaign: str, after: str, limit: int) -> list[OutcomeChunk]:
+        found = self._campaign(account, campaign)
+        if found is None:
+            return []
+        return [chunk for chunk in found.outcomes if not after or _place(chunk.entry) > _place(after)][:limit]
+
+    async def batches(self, account: str, campaign: str, numbers: Sequence[int]) -> list[tuple[bytes, bytes] | None]:
+        found = self._campaign(account, campaign)
+        stored = [found.batches.get(number) if found else None for number in numbers]
+        return [None if one is None else (_octets(one.accepted), one.payload) for one in stored]
+
+    async def standing(self, account: str, campaign: str) -> Standing:
+        standing = Standing({}, {}, {}, {})
+        found = self._campaign(account, campaign)
+        if found is None:
+            return standing
+        ready: dict[int, list[bytes]] = {}
+        leased: dict[int, list[bytes]] = {}
+        for waiting in found.levels.values():
+            for batch, mask in waiting.items():
+                ready.setdefault(batch, []).append(_octets(mask))
+        for portion in found.given_back:
+            ready.setdefault(portion.batch, []).append(_octets(portion.mask))
+        for lease in self._store.accounts[account].leases.values():
+            if lease.campaign == campaign:
+                leased.setdefault(lease.batch, []).append(_octets(lease.mask))
+        retry = {batch: [_octets(mask_of(rows))] for batch, rows in found.retries.items()}
+        return Standing(ready, leased, retry, dict(found.doubts))
+
+    async def workers(self) -> Mapping[str, bytes]:
+        store, now = self._store, self._now()
+        said = {name: store.infos.get(name, (0.0, b"")) for name in store.workers}
+        return {name: info if now < until else b"" for name, (until, info) in said.items()}
+
+
+def interval_us(per_hour: float | None) -> str:
+    """µs between messages; 0 means unmetered."""
+    return "0" if per_hour is None else f"{3.6e9 / per_hour:.3f}"
+
+
+def _octets(mask: int) -> bytes:
+    return mask.to_bytes(MASK_OCTETS, "little")
+
+
+def _place(entry: str) -> tuple[int, ...]:
+    return tuple(map(int, entry.split("-")))
+
+
+def _refusal(campaign: Campaign, batch: PackedBatch) -> Stored | None:
+    """Why a batch is not stored: it stands already, it is ahead of its turn, or nothing is taken any more."""
+    due = campaign.fields.number("batches")
+    if batch.number < due:
+        stored = campaign.batches.get(batch.number)
+        if stored is None or stored.digest == batch.digest:
+            return Stored("same")
+        return Stored("differs", payload=stored.payload)
+    if batch.number > due:
+        return Stored("expected", number=due)
+    if campaign.fields.get("sealed") == "1":
+        return Stored("closed", state="sealed")
+    if campaign.state == SendState.CANCELLED:
+        return Stored("closed", state=campaign.state)
+    return None
+
+
+def _fresh_rows(campaign: Campaign, batch: PackedBatch) -> int:
+    """The mask of rows that were not in the list before; their fingerprints are remembered."""
+    mask = 0
+    for at, row in enumerate(batch.positions):
+        print_ = batch.fingerprints[at * PRINT_OCTETS : (at + 1) * PRINT_OCTETS]
+        if print_ not in campaign.fingerprints:
+            campaign.fingerprints.add(print_)
+            mask |= 1 << row
+    return mask
+
+
+def _cancel_waiting(campaign: Campaign, now: float) -> None:
+    """All that is READY or in RETRY has its outcome at once; what is leased has it when its worker settles."""
+    fields = campaign.fields
+    rest = fields.number("accepted") - fields.number("leased") - sum(map(fields.number, OUTCOME_FIELDS))
+    tally = {"cancelled": rest, "unknown": 0}
+    doubtful = {batch for batch, _ in campaign.doubts}
+    waiting = [(portion.batch, portion.mask) for portion in campaign.given_back]
+    waiting += [(batch, mask_of(rows)) for batch, rows in campaign.retries.items()]
+    for batch, mask in waiting:
+        if batch in doubtful and rows_of(mask):
+            unknown = drop(campaign, batch, mask, now)["unknown"]
+            tally["unknown"] += unknown
+            tally["cancelled"] -= unknown
+    campaign.count(tally)
+    campaign.levels = {level: {} for level in campaign.levels}
+    campaign.given_back.clear()
+    campaign.retries.clear()
+    campaign.fingerprints.clear()

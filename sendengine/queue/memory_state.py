@@ -1,0 +1,235 @@
+"""The shared state in memory: what the keys of queue/keys.py hold, as objects, and the rules that keep an account whole.
+
+The twin of lua/lib.lua: every method here is one of its functions, and the contract tests hold the two together. Nothing here awaits, so
+each call is as atomic as a script. Masks are ints, bit p for row p. Times are µs of the store's clock, as whole numbers.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from math import ceil
+
+from sendengine.ports import News, OutcomeChunk
+from sendengine.queue.keys import LEVELS, TRANSACTIONAL
+from sendengine.types import Outcome, SendState
+
+ENDED = (SendState.CANCELLED, SendState.FINISHED)
+OUTCOME_FIELDS = tuple(outcome.name.lower() for outcome in Outcome)
+
+History = dict[int, tuple[int, int]]  # row -> tries, first MAIL (active s)
+
+
+class Fields(dict[str, str]):
+    """A record as readers of the port see it: text by name. What is absent counts as 0."""
+
+    def number(self, name: str) -> int:
+        return int(self.get(name, 0))
+
+    def add(self, name: str, n: int) -> None:
+        self[name] = str(self.number(name) + n)
+
+    def set_times(self, **times: float) -> None:
+        for name, value in times.items():
+            self[name] = f"{value:.0f}"
+
+    def forget(self, *names: str) -> None:
+        for name in names:
+            self.pop(name, None)
+
+
+class StoredBatch:
+    def __init__(self, digest: bytes, accepted: int, payload: bytes) -> None:
+        self.digest, self.accepted, self.payload = digest, accepted, payload
+
+
+class Portion:
+    """Rows of one batch that move together: given back, or leased."""
+
+    def __init__(self, batch: int, level: int, mask: int, past: History) -> None:
+        self.batch, self.level, self.mask, self.past = batch, level, mask, past
+
+
+class Lease(Portion):
+    def __init__(self, portion: Portion, campaign: str, worker: str) -> None:
+        super().__init__(portion.batch, portion.level, portion.mask, portion.past)
+        self.campaign, self.worker = campaign, worker
+
+
+class Retry:
+    def __init__(self, tries: int, first: int, due: float) -> None:
+        self.tries, self.first, self.due = tries, first, due
+
+
+class Campaign:
+    """Its rows are in `levels` or `given_back` (READY), in a lease of the account, in `retries`, or final."""
+
+    def __init__(self, campaign_id: str, message: bytes) -> None:
+        self.id = campaign_id
+        self.message = message
+        self.fields = Fields()
+        self.batches: dict[int, StoredBatch] = {}
+        self.levels: dict[int, dict[int, int]] = {level: {} for level in LEVELS}  # batch -> mask, in the order of input
+        self.given_back: deque[Portion] = deque()
+        self.retries: dict[int, dict[int, Retry]] = {}  # by batch, by row
+        self.doubts: dict[tuple[int, int], int] = {}  # (batch, row) -> times
+        self.outcomes: list[OutcomeChunk] = []
+        self.messages: dict[int, bytes] = {}  # transactional: by batch
+        self.fingerprints: set[bytes] = set()
+
+    @property
+    def state(self) -> str:
+        return self.fields["state"]
+
+    @property
+    def has_ready(self) -> bool:
+        return bool(self.given_back) or any(self.levels.values())
+
+    @property
+    def next_retry(self) -> float | None:
+        return min((retry.due for rows in self.retries.values() for retry in rows.values()), default=None)
+
+    def count(self, tally: Mapping[str, int]) -> None:
+        for field, n in tally.items():
+            if n:
+                self.fields.add(field, n)
+
+    def write_outcomes(self, now: float, batch: int, records: bytes, dictionary: str, worker: str) -> None:
+        """Entry names are those of a stream: ms, and a number within it."""
+        ms, number = int(now // 1000), 0
+        if self.outcomes:
+            last_ms, last_number = map(int, self.outcomes[-1].entry.split("-"))
+            if last_ms >= ms:
+                ms, number = last_ms, last_number + 1
+        self.outcomes.append(OutcomeChunk(f"{ms}-{number}", ms, batch, records, dictionary.encode(), worker))
+
+
+class Account:
+    """What an account's slot holds."""
+
+    def __init__(self) -> None:
+        self.fields = Fields()
+        self.campaigns: dict[str, Campaign] = {}  # oldest first
+        self.run: dict[str, int] = {}  # campaigns that may send now -> messages served since one joined
+        self.line: list[str] = []
+        self.looks: dict[str, float] = {}  # campaign -> when its schedule or window needs a look
+        self.leases: dict[bytes, Lease] = {}
+
+    def sync_run(self, campaign: Campaign) -> None:
+        """Served counts start anew whenever a campaign joins, so shares are equal from then on."""
+        if campaign.id == TRANSACTIONAL:
+            return
+        fields = campaign.fields
+        is_complete = fields.get("sealed") == "1" or fields.get("need_seal") != "1"
+        may_send = campaign.state == SendState.SENDING and is_complete and fields.get("open") != "0"
+        if may_send and campaign.id not in self.run:
+            self.run = dict.fromkeys([*self.run, campaign.id], 0)
+        elif not may_send:
+            self.run.pop(campaign.id, None)
+
+    def advance(self) -> None:
+        """When no sequential campaign sends, the first sealed one that waits its turn starts."""
+        waiting = [self.campaigns[name] for name in self.line]
+        if any(campaign.state == SendState.SENDING for campaign in waiting):
+            return
+        for campaign in waiting:
+            if campaign.state == SendState.SEQUENTIAL and campaign.fields.get("sealed") == "1":
+                campaign.fields["state"] = SendState.SENDING.value
+                self.sync_run(campaign)
+                return
+
+    def leave_line(self, campaign: Campaign) -> None:
+        if campaign.id in self.line:
+            self.line.remove(campaign.id)
+            self.advance()
+
+    def rest(self, campaign: Campaign, now: float) -> None:
+        """Paused or outside its window, no lifetime runs. Both at once count once."""
+        fields = campaign.fields
+        rests = campaign.state == SendState.PAUSED or fields.get("open") == "0"
+        if rests and "resting" not in fields:
+            fields.set_times(resting=now)
+        elif not rests and "resting" in fields:
+            fields.add("idle", int(now) - int(fields.pop("resting")))
+
+    def start(self, campaign: Campaign) -> None:
+        """Its time has come: a scheduled campaign takes its place."""
+        self.looks.pop(campaign.id, None)
+        if campaign.fields.get("sequential") == "1":
+            campaign.fields["state"] = SendState.SEQUENTIAL.value
+            self.advance()
+        else:
+            campaign.fields["state"] = SendState.SENDING.value
+            self.sync_run(campaign)
+
+    def cut(self, now: float, delay: float) -> tuple[int, float]:
+        """Permits later than now + delay, granted under a smaller number, are void; the clock goes back on its grid (design 3.2)."""
+        interval, last, at = float(self.fields.get("iv", 0)), float(self.fields.get("last", 0)), now + delay
+        if last > at and interval > 0:
+            last -= ceil((last - at) / interval) * interval
+        self.fields["last"] = f"{last:.3f}"
+        self.fields.add("cut", 1)
+        self.fields.set_times(cut_at=at)
+        return self.fields.number("cut"), float(self.fields["cut_at"])
+
+    def next_need(self) -> float:
+        """When does it need a worker next? 0: now; -1: never, as things stand."""
+        needs = list(self.looks.values())
+        for name in (*self.run, TRANSACTIONAL):
+            campaign = self.campaigns.get(name)
+            if campaign is None:
+                continue
+            if campaign.has_ready:
+                return 0.0
+            if campaign.next_retry is not None:
+                needs.append(campaign.next_retry)
+        return float(round(min(needs, default=-1)))
+
+    def finish_if_done(self, campaign: Campaign, now: float) -> None:
+        """Through when nobody is left who was never tried; finished when the last recipient has an outcome. Counts stay."""
+        fields = campaign.fields
+        if "finished" in fields:
+            return
+        is_cancelled, is_sealed = campaign.state == SendState.CANCELLED, fields.get("sealed") == "1"
+        accepted, done = fields.number("accepted"), sum(map(fields.number, OUTCOME_FIELDS))
+        is_done = (is_sealed or is_cancelled) and done >= accepted
+        if is_sealed and not is_cancelled and "through" not in fields and (is_done or fields.number("tried") >= accepted):
+            fields["through"] = fields.get("first_mail_last", f"{now:.0f}")
+            self.leave_line(campaign)
+        if not is_done:
+            return
+        fields["finished"] = f"{now:.0f}" if is_cancelled else fields.get("last_mail", f"{now:.0f}")
+        fields["state"] = (SendState.CANCELLED if is_cancelled else SendState.FINISHED).value
+        self.sync_run(campaign)
+        self.leave_line(campaign)
+        self.looks.pop(campaign.id, None)
+
+
+class MemoryStore:
+    """One Redis' worth of shared state; queues and desks that share it see each other's writes.
+
+    `is_away` makes every call raise Unavailable; adding to `generation` is a reconnect.
+    """
+
+    def __init__(self) -> None:
+        self.is_away = False
+        self.generation = 1
+        self.accounts: dict[str, Account] = {}
+        self.holders: dict[str, set[str]] = {}
+        self.index: dict[str, float] = {}
+        self.workers: dict[str, None] = {}
+        self.journals: dict[str, dict[bytes, bytes]] = {}
+        self.inboxes: dict[str, list[News]] = {}
+        self.infos: dict[str, tuple[float, bytes]] = {}  # what a worker said -> until when it holds
+        self.swept_until = 0.0
+
+    def spread(self, account: str, cut: int = 0, cut_us: float = 0.0) -> None:
+        """News into every registered worker's inbox."""
+        for worker in self.workers:
+            self.inboxes.setdefault(worker, []).append(News(account, cut, cut_us))
+
+    def offer(self, account: str, need_us: float) -> None:
+        """Into the index; a need that is sooner wins, -1 (never) is not written."""
+        if need_us >= 0:
+            need_us = float(round(need_us))
+            self.index[account] = min(need_us, self.index.get(account, need_us))

@@ -1,0 +1,157 @@
+"""The Queue port on Redis: a worker's side of the shared state. Every change of several keys is one script."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from sendengine.errors import SendEngineError
+from sendengine.ports import Appended, CampaignRecord, Leased, News, Settlement, Taken, Visited
+from sendengine.queue import keys, scripts
+from sendengine.queue.link import Link
+
+_decode_news = msgspec.msgpack.Decoder(News).decode
+encode_news = msgspec.msgpack.Encoder().encode
+INFO_SECONDS = 15
+INBOX_SECONDS = 3600
+
+
+async def spread_news(link: Link, account: str, cut: int, cut_us: float) -> None:
+    """Into every registered worker's inbox; returns when all of them have it. An inbox nobody reads goes by itself."""
+    news = encode_news(News(account, cut, cut_us))
+    boxes = [keys.inbox(worker.decode()) for worker in await link.call("SMEMBERS", keys.WORKERS)]
+    await asyncio.gather(
+        *(link.call("RPUSH", box, news) for box in boxes), *(link.call("EXPIRE", box, INBOX_SECONDS) for box in boxes)
+    )
+
+
+class RedisQueue:
+    """Owner of one link. `cut_delay_us` is D of design 3.2."""
+
+    def __init__(self, url: str, cut_delay_us: float = 200_000) -> None:
+        self._link = Link(url)
+        self._cut_delay = cut_delay_us
+
+    @property
+    def generation(self) -> int:
+        """How many connections there were: it changes when Redis may have lost its last writes."""
+        return self._link.generation
+
+    async def _script(self, name: str, *args: Any) -> Any:
+        return await scripts.run(self._link, name, (args[0],), *args[1:])
+
+    async def register(self, worker: str, token: bytes) -> None:
+        if not await scripts.run(self._link, "register", (keys.journal(worker),), token):
+            raise SendEngineError(f"worker id {worker} is taken")
+        await self._link.call("SADD", keys.WORKERS, worker)
+
+    async def append(
+        self, worker: str, token: bytes, seen: int, gone: Sequence[bytes], fields: Sequence[bytes]
+    ) -> Appended:
+        both = (keys.journal(worker), keys.inbox(worker))
+        reply = await scripts.run(self._link, "append", both, token, seen, len(gone), *gone, *fields)
+        return Appended(float(reply[0]), reply[1], tuple(_decode_news(item) for item in reply[2:]))
+
+    async def find(self, limit: int) -> list[str]:
+        return [name.decode() for name in await self._script("find", keys.INDEX, limit)]
+
+    async def offer(self, account: str, need_us: float) -> None:
+        """A need that is sooner wins; -1 (never) is not written."""
+        if need_us >= 0:
+            await self._link.call("ZADD", keys.INDEX, "LT", f"{need_us:.0f}", account)
+
+    async def take(self, account: str, worker: str, rows: int, tokens: Sequence[bytes], skip: Sequence[str]) -> Taken:
+        need, look, leases = await self._script("take", keys.account(account), worker, rows, b"".join(tokens), *skip)
+        return Taken(
+            float(need),
+            tuple(name.decode() for name in look),
+            tuple(
+                Leased(token, campaign.decode(), batch, mask, past, (stored or b"")[21:], message or b"")
+                for token, campaign, batch, mask, past, stored, message in leases
+            ),
+        )
+
+    async def visit(
+        self, account: str, want: int, horizon_us: float, bind: str, held: Sequence[str], settlements: Sequence[Settlement]
+    ) -> Visited:
+        args: list[bytes | str | int | float] = [want, f"{horizon_us:.0f}", bind, len(held), *held]
+        for s in settlements:
+            args += (s.token, s.final, s.records, s.dictionary, s.nums, s.deferred, s.doubts, s.back)
+        now, cut, cut_us, n, delay, interval, deal, stopped, idle, acted = await self._script(
+            "visit", keys.account(account), *args
+        )
+        return Visited(
+            float(now), cut, float(cut_us), n, float(delay), float(interval), deal, stopped, float(idle), tuple(acted)
+        )
+
+    async def campaign(self, account: str, campaign: str) -> CampaignRecord | None:
+        key = keys.campaign(account, campaign)
+        fields = as_text(await self._link.call("HGETALL", key))
+        message = await self._link.call("GET", key + ":m")
+        return CampaignRecord(fields, message or b"") if fields else None
+
+    async def account(self, account: str) -> Mapping[str, str]:
+        return as_text(await self._link.call("HGETALL", keys.account(account)))
+
+    async def window(self, account: str, campaign: str, is_open: bool, next_us: float | None) -> None:
+        look = "" if next_us is None else f"{next_us:.0f}"
+        args = (campaign, 1 if is_open else 0, look, f"{self._cut_delay:.0f}")
+        await self._cut(account, await self._script("window", keys.account(account), *args))
+
+    async def leave(self, account: str) -> None:
+        await self._cut(account, await self._script("leave", keys.account(account), f"{self._cut_delay:.0f}"))
+
+    async def _cut(self, account: str, reply: list[Any]) -> None:
+        if reply:
+            await spread_news(self._link, account, reply[0], float(reply[1]))
+
+    async def workers(self) -> list[str]:
+        return [name.decode() for name in await self._link.call("SMEMBERS", keys.WORKERS)]
+
+    async def beat(self, worker: str) -> tuple[bytes, bytes] | None:
+        token, beat = await self._link.call("HMGET", keys.journal(worker), "t", "b")
+        return None if token is None else (token, beat or b"")
+
+    async def revoke(self, worker: str, token: bytes, beat: bytes) -> Mapping[bytes, bytes]:
+        flat = await scripts.run(self._link, "revoke", (keys.journal(worker),), token, beat)
+        return dict(zip(flat[::2], flat[1::2], strict=True))
+
+    async def bury(self, worker: str) -> None:
+        """Delete a journal whose leases are all freed. The journal goes before the registration: a crash between is met again."""
+        await self._link.call("UNLINK", keys.journal(worker), keys.inbox(worker), keys.info(worker))
+        await self._link.call("SREM", keys.WORKERS, worker)
+
+    async def accounts(self) -> list[str]:
+        return [name.decode() for name in await self._link.call("SMEMBERS", keys.ACCOUNTS)]
+
+    async def need(self, account: str) -> tuple[float, dict[bytes, str]]:
+        reply = await self._script("need", keys.account(account))
+        return float(reply[0]), {token: worker.decode() for token, worker in zip(reply[3::2], reply[4::2], strict=True)}
+
+    async def is_idle(self, account: str) -> bool:
+        """Nothing of it is due now, waits for a retry, or is leased."""
+        reply = await self._script("need", keys.account(account))
+        return not reply[1] and not reply[2]
+
+    async def claim_sweep(self, seconds: float) -> bool:
+        return await self._link.call("SET", keys.SWEEP, "1", "NX", "PX", int(seconds * 1000)) is not None
+
+    async def tell(self, worker: str, info: bytes) -> None:
+        await self._link.call("SET", keys.info(worker), info, "EX", INFO_SECONDS)
+
+    def drop(self) -> None:
+        """The server does not answer: give the connection up, so that what waits fails with Unavailable."""
+        self._link.drop("no answer")
+
+    async def close(self) -> None:
+        await self._link.close()
+
+
+def as_text(flat: list[bytes]) -> dict[str, str]:
+    """HGETALL as text; values that are not (packed samples) are read where they are used."""
+    return {
+        name.decode(): value.decode("utf-8", "surrogateescape") for name, value in zip(flat[::2], flat[1::2], strict=True)
+    }

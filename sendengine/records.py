@@ -1,0 +1,135 @@
+"""The octets that travel between worker, journal and account: masks, outcome records, journal entries. Pure.
+
+The scripts read the same layouts (queue/lua/settling.lua names them); a change here is a change there.
+All integers little-endian. A row is a recipient's place in its batch, 0 … 99; a mask has one bit a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from math import log2
+from struct import Struct
+
+import msgspec
+
+from sendengine.types import Outcome
+
+MASK_OCTETS = 13
+NO_ROWS = bytes(MASK_OCTETS)
+FIRST_TRY = 8  # flag beside the outcome
+NO_REPLY = 65535
+
+# row, outcome | FIRST_TRY, tries, reply number, MAIL at ms mod 2^32, paced s, transmit s (half floats), connect (log code)
+OUTCOME = Struct("<BBBHIeeB")
+DEFERRED = Struct("<BBBII")  # row, FIRST_TRY or 0, tries, first MAIL (active s), delay ms
+DOUBT = Struct("<BBBHIeeBI")  # an outcome record, first MAIL (active s)
+PAST = Struct("<BBI")  # row, tries, first MAIL (active s): what a lease knows of rows that were tried before
+NUMS = Struct("<HHHHHHHHddd")  # six outcomes, tried, mails; first MAIL, last first try's MAIL, last MAIL (wall µs)
+
+# journal entries: kind, lease number, then by kind: intent and withdrawn: row; outcome, deferred, doubt: their record
+INTENT = Struct("<BIB")
+ENTRY = Struct("<BI")
+KIND_INTENT, KIND_WITHDRAWN, KIND_OUTCOME, KIND_DEFERRED, KIND_DOUBT = 0, 1, 2, 3, 4
+_SIZES = {KIND_INTENT: 1, KIND_WITHDRAWN: 1, KIND_OUTCOME: OUTCOME.size, KIND_DEFERRED: DEFERRED.size, KIND_DOUBT: DOUBT.size}
+
+
+def mask_of(rows: Iterable[int]) -> bytes:
+    """The mask with these rows' bits set."""
+    bits = 0
+    for row in rows:
+        bits |= 1 << row
+    return bits.to_bytes(MASK_OCTETS, "little")
+
+
+def rows_of(mask: bytes) -> list[int]:
+    """The rows whose bits are set, ascending."""
+    bits = int.from_bytes(mask, "little")
+    return [row for row in range(MASK_OCTETS * 8) if bits >> row & 1]
+
+
+def count(mask: bytes) -> int:
+    return int.from_bytes(mask, "little").bit_count()
+
+
+def connect_code(seconds: float) -> int:
+    """Seconds as one octet, 4 % steps up to 65 s."""
+    return min(255, round(16 * log2(1 + max(0.0, seconds) * 1000)))
+
+
+def connect_seconds(code: int) -> float:
+    return (2 ** (code / 16) - 1) / 1000.0
+
+
+class OutcomeRecord(msgspec.Struct, frozen=True):
+    """One decoded outcome. mail_ms is modulo 2^32: `unwrap_ms` puts it near a known time. Delays in seconds."""
+
+    row: int
+    outcome: Outcome
+    was_first_try: bool
+    tries: int
+    reply: int
+    mail_ms: int
+    paced: float
+    transmit: float
+    connect: float
+
+
+def decode_outcomes(records: bytes) -> Iterator[OutcomeRecord]:
+    for row, what, tries, reply, at, paced, transmit, connect in OUTCOME.iter_unpack(records):
+        yield OutcomeRecord(
+            row, Outcome(what % FIRST_TRY), what >= FIRST_TRY, tries, reply, at, paced, transmit, connect_seconds(connect)
+        )
+
+
+def unwrap_ms(short: int, near_ms: int) -> int:
+    """The full time, in ms, of a time kept modulo 2^32 (49 days) that is within 24 days of `near_ms`."""
+    return near_ms + (short - near_ms + 2**31) % 2**32 - 2**31
+
+
+def journal_entries(blob: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """(kind, lease number, body) of each entry of one tick's blob."""
+    at, end = 0, len(blob)
+    while at < end:
+        kind, lease = ENTRY.unpack_from(blob, at)
+        at += ENTRY.size
+        size = _SIZES[kind]
+        yield kind, lease, blob[at : at + size]
+        at += size
+
+
+class LeaseRecord(msgspec.Struct, frozen=True):
+    """A field of the account's lease hash (lua/lib.lua, lease_pack)."""
+
+    mask: bytes
+    batch: int
+    level: int
+    taken_us: float
+    campaign: str
+    worker: str
+    past: bytes
+
+
+_LEASE = Struct("<13sIBd")
+
+
+def decode_lease(value: bytes) -> LeaseRecord:
+    mask, batch, level, taken = _LEASE.unpack_from(value)
+    at = _LEASE.size
+    campaign = value[at + 1 : at + 1 + value[at]]
+    at += 1 + value[at]
+    worker = value[at + 1 : at + 1 + value[at]]
+    at += 1 + value[at]
+    return LeaseRecord(mask, batch, level, taken, campaign.decode(), worker.decode(), value[at:])
+
+
+class Note(msgspec.Struct, frozen=True, array_like=True):
+    """A lease note in the journal: which lease a number stands for. Written no later than the first intent under it."""
+
+    account: str
+    token: bytes
+    campaign: str
+    batch: int
+
+
+encode_note = msgspec.msgpack.Encoder().encode
+decode_note = msgspec.msgpack.Decoder(Note).decode

@@ -1,0 +1,259 @@
+"""The engine as a whole, on virtual time: what leaves, when, and what becomes of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Coroutine
+
+import pytest
+
+from sendengine.engine.settings import EngineSettings
+from sendengine.types import Attempt, Fault, Outcome, Stage
+from tests.engine.rig import DELIVERED, Rig, number, replied
+from tests.engine.virtual import run_virtually
+
+
+SLOW_POLL = EngineSettings(poll=5.0, beat=5.0)  # for tests of days
+
+
+def virtual(test: Callable[[], Coroutine[None, None, None]]) -> Callable[[], None]:
+    def run() -> None:
+        run_virtually(test())
+
+    run.__name__ = test.__name__
+    return run
+
+
+@virtual
+async def test_a_send_leaves_at_the_contracted_rate() -> None:
+    rig = Rig()
+    await rig.account(per_hour=36000)  # 10/s
+    names = await rig.submit(300)
+    rig.start()
+    await rig.until_ended()
+    times = rig.times()
+    assert sorted(rig.accepted) == sorted(names)
+    assert times[-1] - times[0] == pytest.approx(29.9, rel=0.002)
+    assert rig.most_in(1.0) <= 10 * 1.5 + 1
+    await rig.stop()
+
+
+@virtual
+async def test_deferred_recipients_are_tried_again_by_the_schedule() -> None:
+    tries: Counter[str] = Counter()
+
+    def answer(recipient: str) -> Attempt:
+        tries[recipient] += 1
+        return DELIVERED if tries[recipient] > 3 else replied(Stage.RCPT, 451)
+
+    rig = Rig(answer)
+    await rig.account()
+    await rig.submit(20)
+    rig.start()
+    fields = await rig.until_ended()
+    assert number(fields, "sent") == 20
+    assert set(tries.values()) == {4}
+    one = [at for at, name in rig.log if name.startswith("c1-7@")]
+    gaps = [b - a for a, b in zip(one, one[1:], strict=False)]
+    assert gaps == pytest.approx([60, 300, 300], abs=10)
+    await rig.stop()
+
+
+@virtual
+async def test_what_is_never_accepted_expires_after_its_lifetime() -> None:
+    rig = Rig(lambda recipient: replied(Stage.RCPT, 451))
+    await rig.account()
+    await rig.submit(3)
+    rig.start(settings=SLOW_POLL)
+    fields = await rig.until_ended(every=60.0)
+    assert number(fields, "expired") == 3
+    assert 20 * 3600 < rig.times()[-1] - rig.times()[0] <= 86400
+    await rig.stop()
+
+
+@virtual
+async def test_a_relay_that_refuses_the_account_costs_nobody_a_try() -> None:
+    rig = Rig(lambda recipient: replied(Stage.MAIL, 550))
+    await rig.account()
+    await rig.submit(50)
+    rig.start()
+    await asyncio.sleep(600)
+    refused = len(rig.log)
+    rig.answer = lambda recipient: DELIVERED
+    fields = await rig.until_ended()
+    assert number(fields, "sent") == 50
+    assert refused < 50
+    assert number(fields, "bounced") == 0
+    await rig.stop()
+
+
+@virtual
+async def test_pause_stops_and_resume_reaches_only_the_rest() -> None:
+    rig = Rig()
+    await rig.account(per_hour=36000)
+    names = await rig.submit(200)
+    rig.start()
+    await asyncio.sleep(5)
+    assert await rig.desk.pause("m1", "c1") == "done"
+    paused = rig.loop.time()
+    await asyncio.sleep(60)
+    assert rig.times()[-1] <= paused + 0.1
+    sent = len(rig.log)
+    assert await rig.desk.resume("m1", "c1") == "done"
+    resumed = rig.loop.time()
+    await rig.until_ended()
+    after = [at for at in rig.times() if at > resumed]
+    assert after[0] <= resumed + 1.0
+    assert len(after) == 200 - sent
+    assert sorted(rig.accepted) == sorted(names)
+    assert rig.most_in(1.0) <= 10 * 1.5 + 1
+    await rig.stop()
+
+
+@virtual
+async def test_a_faster_tier_takes_effect_in_mid_send_without_a_burst() -> None:
+    rig = Rig()
+    await rig.account(per_hour=36000)
+    names = await rig.submit(400)
+    rig.start()
+    await asyncio.sleep(10)
+    await rig.desk.set_rate("m1", "fast", 72000)
+    changed = rig.loop.time()
+    await rig.until_ended()
+    after = [at for at in rig.times() if at > changed + 1]
+    assert len(after) / (after[-1] - after[0]) == pytest.approx(20, rel=0.02)
+    assert sorted(rig.accepted) == sorted(names)
+    assert rig.most_in(1.0) <= 20 * 1.5 + 1
+    await rig.stop()
+
+
+@virtual
+async def test_parallel_sends_share_equally_and_the_last_has_all() -> None:
+    rig = Rig()
+    await rig.account(per_hour=72000)
+    await rig.submit(400, "a")
+    rig.start()
+    await asyncio.sleep(5)
+    await rig.submit(100, "b")
+    started = rig.loop.time()
+    fields = await rig.until_ended("b")
+    ended = float(fields["last_mail"]) / 1e6 - float(fields["first_mail"]) / 1e6
+    assert ended == pytest.approx(9.9, rel=0.05)
+    shared = [name for at, name in rig.log if started + 1 < at < started + 9]
+    assert Counter(name[0] for name in shared)["a"] == pytest.approx(80, abs=5)
+    fields = await rig.until_ended("a")
+    alone = [at for at in rig.times("a") if at > started + 12]
+    assert len(alone) / (alone[-1] - alone[0]) == pytest.approx(20, rel=0.03)
+    await rig.stop()
+
+
+@virtual
+async def test_a_doubt_is_sent_once_more_and_then_unknown() -> None:
+    lost = Attempt(Stage.DOT, None, Fault.DISCONNECTED, 0.0, 0.0)
+    rig = Rig(lambda recipient: lost if recipient.startswith(("c1-3@", "c1-4@")) else DELIVERED)
+    await rig.account()
+    await rig.submit(10)
+    rig.start()
+    fields = await rig.until_ended()
+    assert (number(fields, "sent"), number(fields, "unknown")) == (8, 2)
+    assert Counter(rig.accepted)["c1-3@example.com"] == 2
+    await rig.stop()
+
+
+@virtual
+async def test_a_doubt_under_hold_is_unknown_at_once() -> None:
+    lost = Attempt(Stage.DOT, None, Fault.DISCONNECTED, 0.0, 0.0)
+    rig = Rig(lambda recipient: lost if recipient.startswith("c1-3@") else DELIVERED)
+    await rig.account()
+    await rig.submit(10, on_doubt="hold")
+    rig.start()
+    fields = await rig.until_ended()
+    assert (number(fields, "sent"), number(fields, "unknown")) == (9, 1)
+    assert max(Counter(rig.accepted).values()) == 1
+    await rig.stop()
+
+
+@virtual
+async def test_cancel_ends_the_rest_and_keeps_what_was_sent() -> None:
+    rig = Rig()
+    await rig.account(per_hour=36000)
+    await rig.submit(1000)
+    rig.start()
+    await asyncio.sleep(5)
+    assert await rig.desk.cancel("m1", "c1") == "done"
+    cancelled = rig.loop.time()
+    fields = await rig.until_ended()
+    assert rig.times()[-1] <= cancelled + 0.1
+    assert number(fields, "sent") == len(rig.accepted)
+    assert number(fields, "sent") + number(fields, "cancelled") == 1000
+    await rig.stop()
+
+
+@virtual
+async def test_a_warm_stop_gives_everything_back() -> None:
+    rig = Rig()
+    await rig.account(per_hour=36000)
+    names = await rig.submit(300)
+    rig.start("w1")
+    await asyncio.sleep(7)
+    await rig.stop("w1")
+    assert (await rig.status())["leased"] == "0"
+    rig.start("w2")
+    await rig.until_ended()
+    assert sorted(rig.accepted) == sorted(names)
+    assert rig.most_in(1.0) <= 10 * 1.5 + 1
+    await rig.stop("w2")
+
+
+@virtual
+async def test_a_killed_worker_is_taken_over_and_nobody_is_lost() -> None:
+    rig = Rig(latency=0.5)
+    await rig.account(per_hour=360000)
+    names = await rig.submit(3000)
+    rig.start("w1")
+    rig.start("w2")
+    await asyncio.sleep(10)
+    dead = rig.kill("w1" if rig.workers["w1"][0].report().accounts else "w2")
+    doubtful = dead.journal.doubtful
+    await rig.until_ended()
+    assert set(rig.accepted) == set(names)
+    assert len(rig.accepted) - len(names) <= doubtful
+    outcomes = await rig.outcomes()
+    assert outcomes[Outcome.SENT] == 3000
+    for name in list(rig.workers):
+        await rig.stop(name)
+
+
+@virtual
+async def test_redis_away_for_half_a_minute_loses_and_repeats_nothing() -> None:
+    rig = Rig()
+    await rig.account(per_hour=36000)
+    names = await rig.submit(300)
+    rig.start()
+    await asyncio.sleep(5)
+    rig.store.is_away = True
+    gone = rig.loop.time()
+    await asyncio.sleep(30)
+    assert rig.times()[-1] <= gone + 0.3
+    rig.store.is_away = False
+    await rig.until_ended()
+    assert sorted(rig.accepted) == sorted(names)
+    await rig.stop()
+
+
+@virtual
+async def test_two_workers_share_one_accounts_rate_exactly() -> None:
+    rig = Rig()
+    await rig.account(per_hour=360000)
+    names = await rig.submit(3000)
+    settings = EngineSettings(spread_above=1.0)
+    for name in ("w1", "w2", "w3"):
+        rig.start(name, settings)
+    await rig.until_ended()
+    times = rig.times()
+    assert sorted(rig.accepted) == sorted(names)
+    assert times[-1] - times[0] == pytest.approx(29.99, rel=0.003)
+    assert rig.most_in(1.0) <= 100 * 1.5 + 1
+    for name in list(rig.workers):
+        await rig.stop(name)

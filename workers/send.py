@@ -1,0 +1,33 @@
+"""One sending process in the foreground, without a supervisor: for containers, and for a look at one worker alone.
+
+Run from a checkout as `python -m workers.send`. TERM, INT and HUP stop it warm, and whoever keeps it starts it anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from sendengine.errors import SendEngineError
+from sendengine.launch import WorkerOptions
+from sendengine.process import run
+
+
+def options(args: list[str]) -> WorkerOptions:
+    parser = argparse.ArgumentParser(prog="workers.send", description=__doc__)
+    parser.add_argument("-c", "--sessions", type=int, help="SMTP sessions per relay")
+    parser.add_argument("--shutdown-timeout", type=float, metavar="S", help="after so long a warm stop turns cold")
+    parser.add_argument("--burst", action="store_true", help="leave when nothing is due now or in retry")
+    parser.add_argument("--config", default="", metavar="FILE", help="the configuration (else SENDENGINE_CONFIG)")
+    found = parser.parse_args(args)
+    return WorkerOptions(
+        sessions=found.sessions, shutdown_timeout=found.shutdown_timeout, burst=found.burst, config_path=found.config
+    )
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(run(options(sys.argv[1:])))
+    except SendEngineError as error:
+        print(f"{error}\n{error.remedy}".rstrip(), file=sys.stderr)
+        sys.exit(error.exit_code)

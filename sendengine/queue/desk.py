@@ -7,7 +7,6 @@ put into the index: written first, then indexed (model: index.pml).
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,7 +18,6 @@ from sendengine.queue.redis import as_text, spread_news
 from sendengine.records import decode_lease, mask_of
 
 RETRY_OCTETS = 14
-TELL_AGAIN = 1.0  # seconds between, while a list is submitted again
 
 
 class RedisDesk:
@@ -29,7 +27,6 @@ class RedisDesk:
         self._link = Link(url)
         self._cut_delay = f"{cut_delay_us:.0f}"
         self._retention = retention
-        self._told: dict[str, float] = {}
 
     async def _script(self, name: str, account: str, *args: Argument) -> Any:
         return await scripts.run(self._link, name, (keys.account(account),), *args)
@@ -86,10 +83,8 @@ class RedisDesk:
             batch.fingerprints, batch.positions, *levels,
         )  # fmt: skip
         stored = _stored(reply)
-        if stored.status == "stored":
-            await self._index(account, batch.number, is_attached=bool(reply[3]), is_running=bool(reply[4]))
-        elif stored.status == "same":
-            await self._tell_now_and_then(account)
+        if stored.status in ("stored", "same"):  # who submitted before may have died before it told anybody
+            await self._index(account, batch.number, is_attached=bool(reply[-2]), is_running=bool(reply[-1]))
         return stored
 
     async def _index(self, account: str, number: int, is_attached: bool, is_running: bool) -> None:
@@ -98,13 +93,6 @@ class RedisDesk:
             await spread_news(self._link, account, 0, 0.0)
         elif is_running and not is_attached:
             await self._link.call("ZADD", keys.INDEX, "LT", 0, account)
-
-    async def _tell_now_and_then(self, account: str) -> None:
-        """Who submitted before may have died before it told anybody; a whole list repeated need not tell for each batch."""
-        now = time.monotonic()
-        if now - self._told.get(account, -TELL_AGAIN) >= TELL_AGAIN:
-            self._told[account] = now
-            await self._tell(account)
 
     async def seal(self, account: str, campaign: str, batches: int) -> Stored:
         reply = await self._script("seal", account, campaign, batches)
@@ -131,7 +119,7 @@ class RedisDesk:
             await self._tell(account, rest[0], float(rest[1]))
         elif status == b"same":  # who asked before may have died before it told anybody
             await self._tell(account)
-        return (rest[0] if status == b"closed" else status).decode()
+        return _answer(status, *rest)
 
     async def pause(self, account: str, campaign: str) -> str:
         return await self._verb("pause", account, campaign)
@@ -144,12 +132,13 @@ class RedisDesk:
 
     async def reverse(self, account: str, campaign: str) -> str:
         status, state = await self._script("reverse", account, campaign)
-        await self._tell(account)
-        return (state if status == b"closed" else status).decode()
+        if status != b"closed":
+            await self._tell(account)
+        return _answer(status, state)
 
     async def move(self, account: str, campaign: str, direction: str) -> str:
         status, state = await self._script("move", account, campaign, direction)
-        return (state if status == b"closed" else status).decode()
+        return _answer(status, state)
 
     # reading
 
@@ -237,6 +226,11 @@ class RedisDesk:
 def interval_us(per_hour: float | None) -> str:
     """µs between messages as scripts read it; 0 means unmetered."""
     return "0" if per_hour is None else f"{3.6e9 / per_hour:.3f}"
+
+
+def _answer(status: bytes, *rest: bytes) -> str:
+    """What the verb did, or the state that forbids it."""
+    return (rest[0] if status == b"closed" else status).decode()
 
 
 def _stored(reply: list[Any]) -> Stored:

@@ -87,7 +87,7 @@ class Link:
         async with self._connecting:
             if self._connection is not None:
                 return
-            connection = self._pool.make_connection()
+            connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
             try:
                 await connection.connect()
                 if self._on_connect is not None:

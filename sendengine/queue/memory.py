@@ -6,27 +6,23 @@ A MemoryStore takes the place of a Redis: queues and desks on one store see each
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from math import floor
 
 from sendengine.errors import Fenced, SendEngineError, Unavailable
-from sendengine.ports import Appended, CampaignRecord, Leased, Settlement, Taken, Visited
-from sendengine.queue.keys import LEVELS, TRANSACTIONAL
+from sendengine.ports import Appended, CampaignRecord, Settlement, Taken, Visited
+from sendengine.queue.keys import TRANSACTIONAL
 from sendengine.queue.memory_desk import MemoryDesk
-from sendengine.queue.memory_settling import mask_of, settle
-from sendengine.queue.memory_state import ENDED, Account, Campaign, History, Lease, MemoryStore, Portion
-from sendengine.records import MASK_OCTETS, PAST
+from sendengine.queue.memory_granting import bind_to, deal, grant
+from sendengine.queue.memory_settling import settle
+from sendengine.queue.memory_state import ENDED, Account, MemoryStore
+from sendengine.queue.memory_taking import Taking, look_at_schedules
 from sendengine.types import SendState
 
 __all__ = ["MemoryDesk", "MemoryQueue", "MemoryStore"]
 
 TOKEN, BEAT, CONFIRMED, REVOKED = b"t", b"b", b"c", b"revoked"
 INFO_US = 15e6
-RETRY_EARLY_US = 5e4  # a retry due so soon is taken along
-RETRY_BATCHES = 20
-LOOKS = CAMPAIGNS = 100
+CAMPAIGNS = 100
 NEWS = 1000
-LATE_US = 10_000.0  # of an account whose clock fell behind, so much is made up for
-LATEST_US = 5e6  # nobody asks for permits further ahead
 
 
 class MemoryQueue:
@@ -102,7 +98,7 @@ class MemoryQueue:
     async def bury(self, worker: str) -> None:
         store = self._store
         for shelf in (store.journals, store.inboxes, store.infos, store.workers):
-            shelf.pop(worker, None)  # type: ignore[attr-defined]
+            shelf.pop(worker, None)
 
     async def tell(self, worker: str, info: bytes) -> None:
         self._store.infos[worker] = (self._now() + INFO_US, info)
@@ -179,8 +175,8 @@ class MemoryQueue:
 
     async def take(self, account: str, worker: str, rows: int, tokens: Sequence[bytes], skip: Sequence[str]) -> Taken:
         state, now = self._store.accounts.get(account, Account()), self._now()
-        look = _look(state, now)
-        taking = _Taking(state, worker, rows, tokens, now)
+        look = look_at_schedules(state, now)
+        taking = Taking(state, worker, rows, tokens, now)
         by_share = sorted(state.run, key=lambda name: (state.run[name], name))[:CAMPAIGNS]
         for name in (TRANSACTIONAL, *by_share):
             if name in state.campaigns and name not in skip:
@@ -196,9 +192,9 @@ class MemoryQueue:
         if "iv" not in fields:
             return Visited(now, 0, 0.0, 0, 0.0, 0.0, b"", b"", 0.0, acted)
         if bind != "=":
-            _bind(state, now, bind)
+            bind_to(state, now, bind)
         may_send = [name in state.run or name == TRANSACTIONAL for name in held]
-        permits, delay = _grant(state, now, want if any(may_send) else 0, horizon_us)
+        permits, delay = grant(state, now, want if any(may_send) else 0, horizon_us)
         return Visited(
             now_us=now,
             cut=fields.number("cut"),
@@ -206,124 +202,8 @@ class MemoryQueue:
             permits=permits,
             delay_us=delay,
             interval_us=float(fields["iv"]),
-            deal=_deal(state, permits, held),
+            deal=deal(state, permits, held),
             stopped=bytes(place for place, may in enumerate(may_send) if not may),
             idle_us=float(fields.get("idle", 0)),
             acted=acted,
         )
-
-
-def _look(state: Account, now: float) -> tuple[str, ...]:
-    """Schedules that are due start; campaigns with a window are looked at by who knows time zones."""
-    due = sorted((at, name) for name, at in state.looks.items() if at <= now)[:LOOKS]
-    look = []
-    for _, name in due:
-        campaign = state.campaigns[name]
-        if campaign.fields.get("window"):
-            look.append(name)
-        elif campaign.state == SendState.SCHEDULED:
-            state.start(campaign)
-        else:
-            del state.looks[name]
-    return tuple(look)
-
-
-class _Taking:
-    """Rows READY or due again become LEASED, as far as tokens go."""
-
-    def __init__(self, state: Account, worker: str, want: int, tokens: Sequence[bytes], now: float) -> None:
-        self._state, self._worker, self._want, self._tokens, self._now = state, worker, want, list(tokens), now
-        self.leases: list[Leased] = []
-
-    def take(self, campaign: Campaign) -> None:
-        """Retries that are due, then what was given back, then the levels from 9 down: at least `want` rows if there are."""
-        got = 0
-        for batch in self._due(campaign):
-            if not self._tokens or got >= self._want:
-                break
-            got += self._retries(campaign, batch)
-        while campaign.given_back and self._tokens and got < self._want:
-            got += self._lease(campaign, campaign.given_back.popleft())
-        for level in LEVELS:
-            waiting = campaign.levels[level]
-            while waiting and self._tokens and got < self._want:
-                batch = max(waiting) if campaign.fields.get("reversed") == "1" else min(waiting)
-                got += self._lease(campaign, Portion(batch, level, waiting.pop(batch), {}))
-
-    def _due(self, campaign: Campaign) -> list[int]:
-        earliest = {batch: min(retry.due for retry in rows.values()) for batch, rows in campaign.retries.items()}
-        due = [batch for batch, at in earliest.items() if at <= self._now]
-        return sorted(due, key=lambda batch: (earliest[batch], str(batch)))[:RETRY_BATCHES]
-
-    def _retries(self, campaign: Campaign, batch: int) -> int:
-        waiting = campaign.retries[batch]
-        due = {row: retry for row, retry in waiting.items() if retry.due <= self._now + RETRY_EARLY_US}
-        for row in due:
-            del waiting[row]
-        if not waiting:
-            del campaign.retries[batch]
-        campaign.fields.add("deferred", -len(due))
-        past = {row: (retry.tries, retry.first) for row, retry in due.items()}
-        return self._lease(campaign, Portion(batch, 0, mask_of(due), past))
-
-    def _lease(self, campaign: Campaign, portion: Portion) -> int:
-        token, batch = self._tokens.pop(0), portion.batch
-        self._state.leases[token] = Lease(portion, campaign.id, self._worker)
-        n = portion.mask.bit_count()
-        campaign.fields.add("leased", n)
-        mask, past = portion.mask.to_bytes(MASK_OCTETS, "little"), _past(portion.past)
-        stored = campaign.batches.get(batch)
-        payload = stored.payload if stored else b""
-        self.leases.append(Leased(token, campaign.id, batch, mask, past, payload, campaign.messages.get(batch, b"")))
-        return n
-
-
-def _past(past: History) -> bytes:
-    return b"".join(PAST.pack(row, tries, first) for row, (tries, first) in past.items())
-
-
-def _bind(state: Account, now: float, bind: str) -> None:
-    """What binds now, since when; the time in which the relay refused us is no lifetime's."""
-    fields = state.fields
-    limit, _, lift = bind.partition("|")
-    before, since, *_ = (*fields.get("bind", "").split("|", 2), "")
-    if limit == before:
-        return
-    if before in ("relay", "site"):
-        fields.add("idle", int(now) - int(since))
-    if limit:
-        fields["bind"] = f"{limit}|{now:.0f}|{lift}"
-    else:
-        fields.forget("bind")
-
-
-def _grant(state: Account, now: float, want: int, horizon: float) -> tuple[int, float]:
-    """Permits, and µs until the first: GCRA, one clock an account. A clock that fell behind saves up no credit (design 3.2)."""
-    interval, last = float(state.fields["iv"]), float(state.fields.get("last", 0))
-    if want <= 0 or not interval:
-        return max(0, want), 0.0
-    if last > now + max(horizon, LATEST_US) + interval:  # the clock stepped back
-        last = now + max(horizon, LATEST_US) + interval
-        state.fields["last"] = f"{last:.3f}"
-    first = max(last + interval, now - min(LATE_US, interval))
-    permits = max(0, min(want, floor((now + horizon - first) / interval) + 1))
-    if permits:
-        state.fields["last"] = f"{first + (permits - 1) * interval:.3f}"
-    return permits, round(first - now, 1)
-
-
-def _deal(state: Account, permits: int, held: Sequence[str]) -> bytes:
-    """Whose turn each permit is: always the least served one's. Who had no work saves up no more than a little."""
-    sharers = {place: state.run[name] for place, name in enumerate(held) if name in state.run}
-    if not permits or not sharers or len(state.run) == 1:
-        return b""
-    if len(sharers) > 1:
-        most = max(sharers.values())
-        sharers = {place: max(served, most - 2 * permits) for place, served in sharers.items()}
-    turns = bytearray()
-    for _ in range(permits):
-        place = min(sharers, key=sharers.__getitem__)
-        sharers[place] += 1
-        turns.append(place)
-    state.run.update({held[place]: served for place, served in sharers.items()})
-    return bytes(turns) if len(sharers) > 1 else b""

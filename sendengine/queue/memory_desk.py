@@ -8,13 +8,13 @@ from sendengine.errors import Unavailable
 from sendengine.intake import PackedBatch
 from sendengine.ports import OutcomeChunk, Standing, Stored
 from sendengine.queue.keys import TRANSACTIONAL
-from sendengine.queue.memory_settling import drop, mask_of, rows_of
-from sendengine.queue.memory_state import ENDED, OUTCOME_FIELDS, Account, Campaign, MemoryStore, StoredBatch
+from sendengine.queue.memory_settling import mask_of
+from sendengine.queue.memory_state import Account, Campaign, MemoryStore, StoredBatch
+from sendengine.queue.memory_verbs import DONE, SAME, Verb, cancel, move, pause, restorable, resume, reverse
 from sendengine.records import MASK_OCTETS
 from sendengine.types import SendState
 
 PRINT_OCTETS = 8
-WAITING = (SendState.SENDING, SendState.SCHEDULED, SendState.SEQUENTIAL)
 
 
 class MemoryDesk:
@@ -124,7 +124,7 @@ class MemoryDesk:
         refused = _refusal(found, batch)
         if refused is not None:
             if refused.status == "same":
-                self._tell(account)
+                self._index(account, found, batch.number)
             return refused
         accepted = _fresh_rows(found, batch)
         n, duplicates = accepted.bit_count(), len(batch.positions) - accepted.bit_count()
@@ -135,12 +135,16 @@ class MemoryDesk:
         for name, by in (("batches", 1), ("prints", n), ("rows", batch.rows), ("accepted", n)):
             found.fields.add(name, by)
         found.count({"duplicates": duplicates, "rejected": len(batch.rejected)})
-        state = self._store.accounts[account]
-        if state.leases and batch.number == 0:
-            self._store.spread(account)
-        elif campaign in state.run and not state.leases:
-            self._store.offer(account, 0)
+        self._index(account, found, batch.number)
         return Stored("stored", accepted=n, duplicates=duplicates)
+
+    def _index(self, account: str, campaign: Campaign, number: int) -> None:
+        """A worker must come to know of the rows: by news of the first batch, by the index when none is attached."""
+        state = self._store.accounts[account]
+        if state.leases and number == 0:
+            self._store.spread(account)
+        elif campaign.id in state.run and not state.leases:
+            self._store.offer(account, 0)
 
     async def seal(self, account: str, campaign: str, batches: int) -> Stored:
         found = self._campaign(account, campaign)
@@ -189,80 +193,40 @@ class MemoryDesk:
 
     # verbs
 
-    async def pause(self, account: str, campaign: str) -> str:
+    async def _verb(self, verb: Verb, account: str, campaign: str) -> str:
+        """Done, it is told with its cut; a repeat is told again: who asked before may have died before it told anybody."""
         found = self._campaign(account, campaign)
-        if found is None or found.id == TRANSACTIONAL or found.state not in (*WAITING, SendState.PAUSED):
-            return found.state if found else "missing"
-        if found.state == SendState.PAUSED:
-            self._tell(account)
-            return "same"
+        if found is None:
+            return "missing"
         state, now = self._store.accounts[account], self._now()
-        found.fields["before"], found.fields["state"] = found.state, SendState.PAUSED.value
-        found.fields.set_times(paused_at=now)
-        state.rest(found, now)
-        state.sync_run(found)
-        state.advance()
-        self._tell(account, *state.cut(now, self._cut_delay))
-        return "done"
+        answer = verb(state, found, now)
+        if answer == DONE:
+            self._tell(account, *state.cut(now, self._cut_delay))
+        elif answer == SAME:
+            self._tell(account)
+        return answer
+
+    async def pause(self, account: str, campaign: str) -> str:
+        return await self._verb(pause, account, campaign)
 
     async def resume(self, account: str, campaign: str) -> str:
-        found = self._campaign(account, campaign)
-        if found is None or found.state in ENDED:
-            return found.state if found else "missing"
-        if found.state != SendState.PAUSED:
-            self._tell(account)
-            return "same"
-        state, now = self._store.accounts[account], self._now()
-        before = found.fields["before"]
-        found.fields.forget("paused_at", "before")
-        found.fields["state"] = SendState.SCHEDULED.value
-        state.rest(found, now)
-        if before != SendState.SCHEDULED or found.fields.number("at") <= now:
-            look = state.looks.get(campaign)
-            state.start(found)
-            if look is not None and found.fields.get("window"):
-                state.looks[campaign] = look
-        self._tell(account, *state.cut(now, self._cut_delay))
-        return "done"
+        return await self._verb(resume, account, campaign)
 
     async def cancel(self, account: str, campaign: str) -> str:
-        found = self._campaign(account, campaign)
-        if found is None or found.state == SendState.FINISHED or found.id == TRANSACTIONAL:
-            return found.state if found else "missing"
-        if found.state == SendState.CANCELLED:
-            self._tell(account)
-            return "same"
-        state, now = self._store.accounts[account], self._now()
-        _cancel_waiting(found, now)
-        found.fields.update(state=SendState.CANCELLED.value, deferred="0")
-        found.fields.set_times(cancelled_at=now)
-        state.looks.pop(campaign, None)
-        state.sync_run(found)
-        state.leave_line(found)
-        state.finish_if_done(found, now)
-        self._tell(account, *state.cut(now, self._cut_delay))
-        return "done"
+        return await self._verb(cancel, account, campaign)
 
     async def reverse(self, account: str, campaign: str) -> str:
         found = self._campaign(account, campaign)
-        if found is None or found.id == TRANSACTIONAL or found.state in ENDED:
-            return found.state if found else "missing"
-        found.fields["reversed"] = "0" if found.fields.get("reversed") == "1" else "1"
-        found.fields["need_seal"] = "1"
-        self._store.accounts[account].sync_run(found)
-        self._tell(account)
-        return "done"
+        if found is None:
+            return "missing"
+        answer = reverse(self._store.accounts[account], found)
+        if answer == DONE:
+            self._tell(account)
+        return answer
 
     async def move(self, account: str, campaign: str, direction: str) -> str:
         found = self._campaign(account, campaign)
-        state = self._store.accounts.get(account, Account())
-        if found is None or found.state == SendState.SENDING or campaign not in state.line:
-            return found.state if found else "missing"
-        here = state.line.index(campaign)
-        there = here - 1 if direction == "up" else here + 1
-        if 0 <= there < len(state.line) and state.campaigns[state.line[there]].state != SendState.SENDING:
-            state.line[here], state.line[there] = state.line[there], campaign
-        return "done"
+        return "missing" if found is None else move(self._store.accounts[account], found, direction)
 
     # reading
 
@@ -315,6 +279,21 @@ class MemoryDesk:
         retry = {batch: [_octets(mask_of(rows))] for batch, rows in found.retries.items()}
         return Standing(ready, leased, retry, dict(found.doubts))
 
+    async def restore(
+        self, account: str, campaign: str, last_entry: str, nowhere: Mapping[int, bytes], counts: Mapping[str, int]
+    ) -> int:
+        found = self._campaign(account, campaign)
+        if found is None or (found.outcomes[-1].entry if found.outcomes else "") != last_entry:
+            return -1
+        portions = restorable(self._store.accounts[account], found, nowhere, counts)
+        found.given_back.extend(portions)
+        if portions and found.state == SendState.FINISHED:
+            found.fields["state"] = SendState.SENDING.value
+            found.fields.forget("finished", "through")
+            self._store.accounts[account].sync_run(found)
+        self._tell(account)
+        return sum(portion.mask.bit_count() for portion in portions)
+
     async def workers(self) -> Mapping[str, bytes]:
         store, now = self._store, self._now()
         said = {name: store.infos.get(name, (0.0, b"")) for name in store.workers}
@@ -360,23 +339,3 @@ def _fresh_rows(campaign: Campaign, batch: PackedBatch) -> int:
             campaign.fingerprints.add(print_)
             mask |= 1 << row
     return mask
-
-
-def _cancel_waiting(campaign: Campaign, now: float) -> None:
-    """All that is READY or in RETRY has its outcome at once; what is leased has it when its worker settles."""
-    fields = campaign.fields
-    rest = fields.number("accepted") - fields.number("leased") - sum(map(fields.number, OUTCOME_FIELDS))
-    tally = {"cancelled": rest, "unknown": 0}
-    doubtful = {batch for batch, _ in campaign.doubts}
-    waiting = [(portion.batch, portion.mask) for portion in campaign.given_back]
-    waiting += [(batch, mask_of(rows)) for batch, rows in campaign.retries.items()]
-    for batch, mask in waiting:
-        if batch in doubtful and rows_of(mask):
-            unknown = drop(campaign, batch, mask, now)["unknown"]
-            tally["unknown"] += unknown
-            tally["cancelled"] -= unknown
-    campaign.count(tally)
-    campaign.levels = {level: {} for level in campaign.levels}
-    campaign.given_back.clear()
-    campaign.retries.clear()
-    campaign.fingerprints.clear()

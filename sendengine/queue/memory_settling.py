@@ -172,10 +172,10 @@ class _Settling:
 
 
 def sample(octets: bytes, mails: int, last: float) -> bytes:
-    """The last messages' times, at least 1 s apart: what the achieved rate is read from."""
+    """The last messages' times, 1 s apart but for the last: what the achieved rate is read from."""
     samples = list(_SAMPLE.iter_unpack(octets))
     at, total = samples[-1] if samples else (0.0, 0.0)
-    if len(samples) >= 2 and last - samples[-2][0] < _SAMPLE_EVERY:
+    if len(samples) >= 2 and at - samples[-2][0] < _SAMPLE_EVERY:
         samples.pop()
     samples.append((max(last, at), total + mails))
     return b"".join(_SAMPLE.pack(*pair) for pair in samples[-_SAMPLES:])

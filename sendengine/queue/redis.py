@@ -81,7 +81,7 @@ class RedisQueue:
         for s in settlements:
             args += (s.token, s.final, s.records, s.dictionary, s.nums, s.deferred, s.doubts, s.back)
         now, cut, cut_us, n, delay, interval, deal, stopped, idle, acted = await self._script(
-            "visit", keys.account(account), *args
+            "settle" if settlements else "visit", keys.account(account), *args
         )
         return Visited(
             float(now), cut, float(cut_us), n, float(delay), float(interval), deal, stopped, float(idle), tuple(acted)

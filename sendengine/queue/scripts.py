@@ -11,16 +11,23 @@ from redis.exceptions import NoScriptError
 
 from sendengine.queue.link import Argument, Link
 
-SHARED = ("lib", "settling")
+INCLUDE = "-- include:"
 
 
 @cache
 def source(name: str) -> str:
-    """The whole text of a script, shared parts first."""
-    text = (files("sendengine.queue") / "lua" / f"{name}.lua").read_text()
-    first = text.split("\n", 1)[0]
-    wanted = first.removeprefix("-- include:").split() if first.startswith("-- include:") else []
-    return "".join(source(part) for part in wanted) + text
+    """The whole text of a script, shared parts first, each once."""
+    return "".join(_text(part) for part in dict.fromkeys(_parts(name)))
+
+
+def _parts(name: str) -> list[str]:
+    first = _text(name).split("\n", 1)[0]
+    wanted = first.removeprefix(INCLUDE).split() if first.startswith(INCLUDE) else []
+    return [part for other in wanted for part in _parts(other)] + [name]
+
+
+def _text(name: str) -> str:
+    return (files("sendengine.queue") / "lua" / f"{name}.lua").read_text()
 
 
 @cache

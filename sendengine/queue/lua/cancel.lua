@@ -1,4 +1,4 @@
--- include: lib settling
+-- include: lib masks states settling
 -- Cancel a campaign: all that is not on its way ends as cancelled (unknown where in doubt), whatever their number, at once.
 -- KEYS[1] account.  ARGV: campaign, cut delay µs.   Replies {'done', cut number, cut µs}, {'same'}, {'closed', state}.
 local id, key, now = ARGV[1], send_key(ARGV[1]), clock()
@@ -26,7 +26,7 @@ end
 tally.cancelled = num(tally.cancelled) + rest
 for field, n in pairs(tally) do if n > 0 then call('HINCRBY', key, field, n) end end
 call('HSET', key, 'state', 'cancelled', 'deferred', 0, 'cancelled_at', int(now))
-for _, part in ipairs({':b', ':r', ':w', ':f0', ':f1', ':f2', ':f3'}) do call('UNLINK', key .. part) end
+for _, part in ipairs({':b', ':r', ':w', ':f0', ':f1', ':f2'}) do call('UNLINK', key .. part) end
 for level = 0, 9 do call('UNLINK', key .. ':q' .. level) end
 call('ZREM', A .. ':at', id)
 sync_run(id)

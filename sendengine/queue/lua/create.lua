@@ -1,4 +1,4 @@
--- include: lib
+-- include: lib states
 -- Make a campaign (unsealed, without rows).  KEYS[1] account.
 -- ARGV: id, definition (digest of all that the caller said), start µs ("" now), message, then field, value pairs.
 -- Replies 'new', 'same' (a repeat: nothing changed), 'differs', 'account' (no such account).

@@ -1,4 +1,4 @@
--- include: lib
+-- include: lib states
 -- Pause a campaign: permits it might have used are cut, leases come back by their workers.  KEYS[1] account.  ARGV: campaign, cut delay µs.
 -- Replies {'done', cut number, cut µs}, {'same'}, {'closed', state}.
 local id, key, now = ARGV[1], send_key(ARGV[1]), clock()

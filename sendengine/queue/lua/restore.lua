@@ -1,4 +1,4 @@
--- include: lib
+-- include: lib masks states
 -- Repair what fsck found (scheduler/fsck.py): rows that stand nowhere become READY, counts are written anew.  KEYS[1] account.
 -- ARGV: campaign, the last outcome entry the caller has read ("" none), number of counts, then field, value pairs, then batch, mask pairs.
 -- Looks once more: rows that stand somewhere by now are left alone, and with newer outcomes than the caller's nothing is changed at all.

@@ -1,4 +1,4 @@
--- include: lib
+-- include: lib states
 -- Swap the order of what is not taken yet. An unsealed campaign then waits for its seal.  KEYS[1] account.  ARGV: campaign.
 -- Replies {'done', reversed 0/1} or {'closed', state}.
 local key = send_key(ARGV[1])

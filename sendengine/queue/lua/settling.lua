@@ -1,6 +1,7 @@
 -- Shared by the scripts that settle leases (visit). Rules: design 3.2; a settlement acts only on rows LEASED under its token.
 -- outcome record, 14: row, outcome + 8 if this was its first try, tries, reply(2), MAIL at ms mod 2^32 (4), paced, transmit, connect
 -- deferred record, 11: row, 8 if first try, tries, first MAIL s (4), delay ms (4).   doubt record, 18: outcome record, first MAIL s (4)
+local OUTCOMES = {'sent', 'bounced', 'expired', 'suppressed', 'cancelled', 'unknown'}
 local function give_back(key, k, level, mask, past)
   if mask ~= NONE then call('RPUSH', key .. ':b', pack('<I4B', k, level) .. mask .. histories(past, mask)) end
 end
@@ -86,13 +87,13 @@ local function doubt(now, key, k, level, records, mask, past, s, dictionary, wor
   give_back(key, k, level, mask_of(again), table.concat(past))
   return mask_of(rows), #rows
 end
--- The last messages' times, at least 1 s apart, 12 of them: what the achieved rate is read from.
-local function sample(key, old, mails, last)
+-- The last messages' times and their number so far, 12 of them, 1 s apart but for the last: what the achieved rate is read from.
+local function sample(old, mails, last)
   if mails == 0 then return end
   old = old or ''
   local total, at = mails, 0
   if #old > 0 then at, total = unpack_('<dd', old, #old - 15) total = total + mails end
-  if #old >= 32 and last - unpack_('<dd', old, #old - 31) < 1e6 then old = sub(old, 1, #old - 16) end
+  if #old >= 32 and at - unpack_('<dd', old, #old - 31) < 1e6 then old = sub(old, 1, #old - 16) end
   return sub(old .. pack('<dd', math.max(last, at), total), -192)
 end
 -- nums: sent bounced expired suppressed cancelled unknown tried mails (2 each), first MAIL, last first try's MAIL, last MAIL (µs, 8 each)
@@ -101,7 +102,7 @@ local function settle(now, token, final, records, dictionary, nums, deferred, do
   if not v then return 0 end
   local mask, k, level, taken, id, worker, past = lease_unpack(v)
   local key = send_key(id)
-  local s = call('HMGET', key, 'state', 'on_doubt', 'max_doubt', 'doubts', 'first_mail', 'first_mail_last', 'last_mail', 'recent')
+  local s = call('HMGET', key, 'state', 'on_doubt', 'max_doubt', 'doubts', 'first_mail', 'first_mail_last', 'last_mail', 'recent', 'accepted', 'tried', 'leased')
   local cancelled, tally, left, n = s[1] == 'cancelled', {}, mask, 0
   local c = {unpack_('<I2I2I2I2I2I2I2I2ddd', nums)}
   if #records > 0 then
@@ -131,19 +132,24 @@ local function settle(now, token, final, records, dictionary, nums, deferred, do
     if m > 0 and cancelled then drop(key, k, back, m, tally) else give_back(key, k, level, back, past) end
     left, n = mask_minus(left, back), n + m
   end
-  for field, m in pairs(tally) do if m > 0 then call('HINCRBY', key, field, m) end end
-  if n > 0 then call('HINCRBY', key, 'leased', -n) end
-  if n > 0 and c[11] > 0 then
-    local set = {'last_mail', int(math.max(num(s[7]), c[11]))}
-    if c[9] > 0 and (not s[5] or c[9] < num(s[5])) then set[#set + 1] = 'first_mail' set[#set + 1] = int(c[9]) end
-    if c[10] > num(s[6]) then set[#set + 1] = 'first_mail_last' set[#set + 1] = int(c[10]) end
-    local recent = sample(key, s[8], c[8], c[11])
-    if recent then set[#set + 1] = 'recent' set[#set + 1] = recent end
+  local standing, tried = num(s[11]) - n, num(s[10]) + num(tally.tried)
+  if n > 0 then
+    local set = {'leased', standing}
+    if num(tally.tried) > 0 then set[3] = 'tried' set[4] = tried end
+    tally.tried = nil
+    for field, m in pairs(tally) do if m > 0 then call('HINCRBY', key, field, m) end end
+    if c[11] > 0 then
+      set[#set + 1] = 'last_mail' set[#set + 1] = int(math.max(num(s[7]), c[11]))
+      if c[9] > 0 and (not s[5] or c[9] < num(s[5])) then set[#set + 1] = 'first_mail' set[#set + 1] = int(c[9]) end
+      if c[10] > num(s[6]) then set[#set + 1] = 'first_mail_last' set[#set + 1] = int(c[10]) end
+      local recent = sample(s[8], c[8], c[11])
+      if recent then set[#set + 1] = 'recent' set[#set + 1] = recent end
+    end
     call('HSET', key, unpack(set))
   end
   if left == NONE then
     call('HDEL', A .. ':lease', token)
-    finish_if_done(id)
+    if standing <= 0 or tried >= num(s[9]) then finish_if_done(id) end   -- else it is neither through nor finished
   elseif left ~= mask then call('HSET', A .. ':lease', token, lease_pack(left, k, level, taken, id, worker, histories(past, left))) end
   return 1
 end

@@ -1,4 +1,4 @@
--- include: lib
+-- include: lib masks states
 -- Take batches for a worker: READY rows become LEASED (design 3.1.3).  KEYS[1] account.
 -- ARGV: worker, rows wanted per campaign, tokens (8 octets each, one a lease at most), ids that need nothing.
 -- Retries that are due come first, then what was given back, then the streams by level. Each entry read is deleted by the same script that

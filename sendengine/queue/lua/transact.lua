@@ -1,4 +1,4 @@
--- include: lib
+-- include: lib masks
 -- Queue one transactional message: a batch of one row in the account's campaign "transactional".  KEYS[1] account.
 -- ARGV: payload, message, retention s.  What ended longer than that ago is forgotten, two at a time, so nothing piles up.
 -- Replies {number, attached}, or {} when the campaign was not made yet.

@@ -1,15 +1,14 @@
--- include: lib settling
+-- include: lib
 -- A visit: outcomes in, permits out (design 3.1.4).  KEYS[1] account.
 -- ARGV: permits wanted, horizon µs, binding ("limit|lift", "" nothing binds, "=" no change),
 --       number of campaigns held, their ids, then per settlement 8: token, final mask, records, dictionary, nums, deferred, doubts,
 --       mask of rows given back ("" none).
 -- Replies: now µs, cut number, cut µs, permits n, delay of the first µs, µs between (0 unmetered), deal (one octet a permit: place in the
 --          held list; "" when there is one), held campaigns that may not send now (octets), µs that the relay refused, settlements that acted.
--- Never writes for a lease that does not stand, so a purged account is not re-created.
+-- Never writes for a lease that does not stand, so a purged account is not re-created. Settlements need settle.lua, which includes this.
 local now = clock()
-local held, at = {}, 5 + tonumber(ARGV[4])
+local held, at, acted = {}, 5 + tonumber(ARGV[4]), {}
 for i = 5, at - 1 do held[#held + 1] = ARGV[i] end
-local acted = {}
 for i = at, #ARGV, 8 do
   acted[#acted + 1] = settle(now, ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7])
 end
@@ -25,13 +24,14 @@ if ARGV[3] ~= '=' then
   end
 end
 local stopped, sharers, most, is_held = {}, {}, 0, false
+local scores = #held > 0 and call('ZMSCORE', A .. ':run', unpack(held)) or {}
 for i, id in ipairs(held) do
-  local served = id == TRANSACTIONAL and -1 or tonumber(call('ZSCORE', A .. ':run', id))
-  if not served then stopped[#stopped + 1] = string.char(i - 1)
-  elseif id == TRANSACTIONAL then is_held = true
+  local served = tonumber(scores[i])
+  if id == TRANSACTIONAL then is_held = true
+  elseif not served then stopped[#stopped + 1] = string.char(i - 1)
   else
     sharers[#sharers + 1] = {i - 1, served, id}
-    most = math.max(most, served)
+    if served > most then most = served end
   end
 end
 local n, first, want, horizon = 0, now, tonumber(ARGV[1]), tonumber(ARGV[2])

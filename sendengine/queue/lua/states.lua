@@ -1,0 +1,94 @@
+-- The states of campaigns: who may send, whose turn it is, when it ends (docs/queue-states.md).
+-- The run set: who may send now. Served counts start anew whenever one joins, so shares are equal from then on.
+local function sync_run(id)
+  if id == TRANSACTIONAL then return end
+  local s = call('HMGET', send_key(id), 'state', 'sealed', 'need_seal', 'open')
+  local may = s[1] == 'sending' and (s[2] == '1' or s[3] ~= '1') and s[4] ~= '0'
+  local is = call('ZSCORE', A .. ':run', id)
+  if may and not is then
+    for _, other in ipairs(call('ZRANGE', A .. ':run', 0, -1)) do call('ZADD', A .. ':run', 0, other) end
+    call('ZADD', A .. ':run', 0, id)
+  elseif is and not may then call('ZREM', A .. ':run', id) end
+end
+
+-- The line: when no sequential campaign sends, the first sealed one that waits its turn starts.
+local function advance()
+  local first
+  for _, id in ipairs(call('LRANGE', A .. ':line', 0, -1)) do
+    local s = call('HMGET', send_key(id), 'state', 'sealed')
+    if s[1] == 'sending' then return end
+    if not first and s[1] == 'sequential' and s[2] == '1' then first = id end
+  end
+  if first then call('HSET', send_key(first), 'state', 'sending') sync_run(first) end
+end
+local function leave_line(id) if call('LREM', A .. ':line', 0, id) > 0 then advance() end end
+
+-- Paused or outside its window, no lifetime runs: `resting` since then, `idle` µs in all. Both at once count once.
+local function sync_rest(id, now)
+  local s = call('HMGET', send_key(id), 'state', 'open', 'resting')
+  local rests = s[1] == 'paused' or s[2] == '0'
+  if rests and not s[3] then call('HSET', send_key(id), 'resting', int(now))
+  elseif s[3] and not rests then
+    call('HINCRBY', send_key(id), 'idle', int(now - s[3]))
+    call('HDEL', send_key(id), 'resting')
+  end
+end
+
+-- Its time has come: a scheduled campaign takes its place.
+local function start(id)
+  local key = send_key(id)
+  call('ZREM', A .. ':at', id)
+  if call('HGET', key, 'sequential') == '1' then call('HSET', key, 'state', 'sequential') advance()
+  else call('HSET', key, 'state', 'sending') sync_run(id) end
+end
+
+-- Cut (design 3.2): permits later than now + delay, granted under a smaller number, are void; the clock goes back on its grid.
+local function cut(now, delay)
+  local a = call('HMGET', A, 'iv', 'last', 'cut')
+  local iv, last, at = num(a[1]), num(a[2]), now + delay
+  if last > at and iv > 0 then last = last - math.ceil((last - at) / iv) * iv end
+  local number = num(a[3]) + 1
+  call('HSET', A, 'last', string.format('%.3f', last), 'cut', number, 'cut_at', int(at))
+  return number, at
+end
+
+-- When does this account need a worker next? 0: now; -1: never, as things stand.
+local function next_need()
+  local need = -1
+  local function earliest(set)
+    local first = tonumber(call('ZRANGE', set, 0, 0, 'WITHSCORES')[2])
+    if first and (need < 0 or first < need) then need = first end
+  end
+  local ids = call('ZRANGE', A .. ':run', 0, -1)
+  ids[#ids + 1] = TRANSACTIONAL
+  for _, id in ipairs(ids) do
+    local key = send_key(id)
+    local q = key .. ':q'
+    if call('EXISTS', key .. ':b', q .. 0, q .. 1, q .. 2, q .. 3, q .. 4, q .. 5, q .. 6, q .. 7, q .. 8, q .. 9) > 0 then return 0 end
+    earliest(key .. ':w')
+  end
+  earliest(A .. ':at')
+  return need
+end
+
+-- The end of a campaign, when its last recipient has an outcome: counts stay, outcomes and payloads for `retention` seconds.
+-- It is through when nobody is left who was never tried; a cancelled one is finished when its last lease has ended.
+local function finish_if_done(id)
+  local key = send_key(id)
+  local s = call('HMGET', key, 'state', 'sealed', 'accepted', 'tried', 'through', 'first_mail_last', 'last_mail', 'finished',
+    'retention', 'sent', 'bounced', 'expired', 'suppressed', 'cancelled', 'unknown')
+  if s[8] then return end
+  local done, accepted, is_cancelled = 0, num(s[3]), s[1] == 'cancelled'
+  for i = 10, 15 do done = done + num(s[i]) end
+  local is_done = (s[2] == '1' or is_cancelled) and done >= accepted
+  if s[2] == '1' and not is_cancelled and not s[5] and (is_done or num(s[4]) >= accepted) then
+    call('HSET', key, 'through', s[6] or int(clock()))
+    leave_line(id)
+  end
+  if not is_done then return end
+  call('HSET', key, 'finished', not is_cancelled and s[7] or int(clock()), 'state', is_cancelled and 'cancelled' or 'finished')
+  sync_run(id)
+  leave_line(id)
+  call('ZREM', A .. ':at', id)
+  if s[9] then for _, part in ipairs({':m', ':p', ':o', ':d'}) do call('EXPIRE', key .. part, s[9]) end end
+end

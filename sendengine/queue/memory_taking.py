@@ -1,0 +1,85 @@
+"""Taking in memory, the twin of lua/take.lua: rows READY or due again become LEASED."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sendengine.ports import Leased
+from sendengine.queue.keys import LEVELS
+from sendengine.queue.memory_settling import mask_of
+from sendengine.queue.memory_state import Account, Campaign, History, Lease, Portion
+from sendengine.records import MASK_OCTETS, PAST
+from sendengine.types import SendState
+
+RETRY_EARLY_US = 5e4  # a retry due so soon is taken along
+RETRY_BATCHES = 20
+LOOKS = 100
+
+
+def look_at_schedules(state: Account, now: float) -> tuple[str, ...]:
+    """Schedules that are due start; campaigns with a window are looked at by who knows time zones."""
+    due = sorted((at, name) for name, at in state.looks.items() if at <= now)[:LOOKS]
+    look = []
+    for _, name in due:
+        campaign = state.campaigns[name]
+        if campaign.fields.get("window"):
+            look.append(name)
+        elif campaign.state == SendState.SCHEDULED:
+            state.start(campaign)
+        else:
+            del state.looks[name]
+    return tuple(look)
+
+
+class Taking:
+    """Rows READY or due again become LEASED, as far as tokens go."""
+
+    def __init__(self, state: Account, worker: str, want: int, tokens: Sequence[bytes], now: float) -> None:
+        self._state, self._worker, self._want, self._tokens, self._now = state, worker, want, list(tokens), now
+        self.leases: list[Leased] = []
+
+    def take(self, campaign: Campaign) -> None:
+        """Retries that are due, then what was given back, then the levels from 9 down: at least `want` rows if there are."""
+        got = 0
+        for batch in self._due(campaign):
+            if not self._tokens or got >= self._want:
+                break
+            got += self._retries(campaign, batch)
+        while campaign.given_back and self._tokens and got < self._want:
+            got += self._lease(campaign, campaign.given_back.popleft())
+        for level in LEVELS:
+            waiting = campaign.levels[level]
+            while waiting and self._tokens and got < self._want:
+                batch = max(waiting) if campaign.fields.get("reversed") == "1" else min(waiting)
+                got += self._lease(campaign, Portion(batch, level, waiting.pop(batch), {}))
+
+    def _due(self, campaign: Campaign) -> list[int]:
+        earliest = {batch: min(retry.due for retry in rows.values()) for batch, rows in campaign.retries.items()}
+        due = [batch for batch, at in earliest.items() if at <= self._now]
+        return sorted(due, key=lambda batch: (earliest[batch], str(batch)))[:RETRY_BATCHES]
+
+    def _retries(self, campaign: Campaign, batch: int) -> int:
+        waiting = campaign.retries[batch]
+        due = {row: retry for row, retry in waiting.items() if retry.due <= self._now + RETRY_EARLY_US}
+        for row in due:
+            del waiting[row]
+        if not waiting:
+            del campaign.retries[batch]
+        campaign.fields.add("deferred", -len(due))
+        past = {row: (retry.tries, retry.first) for row, retry in due.items()}
+        return self._lease(campaign, Portion(batch, 0, mask_of(due), past))
+
+    def _lease(self, campaign: Campaign, portion: Portion) -> int:
+        token, batch = self._tokens.pop(0), portion.batch
+        self._state.leases[token] = Lease(portion, campaign.id, self._worker)
+        n = portion.mask.bit_count()
+        campaign.fields.add("leased", n)
+        mask, past = portion.mask.to_bytes(MASK_OCTETS, "little"), _past(portion.past)
+        stored = campaign.batches.get(batch)
+        payload = stored.payload if stored else b""
+        self.leases.append(Leased(token, campaign.id, batch, mask, past, payload, campaign.messages.get(batch, b"")))
+        return n
+
+
+def _past(past: History) -> bytes:
+    return b"".join(PAST.pack(row, tries, first) for row, (tries, first) in past.items())

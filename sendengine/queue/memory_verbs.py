@@ -1,0 +1,120 @@
+"""A scheduler's verbs in memory: the twins of pause, resume, cancel, reverse, move and restore.lua.
+
+Each answers "done", "same", or the state that forbids it; who calls tells the workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from sendengine.queue.keys import TRANSACTIONAL
+from sendengine.queue.memory_settling import drop, mask_of
+from sendengine.queue.memory_state import ENDED, OUTCOME_FIELDS, Account, Campaign, Portion
+from sendengine.types import SendState
+
+Verb = Callable[[Account, Campaign, float], str]
+DONE, SAME = "done", "same"
+WAITING = (SendState.SENDING, SendState.SCHEDULED, SendState.SEQUENTIAL)
+
+
+def pause(account: Account, campaign: Campaign, now: float) -> str:
+    if campaign.state == SendState.PAUSED:
+        return SAME
+    if campaign.id == TRANSACTIONAL or campaign.state not in WAITING:
+        return campaign.state
+    campaign.fields["before"], campaign.fields["state"] = campaign.state, SendState.PAUSED.value
+    campaign.fields.set_times(paused_at=now)
+    account.rest(campaign, now)
+    account.sync_run(campaign)
+    account.advance()
+    return DONE
+
+
+def resume(account: Account, campaign: Campaign, now: float) -> str:
+    """It takes its place again; one paused before its time waits for it."""
+    fields = campaign.fields
+    if campaign.state in ENDED:
+        return campaign.state
+    if campaign.state != SendState.PAUSED:
+        return SAME
+    before = fields["before"]
+    fields.forget("paused_at", "before")
+    fields["state"] = SendState.SCHEDULED.value
+    account.rest(campaign, now)
+    if before != SendState.SCHEDULED or fields.number("at") <= now:
+        look = account.looks.get(campaign.id)
+        account.start(campaign)
+        if look is not None and fields.get("window"):
+            account.looks[campaign.id] = look
+    return DONE
+
+
+def cancel(account: Account, campaign: Campaign, now: float) -> str:
+    """All that is READY or in RETRY has its outcome at once; what is leased has it when its worker settles."""
+    if campaign.state == SendState.CANCELLED:
+        return SAME
+    if campaign.state == SendState.FINISHED or campaign.id == TRANSACTIONAL:
+        return campaign.state
+    campaign.count(_cancelled(campaign, now))
+    campaign.levels = {level: {} for level in campaign.levels}
+    campaign.given_back.clear()
+    campaign.retries.clear()
+    campaign.fingerprints.clear()
+    campaign.fields.update(state=SendState.CANCELLED.value, deferred="0")
+    campaign.fields.set_times(cancelled_at=now)
+    account.looks.pop(campaign.id, None)
+    account.sync_run(campaign)
+    account.leave_line(campaign)
+    account.finish_if_done(campaign, now)
+    return DONE
+
+
+def _cancelled(campaign: Campaign, now: float) -> dict[str, int]:
+    fields = campaign.fields
+    rest = fields.number("accepted") - fields.number("leased") - sum(map(fields.number, OUTCOME_FIELDS))
+    waiting = [(portion.batch, portion.mask) for portion in campaign.given_back]
+    waiting += [(batch, mask_of(rows)) for batch, rows in campaign.retries.items()]
+    unknown = sum(drop(campaign, batch, mask, now)["unknown"] for batch, mask in waiting)
+    return {"cancelled": rest - unknown, "unknown": unknown}
+
+
+def reverse(account: Account, campaign: Campaign) -> str:
+    """The order of what is not taken yet. An unsealed campaign then waits for its seal."""
+    if campaign.id == TRANSACTIONAL or campaign.state in ENDED:
+        return campaign.state
+    campaign.fields["reversed"] = "0" if campaign.fields.get("reversed") == "1" else "1"
+    campaign.fields["need_seal"] = "1"
+    account.sync_run(campaign)
+    return DONE
+
+
+def move(account: Account, campaign: Campaign, direction: str) -> str:
+    """One place in the line; one that sends keeps its own, nobody passes it."""
+    line = account.line
+    if campaign.state == SendState.SENDING or campaign.id not in line:
+        return campaign.state
+    here = line.index(campaign.id)
+    there = here - 1 if direction == "up" else here + 1
+    if 0 <= there < len(line) and account.campaigns[line[there]].state != SendState.SENDING:
+        line[here], line[there] = line[there], campaign.id
+    return DONE
+
+
+def restorable(account: Account, campaign: Campaign, nowhere: Mapping[int, bytes], counts: Mapping[str, int]) -> list[Portion]:
+    """Counts written anew; of the rows that are said to stand nowhere, those that do."""
+    held: dict[int, int] = {}
+    leases = [lease for lease in account.leases.values() if lease.campaign == campaign.id]
+    for portion in (*leases, *campaign.given_back):
+        held[portion.batch] = held.get(portion.batch, 0) | portion.mask
+    for batch, rows in campaign.retries.items():
+        held[batch] = held.get(batch, 0) | mask_of(rows)
+    for waiting in campaign.levels.values():
+        for batch, mask in waiting.items():
+            held[batch] = held.get(batch, 0) | mask
+    campaign.fields.update({name: str(n) for name, n in counts.items()})
+    campaign.fields["leased"] = str(sum(lease.mask.bit_count() for lease in leases))
+    campaign.fields["deferred"] = str(sum(map(len, campaign.retries.values())))
+    if campaign.state == SendState.CANCELLED:
+        return []
+    missing = {batch: int.from_bytes(mask, "little") & ~held.get(batch, 0) for batch, mask in nowhere.items()}
+    return [Portion(batch, 0, mask, {}) for batch, mask in missing.items() if mask]

@@ -1,0 +1,172 @@
+"""Submitting and sealing: each batch once, in order, exact duplicates left out (design 3.1.1)."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+from queue_bench import Bench, addresses, batches, redis_bench, rows
+from redis import Redis
+
+from sendengine.ports import Stored
+from sendengine.records import count
+
+
+async def test_batches_are_stored_in_order_and_sealed(bench: Bench) -> None:
+    await bench.account()
+    await bench.campaign("c", 250)
+    fields = await bench.fields("c")
+    assert {name: fields[name] for name in ("rows", "accepted", "batches", "sealed", "state")} == {
+        "rows": "250", "accepted": "250", "batches": "3", "sealed": "1", "state": "sending",
+    }  # fmt: skip
+    assert await bench.where("c") == {"ready": 250, "leased": 0, "retry": 0}
+
+
+async def test_repeat_changes_nothing(bench: Bench) -> None:
+    await bench.account()
+    await bench.campaign("c", 150, sealed=False)
+    before = await bench.fields("c")
+    for batch in batches(addresses(150)):
+        assert await bench.desk.submit("m1", "c", batch) == Stored("same")
+    assert await bench.fields("c") == before
+
+
+async def test_same_number_with_other_rows_is_told_apart(bench: Bench) -> None:
+    await bench.account()
+    await bench.campaign("c", 100, sealed=False)
+    [stored], [other] = batches(addresses(100)), batches(addresses(100, start=1))
+    assert await bench.desk.submit("m1", "c", other) == Stored("differs", payload=stored.payload)
+
+
+async def test_batch_ahead_of_its_turn_is_refused(bench: Bench) -> None:
+    await bench.account()
+    await bench.campaign("c", 0, sealed=False)
+    _, second = batches(addresses(150))
+    assert await bench.desk.submit("m1", "c", second) == Stored("expected", number=0)
+    assert (await bench.fields("c")).get("rows") is None
+
+
+async def test_campaign_that_is_not_there_or_sealed_or_cancelled_takes_nothing(bench: Bench) -> None:
+    await bench.account()
+    first, second = batches(addresses(150))
+    assert await bench.desk.submit("m1", "c", first) == Stored("closed", state="missing")
+    assert await bench.desk.seal("m1", "c", 1) == Stored("closed", state="missing")
+    await bench.campaign("c", 100)
+    assert await bench.desk.submit("m1", "c", second) == Stored("closed", state="sealed")
+    await bench.campaign("d", 100, sealed=False)
+    await bench.desk.cancel("m1", "d")
+    assert await bench.desk.submit("m1", "d", second) == Stored("closed", state="cancelled")
+    assert await bench.desk.seal("m1", "d", 1) == Stored("closed", state="cancelled")
+
+
+async def test_duplicates_are_left_out_within_a_batch_and_between_batches(bench: Bench) -> None:
+    await bench.account()
+    await bench.campaign("c", 0, sealed=False)
+    first, second = batches([*addresses(99), "u0@example.com", *addresses(50, start=75)])
+    assert await bench.desk.submit("m1", "c", first) == Stored("stored", accepted=99, duplicates=1)
+    assert await bench.desk.submit("m1", "c", second) == Stored("stored", accepted=26, duplicates=24)
+    fields = await bench.fields("c")
+    assert (fields["rows"], fields["accepted"], fields["duplicates"]) == ("150", "125", "25")
+    assert await bench.where("c") == {"ready": 125, "leased": 0, "retry": 0}
+
+
+async def test_refused_rows_are_counted_and_not_queued(bench: Bench) -> None:
+    await bench.account()
+    await bench.campaign("c", 0, sealed=False)
+    [batch] = batches(["a@example.com", "no address", "b@example.com"])
+    assert await bench.desk.submit("m1", "c", batch) == Stored("stored", accepted=2)
+    fields = await bench.fields("c")
+    assert (fields["rows"], fields["accepted"], fields["rejected"]) == ("3", "2", "1")
+    assert rows((await bench.take()).leases[0]) == [0, 2]
+
+
+@pytest.mark.timeout(30)
+async def test_duplicates_are_found_in_a_long_list(bench: Bench) -> None:
+    await bench.account()
+    await bench.campaign("c", 0, sealed=False)
+    fresh, again = addresses(17_000), addresses(16_900)[::13]
+    accepted = duplicates = 0
+    for batch in batches([*fresh, *again]):
+        stored = await bench.desk.submit("m1", "c", batch)
+        accepted, duplicates = accepted + stored.accepted, duplicates + stored.duplicates
+    assert (accepted, duplicates) == (17_000, 1_300)
+
+
+async def test_seal_counts_batches_and_repeats(bench: Bench) -> None:
+    await bench.account()
+    await bench.campaign("c", 150, sealed=False)
+    assert await bench.desk.seal("m1", "c", 3) == Stored("expected", number=2)
+    assert await bench.desk.seal("m1", "c", 2) == Stored("sealed")
+    assert await bench.desk.seal("m1", "c", 2) == Stored("same")
+    assert "prints" not in await bench.fields("c")
+
+
+async def test_empty_list_is_finished_by_its_seal(bench: Bench) -> None:
+    await bench.account()
+    await bench.campaign("c", 0)
+    fields = await bench.fields("c")
+    assert fields["state"] == "finished"
+    assert float(fields["through"]) == float(fields["finished"]) > 0
+
+
+async def test_create_is_idempotent_and_tells_definitions_apart(bench: Bench) -> None:
+    assert await bench.desk.create("m1", "c", b"one", None, b"", {}) == "account"
+    await bench.account()
+    assert await bench.desk.create("m1", "c", b"one", None, b"text", {"uid": "7"}) == "new"
+    assert await bench.desk.create("m1", "c", b"one", None, b"text", {"uid": "8"}) == "same"
+    assert await bench.desk.create("m1", "c", b"two", None, b"text", {}) == "differs"
+    assert (await bench.fields("c"))["uid"] == "7"
+    assert await bench.desk.message("m1", "c") == b"text"
+    assert await bench.desk.campaigns("m1") == ["c"]
+    assert await bench.desk.holders("c") == ["m1"]
+    assert await bench.desk.holders("d") == []
+
+
+async def test_batches_are_read_back(bench: Bench) -> None:
+    await bench.account()
+    await bench.campaign("c", 0, sealed=False)
+    [batch] = batches(["a@example.com", "a@example.com", "b@example.com"])
+    await bench.desk.submit("m1", "c", batch)
+    found, none = await bench.desk.batches("m1", "c", [0, 1])
+    assert found is not None
+    assert (count(found[0]), found[1]) == (2, batch.payload)
+    assert none is None
+
+
+async def test_accounts_are_made_once_and_set(bench: Bench) -> None:
+    assert not await bench.desk.set_account("m1", {"relay": "r"})
+    assert await bench.desk.account("m1") == {}
+    await bench.account()
+    assert not await bench.desk.create_account("m1", {"tier": "other"})
+    assert await bench.desk.set_account("m1", {"relay": "r"})
+    account = await bench.desk.account("m1")
+    assert (account["tier"], account["relay"], account["last"], account["cut"]) == ("t", "r", "0", "0")
+    assert account == await bench.queue.account("m1")
+    assert await bench.desk.accounts() == await bench.queue.accounts() == ["m1"]
+
+
+async def test_duplicates_are_found_when_a_longer_list_opens_a_new_generation(redis_url: str) -> None:
+    bench = redis_bench(redis_url)
+    await bench.account()
+    await bench.campaign("c", 0, sealed=False)
+    first, second, third = batches([*addresses(100), *addresses(100, start=50), *addresses(100, start=100)])
+    stored = []
+    with Redis.from_url(redis_url) as redis:
+        for batch, rows_before in ((first, 0), (second, 2**20), (third, 2**25)):
+            redis.hset("{m1}:c:c", "prints", rows_before)
+            stored.append(await bench.desk.submit("m1", "c", batch))
+        assert [redis.exists(f"{{m1}}:c:c:f{g}") for g in range(3)] == [1, 1, 1]
+        await bench.desk.seal("m1", "c", 3)
+        assert [redis.exists(f"{{m1}}:c:c:f{g}") for g in range(3)] == [0, 0, 0]
+    assert [(one.accepted, one.duplicates) for one in stored] == [(100, 0), (50, 50), (50, 50)]
+    await bench.close()
+
+
+async def test_fingerprint_across_two_others_is_no_duplicate(bench: Bench) -> None:
+    """They stand packed in one bucket; only whole ones count."""
+    await bench.account()
+    await bench.campaign("c", 0, sealed=False)
+    first, second = batches(addresses(101))
+    packed = [first.fingerprints[:-16] + b"AAAAAAABAABAAAAA", b"AAAAAABA"]
+    for batch, fingerprints in zip((first, second), packed, strict=True):
+        stored = await bench.desk.submit("m1", "c", replace(batch, fingerprints=fingerprints))
+        assert stored.duplicates == 0

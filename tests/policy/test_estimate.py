@@ -91,3 +91,10 @@ def test_twice_the_recipients_take_twice_the_time(size: int) -> None:
     once, twice = seconds([Job(size + 1)]), seconds([Job(2 * size + 1)])
     assert once
     assert twice == pytest.approx(2 * once)
+
+
+def test_end_that_lies_below_the_resolution_of_unix_time_is_reached() -> None:
+    jobs = [Job(remaining=1234), Job(remaining=100_000)]
+    through = estimate(1_795_419_075.9, 200_000.0, jobs, 1)
+    assert through is not None
+    assert abs(through - 1_795_419_075.9 - 101_234 / 200_000 * 3600) < 0.1

@@ -1,0 +1,57 @@
+"""The command line: which verbs there are, how their errors end, and how their flags are named in the environment.
+
+It holds no rule: a verb reads its flags, asks the client and prints. Exit status: 0 done, 1 failed, 2 usage or refused input, 75 later.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from sendengine.commands import account, common, looking, running, sends, steering
+
+app = common.group("A bulk send engine that sells speed: every account sends at exactly its contracted rate.")
+app.add_typer(account.app, name="account")
+app.add_typer(running.config_app, name="config")
+app.add_typer(running.embedded_app, name="embedded")
+VERBS: tuple[Callable[..., None], ...] = (
+    account.tiers, sends.estimate, sends.submit, sends.send, looking.status, looking.list_, steering.pause, steering.resume,
+    steering.cancel, steering.reverse, steering.move, looking.outcomes, sends.resend, running.worker, looking.workers, looking.top,
+    looking.why, looking.fsck, running.sink, running.version,
+)  # fmt: skip
+for verb in VERBS:
+    app.command(verb.__name__.rstrip("_"))(verb)
+
+
+def main() -> None:
+    """The program. Ends by SystemExit."""
+    from sendengine.errors import SendEngineError
+
+    command = typer.main.get_command(app)
+    name_variables(command, "SENDENGINE")
+    try:
+        command(prog_name="sendengine")
+    except SendEngineError as error:
+        print(f"error: {error}" + (f" ({error.remedy})" if error.remedy else ""), file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def name_variables(command: Any, prefix: str) -> None:
+    """Every flag has a variable by the name people type: SENDENGINE_SUBMIT_FROM, whatever its parameter is called here."""
+    for name, verb in getattr(command, "commands", {}).items():
+        name_variables(verb, f"{prefix}_{name}")
+    for param in command.params:
+        flags = [flag for flag in param.opts if flag.startswith("--")]
+        if flags and flags[0] != "--help":
+            param.envvar = f"{prefix}_{flags[0][2:]}".replace("-", "_").upper()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,253 @@
+"""`Client`: everything a scheduler, a web process or the command line asks of the engine. It submits, steers and reads; it never sends.
+
+    async with Client() as client:
+        send = await client.submit(account="m1234", message=Message(...), recipients=rows, campaign="summer-1")
+
+The server is the given URL, else SENDENGINE_REDIS_URL, REDIS_URL, else the embedded one. A Desk may be passed instead (queue/memory.py).
+Campaigns are named m1234:ID, or ID where that is unambiguous. Errors are sendengine.errors: refused input changes nothing, Unavailable may
+be repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import datetime
+from typing import Any, Self
+
+import orjson
+
+from sendengine import config as configuration
+from sendengine.config import Config
+from sendengine.errors import Conflict, RefusedInput, SendEngineError
+from sendengine.intake import Intake
+from sendengine.policy.times import parse_time
+from sendengine.policy.window import Window
+from sendengine.ports import Desk
+from sendengine.render.message import Message
+from sendengine.scheduler import accounts, fsck, names, planning, resend, single, sources, submitting, view
+from sendengine.scheduler.accounts import Account
+from sendengine.scheduler.binding import Binding
+from sendengine.scheduler.names import Ref
+from sendengine.scheduler.outcomes import Outcomes, RecipientOutcome
+from sendengine.scheduler.sources import Recipients
+from sendengine.scheduler.status import Send, Status, as_send, status
+from sendengine.scheduler.submitting import OnReject, Order
+from sendengine.types import OnDoubt, Relay
+
+Moment = str | float | datetime | None
+
+
+class Client:
+    """Owner of its desk, unless one was passed in. Usable inside `async with` only."""
+
+    def __init__(self, url: str | None = None, *, desk: Desk | None = None, config: Config | None = None) -> None:
+        self._url, self._given, self._given_config = url, desk, config
+        self._desk: Desk | None = desk
+
+    async def __aenter__(self) -> Self:
+        self.config = self._given_config or configuration.load()
+        self.tiers = configuration.tiers(self.config.tiers_file)
+        if self._desk is None:
+            self._desk = await asyncio.to_thread(_redis_desk, self._url, self.config)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._desk is not None and self._given is None:
+            await self._desk.close()
+            self._desk = None
+
+    @property
+    def desk(self) -> Desk:
+        if self._desk is None:
+            raise SendEngineError("the client is not open", "use it inside `async with Client() as client:`")
+        return self._desk
+
+    # accounts
+
+    async def create_account(self, account: str, tier: str, *, relay: Relay | None = None) -> Account:
+        """`tier` is a tier's name or messages per hour. The same call again changes nothing. Raises Conflict, NotFound (tier)."""
+        await accounts.create(self.desk, self.tiers, account, tier, relay)
+        return await self.account(account)
+
+    async def set_tier(self, account: str, tier: str) -> Account:
+        """In force within 1 s on every worker, mid-send too."""
+        await accounts.set_tier(self.desk, self.tiers, account, tier)
+        return await self.account(account)
+
+    async def account(self, account: str) -> Account:
+        await names.existing_account(self.desk, account)
+        return accounts.shown(await view.look(self.desk, account))
+
+    async def accounts(self) -> AsyncIterator[Account]:
+        for account in await self.desk.accounts():
+            found = await view.look(self.desk, account)
+            if found.fields:
+                yield accounts.shown(found)
+
+    # submitting
+
+    async def submit(
+        self, *, account: str, message: Message, recipients: Recipients, campaign: str | None = None, at: Moment = None,
+        sequential: bool = False, priority: str | None = None, window: str | None = None, on_doubt: str = "resend", strict: bool = False,
+        sender: str = "", on_reject: OnReject | None = None, created_by: str = "",
+    ) -> Send:  # fmt: skip
+        """`recipients`: any (async) iterable of mappings with `email`, or a Path to CSV or NDJSON (`-` is standard input). `sender` is the
+        envelope's, else the address in From. `strict`: one bad row refuses the whole list. `on_reject` gets refused rows as they are met.
+
+        Raises NotFound, RefusedInput, Conflict (the id stands with other rows or settings) and Unavailable (repeat the call)."""
+        await names.existing_account(self.desk, account)
+        now = await self._now()
+        order = Order(
+            ref=Ref(account, names.campaign_id(campaign) if campaign else names.new_campaign_id(now, os.urandom(4))),
+            message=message, sender=sender, at="" if at is None else str(at), start=_wall(at, now), sequential=sequential,
+            priority=priority or "", window=Window.parse(window).text if window else "", on_doubt=_on_doubt(on_doubt),
+            created_by=created_by,
+        )  # fmt: skip
+        return await self._submit(order, recipients, strict, on_reject)
+
+    async def resend(self, campaign: str) -> Send:
+        """A new send, ID-r1, to those of a send without `sent`. Raises Conflict unless that has ended."""
+        ref = await names.resolve(self.desk, campaign)
+        order = await resend.order_again(self.desk, ref)
+        return await self._submit(order, resend.missing(self.desk, ref), False, None)
+
+    async def _submit(self, order: Order, recipients: Recipients, strict: bool, on_reject: OnReject | None) -> Send:
+        created = await submitting.submit(self.desk, self.config, order, _uid(), recipients, strict, on_reject)
+        return as_send(await self._status(order.ref), created)
+
+    async def send(
+        self, *, account: str, message: Message, to: str, sender: str = "", fields: Mapping[str, Any] | None = None
+    ) -> single.Single:
+        """One transactional message, ahead of bulk. Not idempotent: each call is one message."""
+        await names.existing_account(self.desk, account)
+        return await single.send(self.desk, self.config, account, message, to, sender, _uid(), fields or {})
+
+    async def estimate(self, account: str, recipients: int, *, at: Moment = None, finish_by: Moment = None) -> planning.Estimate:
+        await names.existing_account(self.desk, account)
+        now = await self._now()
+        found = await view.look(self.desk, account)
+        return planning.plan(found, self.tiers, recipients, _wall(at, now), _wall(finish_by, now))
+
+    async def count(self, recipients: Recipients) -> int:
+        """Rows with a valid address; duplicates are not looked for."""
+        batches = sources.batches(recipients, Intake((), salt=b"count"))
+        return sum([batch.rows - len(batch.rejected) async for batch in batches])
+
+    # steering
+
+    async def pause(self, campaign: str) -> Status:
+        return await self._verb(self.desk.pause, campaign)
+
+    async def resume(self, campaign: str) -> Status:
+        return await self._verb(self.desk.resume, campaign)
+
+    async def cancel(self, campaign: str) -> Status:
+        return await self._verb(self.desk.cancel, campaign)
+
+    async def reverse(self, campaign: str) -> Status:
+        """Swaps the order of those not yet taken."""
+        return await self._verb(self.desk.reverse, campaign)
+
+    async def move(self, campaign: str, direction: str) -> Status:
+        """A waiting sequential send one place `up` or `down` the line."""
+        if direction not in ("up", "down"):
+            raise RefusedInput(f"a send moves up or down, not {direction!r}")
+        return await self._verb(lambda account, name: self.desk.move(account, name, direction), campaign)
+
+    async def _verb(self, verb: Callable[[str, str], Any], campaign: str) -> Status:
+        ref = await names.resolve(self.desk, campaign)
+        answer = await verb(ref.account, ref.id)
+        if answer not in ("done", "same"):
+            raise Conflict(f"{ref} is {answer}", "its state forbids this")
+        return await self._status(ref)
+
+    # looking
+
+    async def status(self, campaign: str) -> Status:
+        return await self._status(await names.resolve(self.desk, campaign))
+
+    async def _status(self, ref: Ref) -> Status:
+        return status(await view.look(self.desk, ref.account), ref.id)
+
+    async def watch(self, campaign: str, every: float = 1.0) -> AsyncIterator[Status]:
+        """The status whenever it has changed, looked at each `every` seconds; the last one is that of its end."""
+        ref = await names.resolve(self.desk, campaign)
+        before = None
+        while True:
+            now = await self._status(ref)
+            if now != before:
+                yield now
+            if now.finished_at is not None:
+                return
+            before = now
+            await asyncio.sleep(every)
+
+    async def list(self, account: str | None = None, *, ended: bool = True) -> AsyncIterator[Status]:
+        """All sends, or those of one account, oldest first; without `ended` those that go on."""
+        if account is not None:
+            await names.existing_account(self.desk, account)
+        for each in [account] if account else await self.desk.accounts():
+            found = await view.look(self.desk, each)
+            for name in found.sends if ended else found.open_sends:
+                yield status(found, name)
+
+    async def outcomes(self, campaign: str, *, follow: bool = False) -> AsyncIterator[RecipientOutcome]:
+        """One per recipient that has ended, in the order of settlement; with `follow` until the send has ended."""
+        ref = await names.resolve(self.desk, campaign)
+        async for outcome in Outcomes(self.desk, ref).read(follow):
+            yield outcome
+
+    async def why(self, name: str) -> Binding | None:
+        """What binds an account (m1234) or a send now; None when nothing does."""
+        if ":" not in name and name in await self.desk.accounts():
+            return (await self.account(name)).binding
+        return (await self.status(name)).binding
+
+    async def fsck(self, campaign: str | None = None, *, repair: bool = False) -> AsyncIterator[fsck.Finding]:
+        """What does not add up, of one send or of all. Nothing is changed without `repair`."""
+        refs = [await names.resolve(self.desk, campaign)] if campaign else [
+            Ref(account, name) for account in await self.desk.accounts() for name in await self.desk.campaigns(account)
+        ]  # fmt: skip
+        for ref in refs:
+            for finding in await fsck.check(self.desk, ref, repair):
+                yield finding
+
+    async def workers(self) -> dict[str, dict[str, Any]]:
+        """What each registered worker last said of itself; {} of one that is silent."""
+        return {worker: orjson.loads(said) if said else {} for worker, said in (await self.desk.workers()).items()}
+
+    async def _now(self) -> float:
+        return await self.desk.now_us() / 1e6
+
+
+def _redis_desk(url: str | None, config: Config) -> Desk:
+    """In a thread: importing redis-py and starting a server take their time."""
+    from pathlib import Path
+
+    from sendengine.queue.desk import RedisDesk
+    from sendengine.queue.embedded import resolve_url
+
+    found = resolve_url(os.environ, url or config.redis_url, Path(config.state_dir) if config.state_dir else None)
+    return RedisDesk(found, config.engine.cut_delay_ms * 1000, int(config.retention_days * 86400))
+
+
+def _uid() -> str:
+    """Names a send in Message-IDs."""
+    return os.urandom(6).hex()
+
+
+def _on_doubt(text: str) -> OnDoubt:
+    try:
+        return OnDoubt(text)
+    except ValueError:
+        raise RefusedInput(f"on_doubt is resend or hold, not {text!r}") from None
+
+
+def _wall(moment: Moment, now: float) -> float | None:
+    if isinstance(moment, str):
+        return parse_time(moment, now)
+    if isinstance(moment, datetime):
+        return moment.timestamp()
+    return moment

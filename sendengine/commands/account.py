@@ -1,0 +1,113 @@
+"""`account create|show|list|set-tier` and `tiers`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sendengine.commands import common, views
+from sendengine.commands.common import Json
+
+if TYPE_CHECKING:
+    from sendengine.client import Client
+    from sendengine.scheduler.accounts import Account
+    from sendengine.types import Relay
+
+app = common.group("Accounts and their speed.")
+
+Id = Annotated[str, typer.Argument(metavar="m1234")]
+SIZES = {"10k": 10_000, "100k": 100_000, "1M": 1_000_000}
+
+
+@app.command()
+def create(
+    account: Id,
+    tier: Annotated[str, typer.Option(help="A tier (see `tiers`), or messages per hour.")],
+    relay: Annotated[str, typer.Option(metavar="smtp://user@host:port", help="Where its mail goes; else the configuration's relay.")] = "",
+    tls: Annotated[str, typer.Option(metavar="none|opportunistic|required|verify")] = "opportunistic",
+    password_file: Annotated[Path | None, typer.Option(help="The relay's password, on the file's first line.")] = None,
+    json: Json = False,
+) -> None:
+    """Make an account."""
+    way = _relay(relay, tls, password_file)
+    _show(common.call(lambda client: client.create_account(account, tier, relay=way)), json)
+
+
+@app.command()
+def show(account: Id, json: Json = False) -> None:
+    """Tier, rate, sends, and what binds now."""
+    _show(common.call(lambda client: client.account(account)), json)
+
+
+@app.command("list")
+def list_(account: Annotated[str, typer.Argument(metavar="[m1234]")] = "", json: Json = False) -> None:
+    """All accounts, or one."""
+
+    async def read(client: Client) -> list[Account]:
+        return [await client.account(account)] if account else [each async for each in client.accounts()]
+
+    found = common.call(read)
+    if json:
+        for each in found:
+            common.emit(each)
+        return
+    rows = [
+        (each.account, each.tier, each.rate, each.rate_achieved, len(each.sends), each.binding.limit if each.binding else None)
+        for each in found
+    ]
+    common.show_table("", ("account", "tier", "msg/h", "achieved", "sends", "binds"), rows)
+
+
+@app.command("set-tier")
+def set_tier(account: Id, tier: Annotated[str, typer.Argument()], json: Json = False) -> None:
+    """Change an account's speed; in force within 1 s, mid-send too."""
+    _show(common.call(lambda client: client.set_tier(account, tier)), json)
+
+
+def tiers(json: Json = False) -> None:
+    """The tiers, and the time each takes."""
+    from sendengine import config
+
+    rows: list[dict[str, Any]] = []
+    for tier in config.tiers(config.load().tiers_file).values():
+        times = {size: n / tier.per_hour * 3600 if tier.per_hour else None for size, n in SIZES.items()}
+        rows.append({"tier": tier.name, "title": tier.title, "price": tier.price, "per_hour": tier.per_hour, "seconds": times})
+    if json:
+        for row in rows:
+            common.emit(row)
+        return
+    cells = [
+        (row["tier"], row["title"], *(t and common.duration(t) for t in row["seconds"].values()), row["price"]) for row in rows
+    ]
+    common.show_table("", ("tier", "", *SIZES, "price"), cells)
+
+
+def _relay(url: str, tls: str, password_file: Path | None) -> Relay | None:
+    from sendengine.errors import RefusedInput
+    from sendengine.types import TlsPolicy
+
+    if tls not in list(TlsPolicy):
+        raise RefusedInput(f"--tls is one of {' '.join(TlsPolicy)}, not {tls!r}")
+    if not url:
+        return None
+    from sendengine.wiring import password_from, relay_from_url
+
+    return relay_from_url(url, password_from(password_file) if password_file else "", TlsPolicy(tls))
+
+
+def _show(found: Account, json: bool) -> None:
+    if json:
+        common.emit(found)
+        return
+    facts = [
+        ("tier", found.tier),
+        ("rate", "unmetered" if found.rate is None else f"{found.rate:,.0f} messages per hour"),
+        ("rate achieved", found.rate_achieved),
+        ("relay", found.relay or "the configuration's"),
+        ("created", found.created_at),
+        ("sends", ", ".join(found.sends) or "none"),
+        ("binds now", views.said(found.binding)),
+    ]
+    common.show_facts(found.account, facts)

@@ -1,0 +1,160 @@
+"""`status`, `list`, `outcomes`, `why`, `fsck`, `workers`, `top`: nothing is changed here, but by `fsck --repair`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sendengine.commands import common, views
+from sendengine.commands.common import Campaign, Json
+
+if TYPE_CHECKING:
+    from sendengine.client import Client
+    from sendengine.scheduler.fsck import Finding
+    from sendengine.scheduler.outcomes import RecipientOutcome
+    from sendengine.scheduler.status import Status
+
+OneAccount = Annotated[str, typer.Option("--account", metavar="m1234", help="Of this account only.")]
+MaybeCampaign = Annotated[str, typer.Argument(metavar="[CAMPAIGN]")]
+REFRESH_S = 1.0
+
+
+def status(campaign: MaybeCampaign = "", json: Json = False) -> None:
+    """State, counts, rate and finish time of a send, or of all that go on."""
+    if not campaign:
+        _show_sends("", False, json)
+        return
+    found = common.call(lambda client: client.status(campaign))
+    if json:
+        common.emit(found)
+    else:
+        common.show_facts(found.campaign, views.facts(found))
+
+
+def list_(account: OneAccount = "", json: Json = False) -> None:
+    """All sends, ended ones too."""
+    _show_sends(account, True, json)
+
+
+def outcomes(
+    campaign: Campaign,
+    outcome: Annotated[str, typer.Option(metavar="sent|bounced|…", help="This outcome only.")] = "",
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until the send has ended.")] = False,
+    json: Json = False,
+) -> None:
+    """NDJSON, one line per recipient that has ended."""
+    from sendengine.errors import RefusedInput
+    from sendengine.types import Outcome
+
+    known = [each.name.lower() for each in Outcome]
+    if outcome and outcome not in known:
+        raise RefusedInput(f"no outcome {outcome!r}", f"one of {' '.join(known)}")
+
+    async def wanted(client: Client) -> AsyncIterator[RecipientOutcome]:
+        async for each in client.outcomes(campaign, follow=follow):
+            if not outcome or each.outcome == outcome:
+                yield each
+
+    common.call(lambda client: common.emit_all(wanted(client), at_once=follow))
+
+
+def why(name: Annotated[str, typer.Argument(metavar="m1234|CAMPAIGN")], json: Json = False) -> None:
+    """The one limit that binds now, since when, and what would lift it."""
+    found = common.call(lambda client: client.why(name))
+    if json:
+        common.emit({"name": name, "binding": found})
+    else:
+        print(views.said(found) or "nothing binds")
+
+
+def fsck(
+    campaign: MaybeCampaign = "",
+    repair: Annotated[bool, typer.Option("--repair", help="Put back who stands nowhere, and write the counts anew.")] = False,
+    json: Json = False,
+) -> None:
+    """Prove that accepted = sum of outcomes + pending, recipient by recipient. Exit 1 when something does not add up."""
+
+    async def check(client: Client) -> bool:
+        count = 0
+        async for finding in client.fsck(campaign or None, repair=repair):
+            count += 1
+            common.emit(finding) if json else print(_said(finding))
+        return bool(count) and not (repair and not [left async for left in client.fsck(campaign or None)])
+
+    is_wrong = common.call(check)
+    if not is_wrong:
+        common.note("all adds up")
+    raise typer.Exit(1 if is_wrong else 0)
+
+
+def workers(json: Json = False) -> None:
+    """Who is working, on what."""
+    found = common.call(lambda client: client.workers())
+    if json:
+        for name, said in found.items():
+            common.emit({"worker": name, **said})
+        return
+    common.show_table("", WORKER_COLUMNS, _worker_rows(found))
+
+
+def top(json: Json = False) -> None:
+    """Workers and sends, live; once where there is no terminal."""
+
+    async def look(client: Client) -> tuple[dict[str, dict[str, Any]], list[Status]]:
+        return await client.workers(), [send async for send in client.list(ended=False)]
+
+    async def live(client: Client) -> None:
+        import asyncio
+
+        from rich.console import Group
+        from rich.live import Live
+
+        with Live(screen=True, auto_refresh=False) as screen:
+            while True:
+                found, sends = await look(client)
+                rows = views.rows(sends)
+                tables = common.table("Workers", WORKER_COLUMNS, _worker_rows(found)), common.table("Sends", views.COLUMNS, rows)
+                screen.update(Group(*tables), refresh=True)
+                await asyncio.sleep(REFRESH_S)
+
+    if not json and sys.stdout.isatty():
+        common.call(live)
+        return
+    found, sends = common.call(look)
+    if json:
+        common.emit({"workers": [{"worker": name, **said} for name, said in found.items()], "sends": sends})
+        return
+    common.show_table("Workers", WORKER_COLUMNS, _worker_rows(found))
+    common.show_table("Sends", views.COLUMNS, views.rows(sends))
+
+
+WORKER_COLUMNS = ("worker", "accounts", "rows", "sessions", "doubtful", "bound by", "busy with")
+
+
+def _worker_rows(found: dict[str, dict[str, Any]]) -> list[tuple[object, ...]]:
+    rows: list[tuple[object, ...]] = []
+    for name, said in found.items():
+        bound = ", ".join(f"{n} {limit}" for limit, n in said.get("bound", {}).items())
+        busy = " ".join(said.get("busy", ())) if said else "(silent)"
+        rows.append((name, *(said.get(field) for field in ("accounts", "rows", "sessions", "doubtful")), bound, busy))
+    return rows
+
+
+def _show_sends(account: str, ended: bool, json: bool) -> None:
+    async def read(client: Client) -> list[Status]:
+        return [send async for send in client.list(account or None, ended=ended)]
+
+    found = common.call(read)
+    if json:
+        for send in found:
+            common.emit(send)
+    else:
+        common.show_table("", views.COLUMNS, views.rows(found))
+
+
+def _said(finding: Finding) -> str:
+    who = f" row {finding.row} ({finding.recipient})" if finding.row is not None else ""
+    return f"{finding.campaign}:{who} {finding.what}"

@@ -1,0 +1,152 @@
+"""`worker`, `sink`, `embedded`, `config`, `version`: the processes and what they are told."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sendengine.commands import common
+from sendengine.commands.common import Json
+
+config_app = common.group("The configuration in force.")
+embedded_app = common.group("The embedded server of the state directory.")
+
+
+def worker(
+    processes: Annotated[int, typer.Option("-p", "--processes", min=1, help="Processes.")] = 1,
+    sessions: Annotated[int | None, typer.Option("-c", "--sessions", min=1, help="SMTP sessions per process and relay.")] = None,
+    metrics_port: Annotated[int | None, typer.Option(help="Serve /metrics, /healthz and /readyz there.")] = None,
+    shutdown_timeout: Annotated[float | None, typer.Option(help="Seconds until a warm stop turns cold.")] = None,
+    burst: Annotated[bool, typer.Option("--burst", help="Leave when nothing is due now or in retry.")] = False,
+    json: Json = False,
+) -> None:
+    """Send, until TERM or INT."""
+    from sendengine.supervisor import WorkerOptions, supervise
+
+    code = supervise(
+        WorkerOptions(
+            processes=processes, sessions=sessions, metrics_port=metrics_port, shutdown_timeout=shutdown_timeout, burst=burst
+        )
+    )
+    if json:
+        common.emit({"exit": code})
+    raise typer.Exit(code)
+
+
+def sink(
+    host: Annotated[str, typer.Option()] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any free one.")] = 2525,
+    ledger: Annotated[str | None, typer.Option(metavar="FILE", help="One NDJSON line per message.")] = None,
+    reject: Annotated[list[str] | None, typer.Option(metavar="STAGE=CODE")] = None,
+    delay: Annotated[list[str] | None, typer.Option(metavar="STAGE=SECONDS")] = None,
+    drop: Annotated[list[str] | None, typer.Option(metavar="STAGE")] = None,
+    rate: Annotated[str | None, typer.Option(metavar="N/s", help="451 above it.")] = None,
+    transactions: Annotated[str | None, typer.Option(metavar="FILE", help="Every MAIL, the stage it reached and the reply.")] = None,
+    chunking: Annotated[bool, typer.Option("--chunking/--no-chunking")] = True,
+    pipelining: Annotated[bool, typer.Option("--pipelining/--no-pipelining")] = True,
+    cert: Annotated[str | None, typer.Option(metavar="FILE", help="Offers STARTTLS, with --key.")] = None,
+    key: Annotated[str | None, typer.Option(metavar="FILE")] = None,
+    user: Annotated[str, typer.Option(help="Demands AUTH.")] = "",
+    password: Annotated[str, typer.Option()] = "",
+    json: Json = False,
+) -> None:
+    """An SMTP server for trials: takes everything, misbehaves on request. Prints its address and, at the end, its counts."""
+    from sendengine.trial.sink import SinkOptions, run
+
+    run(
+        SinkOptions(
+            host=host, port=port, ledger=ledger, reject=tuple(reject or ()), delay=tuple(delay or ()), drop=tuple(drop or ()), rate=rate,
+            transactions=transactions, chunking=chunking, pipelining=pipelining, cert=cert, key=key, user=user, password=password,
+        )
+    )  # fmt: skip
+
+
+@config_app.command("check")
+def config_check(json: Json = False) -> None:
+    """Read it, its tiers and its replies; exit 2 when something is off."""
+    from sendengine import config
+    from sendengine.policy.retry import parse
+    from sendengine.wiring import default_relay, reply_rules
+
+    loaded = config.load()
+    found = config.tiers(loaded.tiers_file)
+    parse(loaded.retry)
+    default_relay(loaded)
+    reply_rules(loaded)
+    common.emit({"ok": True, "tiers": list(found)}) if json else print("the configuration is good")
+
+
+@config_app.command("show")
+def config_show(json: Json = False) -> None:
+    """Every key with the value in force."""
+    import msgspec
+    import orjson
+
+    from sendengine import config
+
+    values = msgspec.to_builtins(config.load())
+    values["redis_url"] = _without_password(values["redis_url"])
+    if json:
+        common.emit(values)
+        return
+    flat = [(name, value) for name, value in values.items() if not isinstance(value, dict)]
+    flat += [(f"{table}.{name}", value) for table, keys in values.items() if isinstance(keys, dict) for name, value in keys.items()]
+    for name, value in flat:
+        print(f"{name} = {orjson.dumps(value).decode()}")
+
+
+def version(json: Json = False) -> None:
+    """The release."""
+    import platform
+
+    from sendengine import __version__
+
+    common.emit({"version": __version__, "python": platform.python_version()}) if json else print(__version__)
+
+
+@embedded_app.command("status")
+def embedded_status(json: Json = False) -> None:
+    """What it says of itself; exit 1 when none runs."""
+    from sendengine.queue.embedded import status
+
+    found = status(_state_dir())
+    if json:
+        common.emit({"running": False} if found is None else {"running": True, **_fields(found)})
+    elif found is None:
+        print("no embedded server runs")
+    else:
+        common.show_facts("embedded server", list(_fields(found).items()))
+    raise typer.Exit(0 if found else 1)
+
+
+@embedded_app.command("stop")
+def embedded_stop(json: Json = False) -> None:
+    """End it; nothing acknowledged is lost."""
+    from sendengine.queue.embedded import stop
+
+    stopped = stop(_state_dir())
+    common.emit({"stopped": stopped}) if json else print("stopped" if stopped else "no embedded server ran")
+
+
+def _state_dir() -> Path:
+    from sendengine import config
+    from sendengine.queue.embedded import default_state_dir
+
+    own = config.load().state_dir
+    return Path(own) if own else default_state_dir(os.environ)
+
+
+def _fields(found: object) -> dict[str, object]:
+    import msgspec
+
+    fields: dict[str, object] = msgspec.to_builtins(found)
+    return fields
+
+
+def _without_password(url: str) -> str:
+    import re
+
+    return re.sub(r"(?<=:)[^:@/]+(?=@)", "***", url)

@@ -1,0 +1,191 @@
+"""`submit`, `send`, `estimate`, `resend`: what brings recipients in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sendengine.commands import common, views
+from sendengine.commands.common import AccountFlag, Json
+
+if TYPE_CHECKING:
+    from sendengine.client import Client
+    from sendengine.intake import Rejected
+    from sendengine.render.message import Message
+    from sendengine.scheduler.planning import Estimate
+    from sendengine.scheduler.status import Send
+
+SHOWN_REJECTS = 5
+
+From = Annotated[str, typer.Option("--from", metavar="ADDRESS", help="From, and the envelope's sender; an .eml keeps its own From.")]
+MessageFile = Annotated[
+    Path | None, typer.Option("--message", metavar="M.eml", help="The whole message; else --subject with --html or --text.")
+]
+
+
+def submit(
+    account: AccountFlag,
+    recipients: Annotated[str, typer.Option(metavar="FILE|-", help="CSV with a column email, or NDJSON; the others are merge fields.")],
+    sender: From = "",
+    message: MessageFile = None,
+    subject: Annotated[str, typer.Option()] = "",
+    html: Annotated[Path | None, typer.Option()] = None,
+    text: Annotated[Path | None, typer.Option()] = None,
+    campaign: Annotated[str, typer.Option(metavar="ID", help="Its id: the same call with the same id changes nothing.")] = "",
+    at: Annotated[str, typer.Option(metavar="TIME", help="When it starts: 2026-05-01T08:00:00Z, '2026-05-01 08:00', +2h30m.")] = "",
+    sequential: Annotated[bool, typer.Option("--sequential", help="It waits for its turn among the sequential ones.")] = False,
+    priority: Annotated[str, typer.Option(metavar="FIELD", help="A field with an integer 0-9; 9 goes first.")] = "",
+    window: Annotated[str, typer.Option(metavar="'Mon-Fri 09:00-17:00 Europe/Prague'", help="It sends inside these hours only.")] = "",
+    on_doubt: Annotated[str, typer.Option(metavar="resend|hold", help="What becomes of a message whose fate is unknown.")] = "resend",
+    strict: Annotated[bool, typer.Option("--strict", help="One bad row refuses the whole list.")] = False,
+    rejects: Annotated[Path | None, typer.Option(metavar="FILE", help="Refused rows, as NDJSON.")] = None,
+    json: Json = False,
+) -> None:
+    """Accept a send; prints its id, counts and estimate."""
+    content = _message(sender, message, subject, html, text)
+    with ExitStack() as stack:
+        on_reject = _rejects_to(stack, rejects)
+        made = common.call(
+            lambda client: client.submit(
+                account=account, message=content, recipients=Path(recipients), campaign=campaign or None, at=at or None,
+                sequential=sequential, priority=priority or None, window=window or None, on_doubt=on_doubt, strict=strict,
+                sender=_address(sender), on_reject=on_reject,
+            )
+        )  # fmt: skip
+    _show(made, json)
+
+
+def send(
+    account: AccountFlag,
+    to: Annotated[str, typer.Option("--to", metavar="ADDRESS")],
+    sender: From = "",
+    message: MessageFile = None,
+    subject: Annotated[str, typer.Option()] = "",
+    html: Annotated[Path | None, typer.Option()] = None,
+    text: Annotated[Path | None, typer.Option()] = None,
+    json: Json = False,
+) -> None:
+    """One transactional message, ahead of bulk."""
+    content = _message(sender, message, subject, html, text)
+    made = common.call(lambda client: client.send(account=account, message=content, to=to, sender=_address(sender)))
+    if json:
+        common.emit(made)
+    else:
+        common.show_facts(made.campaign, [("to", made.recipient), ("message id", made.message_id), ("index", made.index)])
+
+
+def resend(
+    campaign: common.Campaign,
+    missing: Annotated[bool, typer.Option("--missing", help="Those without the outcome sent.")] = False,
+    json: Json = False,
+) -> None:
+    """A new send to those whom an ended one did not reach."""
+    from sendengine.errors import RefusedInput
+
+    if not missing:
+        raise RefusedInput("resend to whom?", "--missing: to those without the outcome sent")
+    _show(common.call(lambda client: client.resend(campaign)), json)
+
+
+def estimate(
+    account: AccountFlag,
+    recipients: Annotated[str, typer.Option(metavar="FILE|N", help="A list, or how many.")],
+    at: Annotated[str, typer.Option(metavar="TIME", help="When it would start.")] = "",
+    finish_by: Annotated[str, typer.Option(metavar="TIME", help="Which tier would make it?")] = "",
+    json: Json = False,
+) -> None:
+    """When a send would be through, and which tier would make a deadline."""
+
+    async def ask(client: Client) -> Estimate:
+        count = int(recipients) if recipients.isdecimal() else await client.count(Path(recipients))
+        return await client.estimate(account, count, at=at or None, finish_by=finish_by or None)
+
+    found = common.call(ask)
+    if json:
+        common.emit(found)
+        return
+    facts: list[tuple[str, object]] = [
+        ("recipients", found.recipients),
+        ("will be through", found.finish_estimate or "at the rate that its relay allows"),
+        ("that takes", None if found.seconds is None else common.duration(found.seconds)),
+    ]
+    if found.finish_by is not None:
+        facts += [("finish by", found.finish_by), ("this tier makes it", found.makes_it), ("slowest tier that does", found.tier or "none")]
+    common.show_facts(found.account, facts)
+    common.show_table("", ("tier", "through", "makes it"), [(row.tier, row.finish_estimate, row.makes_it) for row in found.tiers])
+
+
+def _message(sender: str, eml: Path | None, subject: str, html: Path | None, text: Path | None) -> Message:
+    from sendengine.errors import RefusedInput
+    from sendengine.render.message import Message
+
+    if eml is not None:
+        if subject or html or text:
+            raise RefusedInput("--message is a whole message: it goes without --subject, --html and --text")
+        return Message.from_eml(common.text_of(eml))
+    if html is None and text is None:
+        raise RefusedInput("what shall be sent?", "--message M.eml, or --subject with --html or --text")
+    return Message(sender=sender, subject=subject, html=_decoded(html), text=_decoded(text))
+
+
+def _decoded(path: Path | None) -> str | None:
+    from sendengine.errors import RefusedInput
+
+    if path is None:
+        return None
+    try:
+        return common.text_of(path).decode()
+    except UnicodeDecodeError as error:
+        raise RefusedInput(f"{path} is not UTF-8: {error}") from None
+
+
+def _address(sender: str) -> str:
+    """The address in `Name <address>`."""
+    from email.utils import parseaddr
+
+    from sendengine.address import BadAddress, normalise
+    from sendengine.errors import RefusedInput
+
+    if not sender:
+        return ""
+    try:
+        return normalise(parseaddr(sender)[1] or sender)
+    except BadAddress as error:
+        raise RefusedInput(f"--from {sender!r}: {error}") from None
+
+
+def _rejects_to(stack: ExitStack, path: Path | None) -> Callable[[Sequence[Rejected]], None]:
+    """Every refused row goes to the file; without one the first few are shown."""
+    import msgspec
+    import orjson
+
+    from sendengine.errors import RefusedInput
+
+    left = SHOWN_REJECTS
+    try:
+        stream: Any = stack.enter_context(path.open("wb")) if path else None
+    except OSError as error:
+        raise RefusedInput(f"cannot write {path}: {error.strerror}") from error
+
+    def on_reject(rows: Sequence[Rejected]) -> None:
+        nonlocal left
+        for row in rows:
+            if stream is not None:
+                stream.write(orjson.dumps(msgspec.to_builtins(row)) + b"\n")
+            elif left > 0:
+                left -= 1
+                common.note(f"rejected: line {row.line}: {row.reason}" + ("" if left else "; further ones only with --rejects FILE"))
+
+    return on_reject
+
+
+def _show(made: Send, json: bool) -> None:
+    if json:
+        common.emit(made)
+        return
+    title = made.id if made.created else f"{made.id} stands already; nothing was changed"
+    common.show_facts(title, views.facts(made))

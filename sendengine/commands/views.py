@@ -1,0 +1,49 @@
+"""How sends look to people: the columns of `status`, `list` and `top`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sendengine.scheduler.binding import Binding
+    from sendengine.scheduler.status import Status
+
+COLUMNS = ("send", "state", "accepted", "pending", "deferred", "msg/h", "of", "through", "binds")
+
+
+def rows(sends: Iterable[Status]) -> list[tuple[object, ...]]:
+    return [
+        (
+            send.campaign, send.state + ("" if send.sealed else " (loading)"), send.accepted, send.pending, send.deferred,
+            send.rate_achieved, send.rate_contracted, send.through_at or send.finish_estimate,
+            send.binding.limit if send.binding else None,
+        )
+        for send in sends
+    ]  # fmt: skip
+
+
+def facts(send: Status) -> list[tuple[str, object]]:
+    outcomes = ((name, getattr(send, name)) for name in ("sent", "bounced", "expired", "suppressed", "cancelled", "unknown"))
+    done = send.accepted - send.pending
+    return [
+        ("state", send.state + ("" if send.sealed else ", its list is being loaded")),
+        ("rows", f"{send.rows:,}: {send.accepted:,} accepted, {send.rejected:,} rejected, {send.duplicates:,} duplicates"),
+        ("outcomes", ", ".join(f"{n:,} {name}" for name, n in outcomes if n) or "none yet"),
+        ("pending", f"{send.pending:,}, {send.deferred:,} of them wait for a retry"),
+        ("progress", f"{done / send.accepted:.1%}" if send.accepted else None),
+        ("rate contracted", "unmetered" if send.rate_contracted is None else f"{send.rate_contracted:,.0f} messages per hour"),
+        ("rate achieved", None if send.rate_achieved is None else f"{send.rate_achieved:,.0f} messages per hour"),
+        ("started", send.started_at),
+        ("through", send.through_at),
+        ("finished", send.finished_at),
+        ("will be through", send.finish_estimate),
+        ("binds now", said(send.binding)),
+    ]
+
+
+def said(binding: Binding | None) -> str | None:
+    if binding is None:
+        return None
+    since = f" since {binding.since.astimezone():%Y-%m-%d %H:%M:%S}" if binding.since else ""
+    return f"{binding.limit}{since}; what lifts it: {binding.lift}"

@@ -1,0 +1,80 @@
+"""Which limit binds now, since when, and what would lift it: the one answer of `status`, `why` and `top`.
+
+Pure: it reads a View. The order of the questions is the order in which the causes hide each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import msgspec
+
+from sendengine.policy.times import format_time
+from sendengine.policy.window import Window
+from sendengine.scheduler.view import ENDED, View, is_loading, moment, number, pending, untried, wall
+
+
+class Binding(msgspec.Struct, frozen=True):
+    limit: str
+    since: datetime | None
+    lift: str
+
+
+def binding(view: View, campaign: str) -> Binding | None:
+    """None: nothing binds, it has ended or only waits for a retry's time."""
+    send = view.sends[campaign]
+    if send["state"] in ENDED:
+        return None
+    return _state_binds(view, campaign, send) or _surroundings_bind(view, send) or _rate_binds(view, send)
+
+
+def account_binding(view: View) -> Binding | None:
+    """What binds the account: the limit of the send that runs, else of the oldest one."""
+    for campaign in [*view.running, *view.open_sends]:
+        found = binding(view, campaign)
+        if found is not None:
+            return found
+    return None
+
+
+def _state_binds(view: View, campaign: str, send: Mapping[str, str]) -> Binding | None:
+    name = f"{view.account}:{campaign}"
+    created = moment(send, "created")
+    if send["state"] == "paused":
+        return Binding("paused", moment(send, "paused_at"), f"sendengine resume {name}")
+    if send["state"] == "scheduled":
+        return Binding("window", created, f"it starts at {format_time(number(send, 'at') / 1e6)}")
+    if send["state"] == "sequential":
+        ahead = next((other for other in view.line if other != campaign), "")
+        return Binding("turn", created, f"{view.account}:{ahead} is through first, or sendengine move {name} up")
+    if is_loading(send) and send.get("need_seal") == "1":
+        return Binding("unsealed", created, "the list is complete")
+    if send.get("open") == "0":
+        opens = Window.parse(send["window"]).next_open(view.now)
+        return Binding("window", moment(send, "closed_at"), f"the window {send['window']!r} opens at {format_time(opens)}")
+    return None
+
+
+def _surroundings_bind(view: View, send: Mapping[str, str]) -> Binding | None:
+    if pending(send) == 0 and is_loading(send):
+        return Binding("unsealed", moment(send, "created"), "more of the list, or its end, is submitted")
+    if not view.has_worker and pending(send):
+        return Binding("no_worker", moment(send, "last_mail") or moment(send, "created"), "sendengine worker")
+    limit, _, rest = view.fields.get("bind", "").partition("|")
+    if limit:
+        since, _, lift = rest.partition("|")
+        return Binding(limit, wall(float(since) / 1e6), lift)
+    return None
+
+
+def _rate_binds(view: View, send: Mapping[str, str]) -> Binding | None:
+    if not untried(send):
+        return None
+    since = moment(send, "first_mail") or moment(send, "created")
+    if len(view.running) > 1:
+        others = len(view.running) - 1
+        return Binding("share", since, f"{others} other send{'s' if others > 1 else ''} of the account ends, or a faster tier")
+    if view.rate is None:
+        return Binding("connections", since, "more processes (worker -p) or sessions (worker -c), or a faster relay")
+    return Binding("rate", since, f"a faster tier: sendengine account set-tier {view.account} TIER")

@@ -1,0 +1,170 @@
+"""The proof that nobody is lost: every accepted row stands in exactly one place, and the counts say the same.
+
+rows = accepted + rejected + duplicates; accepted = sum of outcomes + pending. While a send runs its rows move between the readings, so a
+finding counts only when three readings in a row make it. Nothing is changed without `repair`, which puts rows that stand nowhere back as
+READY and writes the counts anew, in one script that looks once more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from sendengine.batch import BATCH_ROWS, unpack
+from sendengine.ports import Desk
+from sendengine.records import decode_outcomes, rows_of
+from sendengine.scheduler.names import TRANSACTIONAL, Ref
+from sendengine.scheduler.view import COUNTS, number, pending
+
+_AT_ONCE = 500
+_READINGS = 3
+_PAUSE_S = 0.3
+_NOWHERE = "stands nowhere: neither waiting, nor on its way, nor ended"
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """What does not add up. batch, row (an input row, from 0) and recipient are None where it concerns the whole send."""
+
+    campaign: str
+    what: str
+    batch: int | None = None
+    row: int | None = None
+    recipient: str | None = None
+
+
+class _Reading:
+    """One campaign's rows as bit masks by batch number, read while it may run."""
+
+    def __init__(self, before: Mapping[str, str]) -> None:
+        self.before = self.after = before
+        self.accepted: dict[int, int] = {}
+        self.ended: dict[int, int] = {}
+        self.twice_ended: dict[int, int] = {}
+        self.counted = dict.fromkeys(COUNTS, 0)
+        self.standing: dict[int, int] = {}
+        self.twice: dict[int, int] = {}
+        self.deferred = self.leased = 0
+        self.last_entry = ""
+        self.is_kept = True
+
+    def stand(self, places: Mapping[int, Iterable[bytes]]) -> int:
+        total = 0
+        for k, masks in places.items():
+            for mask in masks:
+                bits = int.from_bytes(mask, "little")
+                self.twice[k] = self.twice.get(k, 0) | (self.standing.get(k, 0) & bits)
+                self.standing[k] = self.standing.get(k, 0) | bits
+                total += bits.bit_count()
+        return total
+
+
+async def check(desk: Desk, ref: Ref, repair: bool = False) -> list[Finding]:
+    """What does not add up; with `repair`, what it was."""
+    reading = await _read(desk, ref)
+    found = _findings(ref, reading)
+    for _ in range(_READINGS - 1):
+        if not found:
+            return []
+        await asyncio.sleep(_PAUSE_S)
+        reading = await _read(desk, ref)
+        again = set(_findings(ref, reading))
+        found = [finding for finding in found if finding in again]
+    if repair and found:
+        nowhere = {k: mask.to_bytes(13, "little") for k, mask in _nowhere(reading).items()}
+        await desk.restore(ref.account, ref.id, reading.last_entry, nowhere, _true_counts(reading))
+    return [await _named(desk, ref, finding) for finding in found]
+
+
+async def _read(desk: Desk, ref: Ref) -> _Reading:
+    """Rows go from waiting to leased to ended: read in that order, one that moves on is met twice and not missed."""
+    reading = _Reading(await desk.campaign(ref.account, ref.id))
+    standing = await desk.standing(ref.account, ref.id)
+    reading.stand(standing.ready)
+    reading.leased = reading.stand(standing.leased)
+    reading.deferred = reading.stand(standing.retry)
+    while chunks := await desk.outcomes(ref.account, ref.id, reading.last_entry, _AT_ONCE):
+        reading.last_entry = chunks[-1].entry
+        for chunk in chunks:
+            for record in decode_outcomes(chunk.records):
+                bit, ended = 1 << record.row, reading.ended.get(chunk.batch, 0)
+                reading.twice_ended[chunk.batch] = reading.twice_ended.get(chunk.batch, 0) | (ended & bit)
+                reading.ended[chunk.batch] = ended | bit
+                reading.counted[record.outcome.name.lower()] += 1
+    batches = number(reading.before, "batches")
+    for start in range(0, batches, _AT_ONCE):
+        numbers = range(start, min(start + _AT_ONCE, batches))
+        for k, stored in zip(numbers, await desk.batches(ref.account, ref.id, numbers), strict=True):
+            if stored is None:
+                reading.is_kept = False
+            else:
+                reading.accepted[k] = int.from_bytes(stored[0], "little")
+    reading.after = await desk.campaign(ref.account, ref.id)
+    return reading
+
+
+def _findings(ref: Ref, reading: _Reading) -> list[Finding]:
+    name, now = str(ref), reading.after
+    found = []
+    if number(now, "rows") != number(now, "accepted") + number(now, "rejected") + number(now, "duplicates"):
+        found.append(Finding(name, "rows is not accepted + rejected + duplicates"))
+    if pending(now) < 0 or ("finished" in now and pending(now)):
+        found.append(Finding(name, "accepted is not the sum of outcomes + pending"))
+    if not reading.is_kept or ref.id == TRANSACTIONAL:
+        return found  # after the retention only the counts are left; single messages are forgotten one by one
+    found += [Finding(name, f"the count {count!r} is not what the records say") for count in _wrong_counts(reading)]
+    for k, accepted in reading.accepted.items():
+        standing, ended = reading.standing.get(k, 0), reading.ended.get(k, 0)
+        found += _rows(name, k, reading.twice.get(k, 0) | (standing & ended), "stands in two places")
+        found += _rows(name, k, reading.twice_ended.get(k, 0), "has two outcomes")
+        found += _rows(name, k, (standing | ended) & ~accepted, "was never accepted, and yet stands somewhere")
+    for k, mask in _nowhere(reading).items():
+        found += _rows(name, k, mask, _NOWHERE)
+    return found
+
+
+def _rows(name: str, k: int, mask: int, what: str) -> list[Finding]:
+    return [Finding(name, what, k, BATCH_ROWS * k + row) for row in rows_of(mask.to_bytes(13, "little"))]
+
+
+def _nowhere(reading: _Reading) -> dict[int, int]:
+    """Of a cancelled send such rows are just what was cancelled."""
+    if reading.after["state"] == "cancelled":
+        return {}
+    places = {k: mask & ~reading.standing.get(k, 0) & ~reading.ended.get(k, 0) for k, mask in reading.accepted.items()}
+    return {k: mask for k, mask in places.items() if mask}
+
+
+def _true_counts(reading: _Reading) -> dict[str, int]:
+    accepted = sum(mask.bit_count() for mask in reading.accepted.values())
+    counts = {"accepted": accepted, "deferred": reading.deferred, "leased": reading.leased, **reading.counted}
+    if reading.after["state"] == "cancelled":  # most of these have no record
+        counts["cancelled"] = accepted - reading.leased - sum(n for name, n in reading.counted.items() if name != "cancelled")
+    return counts
+
+
+def _wrong_counts(reading: _Reading) -> list[str]:
+    """A count that only grows must lie between what it was before and after the reading; others are judged when nothing moved."""
+    wrong = []
+    for name, n in _true_counts(reading).items():
+        low, high = number(reading.before, name), number(reading.after, name)
+        grows = name in (*COUNTS, "accepted") and reading.after["state"] != "cancelled"
+        if (low == high or grows) and not low <= n <= high and _is_still(reading, grows):
+            wrong.append(name)
+    return wrong
+
+
+def _is_still(reading: _Reading, grows: bool) -> bool:
+    return grows or all(reading.before.get(name) == reading.after.get(name) for name in (*COUNTS, "leased", "deferred", "accepted"))
+
+
+async def _named(desk: Desk, ref: Ref, finding: Finding) -> Finding:
+    if finding.batch is None or finding.row is None:
+        return finding
+    (stored,) = await desk.batches(ref.account, ref.id, [finding.batch])
+    if stored is None:
+        return finding
+    batch, row = unpack(stored[1]), finding.row % BATCH_ROWS
+    recipient = batch.recipients[batch.positions.index(row)] if row in batch.positions else None
+    return msgspec.structs.replace(finding, recipient=recipient)

@@ -1,0 +1,81 @@
+"""Names of accounts and campaigns: what they may look like, and which one somebody means.
+
+An account is m1234; a campaign's id is unique in its account, and `m1234:ID` is its full form. A bare ID is enough where only one account
+has such a campaign.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import msgspec
+
+from sendengine.errors import NotFound, RefusedInput
+from sendengine.policy.tiers import nearest
+from sendengine.ports import Desk
+
+TRANSACTIONAL = "transactional"  # the campaign of an account's single messages
+
+_is_account = re.compile(r"m[1-9][0-9]{0,17}").fullmatch
+_is_campaign = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}").fullmatch
+_SEARCHED = 1000  # accounts whose sends are read for the nearest name
+
+
+class Ref(msgspec.Struct, frozen=True):
+    account: str
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.account}:{self.id}"
+
+
+def account_id(text: str) -> str:
+    if not _is_account(text):
+        raise RefusedInput(f"{text!r} is no account id", "write m and a number without leading zeros, as in m1234")
+    return text
+
+
+def campaign_id(text: str) -> str:
+    """The id of a send that a caller names; `transactional` is reserved for an account's single messages."""
+    if not _is_campaign(text):
+        raise RefusedInput(f"{text!r} is no campaign id", "write up to 64 letters, digits, dots, dashes and underscores")
+    if text == TRANSACTIONAL:
+        raise RefusedInput(f"the campaign id {text!r} is taken by single messages", "choose another, or use `send`")
+    return text
+
+
+def new_campaign_id(wall: float, random: bytes) -> str:
+    return f"{datetime.fromtimestamp(wall, UTC):%Y%m%d}-{random.hex()}"
+
+
+async def existing_account(desk: Desk, account: str) -> dict[str, str]:
+    """Its fields. Raises NotFound with the nearest one."""
+    fields = dict(await desk.account(account_id(account)))
+    if not fields:
+        near = nearest(account, dict.fromkeys(await desk.accounts()))
+        raise NotFound(f"no account {account}{near}", f"sendengine account create {account} --tier 60k")
+    return fields
+
+
+async def resolve(desk: Desk, name: str) -> Ref:
+    """The campaign that `m1234:ID` or a bare ID names. Raises NotFound or, when several accounts have it, RefusedInput."""
+    account, separator, campaign = name.rpartition(":")
+    if not _is_campaign(campaign):
+        raise RefusedInput(f"{name!r} is no campaign", "write m1234:ID, or the ID alone")
+    holders = [account_id(account)] if separator else await desk.holders(campaign)
+    found = [holder for holder in holders if "state" in await desk.campaign(holder, campaign)]
+    if len(found) > 1:
+        raise RefusedInput(f"{len(found)} accounts have a campaign {campaign}", "one of " + " ".join(f"{a}:{campaign}" for a in found[:5]))
+    if not found:
+        raise await _not_found(desk, name, [account] if separator else (await desk.accounts())[:_SEARCHED])
+    return Ref(found[0], campaign)
+
+
+async def _not_found(desk: Desk, name: str, accounts: Iterable[str]) -> NotFound:
+    known: dict[str, None] = {}
+    for account in accounts:
+        for campaign in await desk.campaigns(account):
+            known[f"{account}:{campaign}" if ":" in name else campaign] = None
+    return NotFound(f"no campaign {name}{nearest(name, known)}", "`sendengine list` shows them")

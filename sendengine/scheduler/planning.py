@@ -1,0 +1,61 @@
+"""Before a send starts: when would it be through, and which tier would make a deadline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import msgspec
+
+from sendengine.policy.estimate import Job, estimate
+from sendengine.policy.tiers import Tier
+from sendengine.scheduler.view import View, jobs, wall
+
+
+class TierEstimate(msgspec.Struct, frozen=True):
+    tier: str
+    per_hour: float | None
+    finish_estimate: datetime | None
+    makes_it: bool | None  # None without a deadline
+
+
+class Estimate(msgspec.Struct, frozen=True):
+    """`finish_estimate`: at the account's own rate, beside what it has to do already; None when nobody can tell (unmetered)."""
+
+    account: str
+    recipients: int
+    rate_contracted: float | None
+    finish_estimate: datetime | None
+    seconds: float | None
+    finish_by: datetime | None
+    makes_it: bool | None
+    tier: str | None  # the slowest that makes it
+    tiers: list[TierEstimate]
+
+
+def plan(view: View, tiers: Mapping[str, Tier], recipients: int, start: float | None, finish_by: float | None) -> Estimate:
+    todo = [*jobs(view).values(), Job(remaining=recipients, starts_at=start or 0.0)]
+
+    def through(rate: float | None) -> float | None:
+        return None if rate is None else estimate(view.now, rate, todo, len(todo) - 1)
+
+    def makes_it(end: float | None) -> bool | None:
+        return None if finish_by is None else end is not None and end <= finish_by
+
+    rows = []
+    for tier in tiers.values():
+        end = through(tier.per_hour)
+        rows.append(TierEstimate(tier.name, tier.per_hour, None if end is None else wall(end), makes_it(end)))
+    rows.sort(key=lambda row: row.per_hour or float("inf"))
+    own = through(view.rate)
+    return Estimate(
+        account=view.account,
+        recipients=recipients,
+        rate_contracted=view.rate,
+        finish_estimate=None if own is None else wall(own),
+        seconds=None if own is None else round(own - max(view.now, start or 0.0), 3),
+        finish_by=None if finish_by is None else wall(finish_by),
+        makes_it=makes_it(own),
+        tier=next((row.tier for row in rows if row.makes_it), None),
+        tiers=rows,
+    )

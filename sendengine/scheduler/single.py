@@ -1,0 +1,56 @@
+"""One transactional message: ahead of any bulk send, in the account's campaign of single messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from sendengine.address import BadAddress, normalise
+from sendengine.batch import Batch, pack
+from sendengine.config import Config
+from sendengine.errors import RefusedInput
+from sendengine.ports import Desk
+from sendengine.render.compile import compile as compile_message
+from sendengine.render.message import Message, dump
+from sendengine.scheduler.names import TRANSACTIONAL, Ref
+from sendengine.scheduler.outcomes import DOMAIN, QUEUED_AT, SENDER
+from sendengine.scheduler.submitting import campaign_fields
+from sendengine.types import OnDoubt
+
+
+class Single(msgspec.Struct, frozen=True):
+    """`index` is its row in the outcomes of the campaign m1234:transactional."""
+
+    campaign: str
+    account: str
+    recipient: str
+    index: int
+    message_id: str
+
+
+async def send(
+    desk: Desk, config: Config, account: str, message: Message, to: str, sender: str, uid: str, fields: Mapping[str, Any]
+) -> Single:
+    """`uid` names the campaign of single messages when this is the first. Raises RefusedInput for what cannot be rendered."""
+    skeleton = compile_message(message, uid)
+    lacking = sorted(name for name in skeleton.required if fields.get(name) in (None, ""))
+    if lacking:
+        raise RefusedInput(f"no value for the field {lacking[0]!r}")
+    try:
+        recipient = normalise(to)
+    except BadAddress as error:
+        raise RefusedInput(f"{to!r}: {error}") from None
+    envelope = sender or skeleton.from_address
+    own = {SENDER: envelope, DOMAIN: skeleton.from_domain, QUEUED_AT: await desk.now_us() / 1e6}
+    values = {name: fields[name] for name in skeleton.fields if name in fields} | own
+    batch = Batch(0, [0], [recipient], tuple(values), [[value] for value in values.values()])
+    number = await desk.transact(account, pack(batch), dump(message))
+    if number is None:
+        made = campaign_fields(config, uid, envelope, OnDoubt.RESEND)
+        await desk.create(account, TRANSACTIONAL, b"single messages", None, b"", made)
+        number = await desk.transact(account, pack(batch), dump(message)) or 0
+    uid = (await desk.campaign(account, TRANSACTIONAL))["uid"]
+    message_id = f"<{uid}.{number}.{100 * number}@{skeleton.from_domain}>"
+    return Single(str(Ref(account, TRANSACTIONAL)), account, recipient, 100 * number, message_id)

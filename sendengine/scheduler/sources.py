@@ -1,0 +1,102 @@
+"""Where recipients come from: a file, standard input, or the caller's own rows; all become packed batches in constant memory.
+
+CSV and NDJSON are told apart by their first letter. A source that may keep us waiting (standard input) is read in a thread, so that what
+was read already goes on meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+from struct import Struct
+from typing import Any, BinaryIO
+
+import msgspec
+
+from sendengine import rows as reading
+from sendengine.errors import RefusedInput
+from sendengine.intake import Intake, PackedBatch, Rejected
+
+Recipients = Path | Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]]
+STDIN = Path("-")
+
+_CHUNK = 1 << 18
+_SHOWN = 3  # refused rows named in an error
+_HEAD = Struct("<I")
+
+
+async def batches(recipients: Recipients, intake: Intake) -> AsyncIterator[PackedBatch]:
+    """Raises RefusedInput for a file that cannot be read or lacks a column altogether."""
+    if isinstance(recipients, AsyncIterable):
+        async for row in recipients:
+            if packed := intake.push(row):
+                yield packed
+        if packed := intake.flush():
+            yield packed
+    elif not isinstance(recipients, Path):
+        for packed in intake.from_rows(recipients):
+            yield packed
+    elif recipients == STDIN:
+        cut = _cut(sys.stdin.buffer, intake)
+        while packed := await asyncio.to_thread(next, cut, None):
+            yield packed
+    else:
+        with _open(recipients) as stream:
+            for packed in _cut(stream, intake):
+                yield packed
+
+
+def line_of(recipients: Recipients, wanted: reading.Wanted, row: int) -> int | None:
+    """The physical line of an input row (from 0), where the source can be read again."""
+    if not isinstance(recipients, Path) or recipients == STDIN:
+        return None
+    with _open(recipients) as stream:
+        chunks, is_ndjson = _sniffed(stream)
+        read = reading.from_ndjson if is_ndjson else reading.from_csv
+        for number, found in enumerate(read(chunks, wanted)):
+            if number == row // 100:
+                return found.lines[row % 100] if row % 100 < len(found.lines) else None
+    return None
+
+
+async def spooled(source: AsyncIterator[PackedBatch]) -> AsyncIterator[PackedBatch]:
+    """The same batches, but none before all were read and no row was refused. Raises RefusedInput naming the first ones that were."""
+    refused, some = 0, list[Rejected]()
+    encode, decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(PackedBatch).decode
+    with tempfile.TemporaryFile() as spool:
+        async for packed in source:
+            refused += len(packed.rejected)
+            some += packed.rejected[: _SHOWN - len(some)]
+            record = encode(packed)
+            spool.write(_HEAD.pack(len(record)) + record)
+        if refused:
+            shown = "; ".join(f"line {row.line}: {row.reason}" for row in some)
+            what = f"{refused} row{'s' if refused > 1 else ''} refused, nothing was sent: {shown}"
+            raise RefusedInput(what, "correct them, or leave out --strict")
+        spool.seek(0)
+        while head := spool.read(_HEAD.size):
+            yield decode(spool.read(_HEAD.unpack(head)[0]))
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise RefusedInput(f"cannot read {path}: {error.strerror}") from error
+
+
+def _cut(stream: BinaryIO, intake: Intake) -> Iterator[PackedBatch]:
+    chunks, is_ndjson = _sniffed(stream)
+    return intake.from_ndjson(chunks) if is_ndjson else intake.from_csv(chunks)
+
+
+def _sniffed(stream: BinaryIO) -> tuple[Iterator[bytes], bool]:
+    """The stream's chunks, and whether they hold JSON objects. A pipe gives what it has: rows are not kept waiting for a full chunk."""
+    read = getattr(stream, "read1", stream.read)
+    chunks = iter(lambda: read(_CHUNK), b"")
+    first = next(chunks, b"")
+    return chain([first], chunks), first.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")

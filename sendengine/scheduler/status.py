@@ -1,0 +1,81 @@
+"""A send as people and programs see it: exactly the fields that `status --json` prints."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from sendengine.scheduler.binding import Binding, binding
+from sendengine.scheduler.names import Ref
+from sendengine.scheduler.view import View, finish_estimate, moment, number, pending, rate_achieved, wall
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """Times are of MAIL on the wire (finished_at: of the last outcome); rates are messages per hour, rate_contracted is None for an
+    unmetered account. Counts may lag by 5 s. pending = accepted - sum of outcomes; deferred of these wait for a retry."""
+
+    campaign: str  # the full form, m1234:ID
+    account: str
+    state: str
+    sealed: bool
+    rows: int
+    accepted: int
+    rejected: int
+    duplicates: int
+    sent: int
+    bounced: int
+    expired: int
+    suppressed: int
+    cancelled: int
+    unknown: int
+    pending: int
+    deferred: int
+    rate_contracted: float | None
+    rate_achieved: float | None
+    started_at: datetime | None
+    through_at: datetime | None
+    finished_at: datetime | None
+    finish_estimate: datetime | None
+    binding: Binding | None
+
+
+class Send(Status, frozen=True, kw_only=True):
+    """What a submit answers. `created` is False when the same send stood already: nothing changed then."""
+
+    id: str
+    created: bool
+
+
+def status(view: View, campaign: str) -> Status:
+    send = view.sends[campaign]
+    estimate = finish_estimate(view, campaign)
+    return Status(
+        campaign=str(Ref(view.account, campaign)),
+        account=view.account,
+        state=send["state"],
+        sealed=send.get("sealed") == "1",
+        rows=number(send, "rows"),
+        accepted=number(send, "accepted"),
+        rejected=number(send, "rejected"),
+        duplicates=number(send, "duplicates"),
+        sent=number(send, "sent"),
+        bounced=number(send, "bounced"),
+        expired=number(send, "expired"),
+        suppressed=number(send, "suppressed"),
+        cancelled=number(send, "cancelled"),
+        unknown=number(send, "unknown"),
+        pending=pending(send),
+        deferred=number(send, "deferred"),
+        rate_contracted=view.rate,
+        rate_achieved=rate_achieved(send, view.now),
+        started_at=moment(send, "first_mail"),
+        through_at=moment(send, "through"),
+        finished_at=moment(send, "finished"),
+        finish_estimate=None if estimate is None else wall(estimate),
+        binding=binding(view, campaign),
+    )
+
+
+def as_send(found: Status, created: bool) -> Send:
+    return Send(**msgspec.structs.asdict(found), id=found.campaign, created=created)

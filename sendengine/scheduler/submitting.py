@@ -1,0 +1,203 @@
+"""Submitting: a send is created, its batches follow in order with a window of them in flight, and the seal closes its list.
+
+Idempotent throughout: a repeat creates nothing, stores nothing and seals nothing; other rows under the same id are refused by the first one
+that differs. What was interrupted is continued by the same call with the same id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from hashlib import blake2b
+
+import msgspec
+import orjson
+
+from sendengine import rows as reading
+from sendengine.batch import first_difference
+from sendengine.config import Config
+from sendengine.errors import Conflict, RefusedInput, Unavailable
+from sendengine.intake import Intake, PackedBatch, Rejected
+from sendengine.policy.window import Window
+from sendengine.ports import Desk, Stored
+from sendengine.render.compile import Skeleton
+from sendengine.render.compile import compile as compile_message
+from sendengine.render.message import Message, dump
+from sendengine.scheduler import sources
+from sendengine.scheduler.names import Ref
+from sendengine.scheduler.sources import Recipients
+from sendengine.types import OnDoubt
+
+IN_FLIGHT = 32
+OnReject = Callable[[Sequence[Rejected]], None]
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """A send as its caller asked for it. `at` is what the caller wrote, `start` what it came to (UNIX seconds)."""
+
+    ref: Ref
+    message: Message
+    sender: str = ""  # of the envelope; "": the address in From
+    at: str = ""
+    start: float | None = None
+    sequential: bool = False
+    priority: str = ""
+    window: str = ""
+    on_doubt: OnDoubt = OnDoubt.RESEND
+    created_by: str = ""
+
+    def definition(self) -> bytes:
+        """What makes it this send, by digests: a repeat says the same, and one that does not is told what differs."""
+        said: dict[str, bytes] = {"message": dump(self.message)}
+        for name in ("sender", "at", "sequential", "priority", "window", "on_doubt"):
+            said[name] = str(getattr(self, name)).encode()
+        return orjson.dumps({name: blake2b(value, digest_size=6).hexdigest() for name, value in said.items()})
+
+
+async def submit(
+    desk: Desk, config: Config, order: Order, uid: str, recipients: Recipients, strict: bool, on_reject: OnReject | None
+) -> bool:
+    """True when the send is new. Nothing is created before the message and the list's first rows are read, with `strict` all of them."""
+    skeleton = compile_message(order.message, uid)
+    order = msgspec.structs.replace(order, sender=order.sender or skeleton.from_address)
+    wanted = reading.Wanted((*skeleton.fields, *filter(None, [order.priority])), frozenset())
+    intake = _intake(order, skeleton)
+    source = _reporting(sources.batches(recipients, intake), on_reject)
+    if strict:
+        source = sources.spooled(source)
+    first = await anext(source, None)
+    if first is None:
+        raise RefusedInput("the list has no rows")
+    created = await _create(desk, config, order, uid, skeleton, strict)
+    window = _Window(desk, order.ref, lambda row: sources.line_of(recipients, wanted, row))
+    try:
+        await window.send(first)
+        async for batch in source:
+            await window.send(batch)
+        await window.seal()
+    except Unavailable as error:
+        raise Unavailable(str(error), f"repeat the call with --campaign {order.ref.id}: it goes on where it stopped") from error
+    finally:
+        window.give_up()
+    return created
+
+
+def _intake(order: Order, skeleton: Skeleton) -> Intake:
+    """The fingerprints' key follows from the send's name, so that a continued submit still knows its duplicates."""
+    salt = blake2b(str(order.ref).encode(), digest_size=16).digest()
+    return Intake(skeleton.fields, skeleton.required, skeleton.in_headers, order.priority or None, salt=salt)
+
+
+async def _reporting(
+    source: AsyncIterator[PackedBatch], on_reject: OnReject | None
+) -> AsyncIterator[PackedBatch]:
+    async for batch in source:
+        if batch.rejected and on_reject is not None:
+            on_reject(batch.rejected)
+        yield batch
+
+
+async def _create(desk: Desk, config: Config, order: Order, uid: str, skeleton: Skeleton, strict: bool) -> bool:
+    ref, definition = order.ref, order.definition()
+    fields = campaign_fields(config, uid, order.sender, order.on_doubt) | {
+        "subject": order.message.subject,
+        "fields": " ".join(skeleton.fields),
+        "domain": skeleton.from_domain,
+        "created_by": order.created_by,
+        "priority": order.priority,
+    }
+    if order.sequential:
+        fields["sequential"] = "1"
+    if strict or order.sequential:
+        fields["need_seal"] = "1"
+    if order.window:
+        fields |= _window_fields(order.window, await desk.now_us() / 1e6)
+    start = None if order.start is None else order.start * 1e6
+    answer = await desk.create(ref.account, ref.id, definition, start, dump(order.message), fields)
+    if answer == "differs":
+        standing = orjson.loads((await desk.campaign(ref.account, ref.id)).get("definition", "{}"))
+        wanted = orjson.loads(definition)
+        named = ", ".join(name for name in wanted if wanted[name] != standing.get(name))
+        raise Conflict(f"{ref} exists with another {named}", "choose another --campaign, or repeat it as it was")
+    if answer == "account":
+        raise Conflict(f"account {ref.account} is gone")
+    return answer == "new"
+
+
+def campaign_fields(config: Config, uid: str, sender: str, on_doubt: OnDoubt) -> dict[str, str]:
+    """What workers and scripts read of any campaign."""
+    return {
+        "uid": uid,
+        "sender": sender,
+        "lifetime": f"{config.lifetime_h * 3600:.0f}",
+        "retry": config.retry,
+        "on_doubt": on_doubt.value,
+        "max_doubt": str(config.engine.max_doubt),
+        "retention": f"{config.retention_days * 86400:.0f}",
+    }
+
+
+def _window_fields(text: str, now: float) -> dict[str, str]:
+    window = Window.parse(text)
+    is_open = window.is_open(now)
+    turn = window.next_close(now) if is_open else window.next_open(now)
+    fields = {"window": window.text, "open": "1" if is_open else "0"}
+    if turn is not None:
+        fields["window_at"] = f"{turn * 1e6:.0f}"
+    if not is_open:
+        fields["closed_at"] = f"{now * 1e6:.0f}"
+    return fields
+
+
+class _Window:
+    """Batches on their way, oldest first. Owner of their tasks; they leave in order, and answers are looked at in order."""
+
+    def __init__(self, desk: Desk, ref: Ref, line_of: Callable[[int], int | None]) -> None:
+        self._desk, self._ref, self._line_of = desk, ref, line_of
+        self._flying: deque[tuple[PackedBatch, asyncio.Task[Stored]]] = deque()
+        self._rows = self._batches = 0
+
+    async def send(self, batch: PackedBatch) -> None:
+        self._rows += batch.rows
+        self._batches += 1
+        self._flying.append((batch, asyncio.create_task(self._desk.submit(self._ref.account, self._ref.id, batch))))
+        if self._batches == 1 or len(self._flying) >= IN_FLIGHT:  # the first one alone: it loads the script
+            await self._land()
+        else:
+            await asyncio.sleep(0)
+
+    async def seal(self) -> None:
+        while self._flying:
+            await self._land()
+        stored = await self._desk.seal(self._ref.account, self._ref.id, self._batches)
+        if stored.status == "expected":
+            raise self._differs(self._rows, f"it has rows beyond the {self._rows} of this list")
+        if stored.status == "closed":
+            raise Conflict(f"{self._ref} is {stored.state}: its list takes no end any more")
+
+    def give_up(self) -> None:
+        """Whatever still flies when the submit ended by an error is not waited for."""
+        for _, task in self._flying:
+            task.cancel()
+        self._flying.clear()
+
+    async def _land(self) -> None:
+        batch, task = self._flying.popleft()
+        stored = await task
+        if stored.status == "expected":  # those before it have landed: its turn has come, or Redis lost some of them
+            stored = await self._desk.submit(self._ref.account, self._ref.id, batch)
+        if stored.status == "expected":
+            raise Unavailable(f"{self._ref}: batch {batch.number} came where {stored.number} was due")
+        if stored.status == "differs":
+            position = first_difference(stored.payload, batch.payload) or 0
+            raise self._differs(100 * batch.number + position, "it stands with other rows")
+        if stored.status == "closed" and stored.state == "sealed":
+            raise self._differs(100 * batch.number, "its list ended before this row")
+        if stored.status == "closed":
+            raise Conflict(f"{self._ref} is {stored.state}: it takes no more rows")
+
+    def _differs(self, row: int, what: str) -> Conflict:
+        line = self._line_of(row)
+        place = f"row {row}" + (f" (line {line})" if line else "")
+        return Conflict(f"{self._ref} exists: {what}; the first that differs is {place}", "choose another --campaign")

@@ -1,0 +1,149 @@
+"""One account as it stands now: its fields, its sends and who works. Everything that is shown of a send is read from here.
+
+Times inside are UNIX seconds of Redis' clock, which is the clock that MAIL times are written in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from struct import Struct
+
+import msgspec
+
+from sendengine.policy.estimate import Job, estimate
+from sendengine.policy.window import Window
+from sendengine.ports import Desk
+from sendengine.scheduler.names import TRANSACTIONAL
+from sendengine.types import Outcome
+
+ENDED = ("finished", "cancelled")
+COUNTS = tuple(outcome.name.lower() for outcome in Outcome)
+
+_SAMPLE = Struct("<dd")  # MAIL µs, messages so far (lua/settling.lua, sample)
+_KEPT_SAMPLES = 12
+_RATE_SECONDS, _RATE_MESSAGES = 10.0, 8  # what rate_achieved is taken over: the longer of both
+_SETTLE_LAG = 6.0  # counts may be that old (domain rule: 5 s)
+_READ_AT_ONCE = 200
+
+
+class View(msgspec.Struct, frozen=True):
+    account: str
+    fields: Mapping[str, str]
+    sends: Mapping[str, Mapping[str, str]]  # campaign -> campaign fields, oldest first
+    line: Sequence[str]
+    now: float
+    has_worker: bool
+
+    @property
+    def rate(self) -> float | None:
+        """Messages per hour; None is unmetered."""
+        return float(self.fields["rate"]) if self.fields.get("rate") else None
+
+    @property
+    def open_sends(self) -> dict[str, Mapping[str, str]]:
+        """Those that have not ended, without the one of single messages."""
+        return {campaign: send for campaign, send in self.sends.items() if send["state"] not in ENDED and campaign != TRANSACTIONAL}
+
+    @property
+    def running(self) -> list[str]:
+        """Sends that share the rate now: they may send and have somebody left who was never tried."""
+        return [campaign for campaign, send in self.open_sends.items() if may_send(send) and untried(send)]
+
+
+async def look(desk: Desk, account: str) -> View:
+    """Raises nothing for an unknown account: its fields are empty then."""
+    fields, ids, line, now_us, workers = await asyncio.gather(
+        desk.account(account), desk.campaigns(account), desk.line(account), desk.now_us(), desk.workers()
+    )
+    sends: dict[str, Mapping[str, str]] = {}
+    for start in range(0, len(ids), _READ_AT_ONCE):
+        some = ids[start : start + _READ_AT_ONCE]
+        sends |= zip(some, await asyncio.gather(*(desk.campaign(account, campaign) for campaign in some)), strict=True)
+    known = {campaign: send for campaign, send in sends.items() if "state" in send}
+    return View(account, fields, known, line, now_us / 1e6, any(workers.values()))
+
+
+def number(fields: Mapping[str, str], name: str) -> int:
+    return int(float(fields.get(name) or 0))
+
+
+def moment(fields: Mapping[str, str], name: str) -> datetime | None:
+    """A time kept in µs; 0 means that it never came."""
+    micros = float(fields.get(name) or 0)
+    return wall(micros / 1e6) if micros else None
+
+
+def wall(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def pending(send: Mapping[str, str]) -> int:
+    return number(send, "accepted") - sum(number(send, name) for name in COUNTS)
+
+
+def untried(send: Mapping[str, str]) -> int:
+    return max(0, number(send, "accepted") - number(send, "tried"))
+
+
+def is_loading(send: Mapping[str, str]) -> bool:
+    return send.get("sealed") != "1"
+
+
+def may_send(send: Mapping[str, str]) -> bool:
+    waits_for_seal = is_loading(send) and send.get("need_seal") == "1"
+    return send["state"] == "sending" and not waits_for_seal and send.get("open") != "0"
+
+
+def rate_achieved(send: Mapping[str, str], now: float) -> float | None:
+    """Messages per hour over the last 10 s or 8 messages; 0 when it has gone quiet, None when there is nothing to tell from."""
+    samples = list(_SAMPLE.iter_unpack(send.get("recent", "").encode("utf-8", "surrogateescape")))
+    if not samples:
+        return None
+    if len(samples) < _KEPT_SAMPLES and send.get("first_mail"):
+        samples.insert(0, (float(send["first_mail"]), 1.0))
+    last_at, last_n = samples[-1]
+    base_at, base_n = samples[0]
+    for at, n in samples:
+        if last_at - at >= _RATE_SECONDS * 1e6 and last_n - n >= _RATE_MESSAGES:
+            base_at, base_n = at, n
+    if last_at <= base_at or last_n <= base_n:
+        return None
+    per_second: float = (last_n - base_n) / (last_at - base_at) * 1e6
+    if now - last_at / 1e6 > max(_RATE_SECONDS, _SETTLE_LAG + 3 / per_second):
+        return 0.0
+    return per_second * 3600
+
+
+def jobs(view: View) -> dict[str, Job]:
+    """All that the account has to do, as the estimate sees it."""
+    return {campaign: _job(view, campaign, send) for campaign, send in view.open_sends.items()}
+
+
+def finish_estimate(view: View, campaign: str) -> float | None:
+    """When the send will be through; None when it is, or while nobody can tell (paused, and what waits behind it in the line)."""
+    send = view.sends[campaign]
+    if send["state"] in (*ENDED, "paused") or send.get("through"):
+        return None
+    todo = jobs(view)
+    rate = view.rate or sum(rate_achieved(view.sends[other], view.now) or 0.0 for other in view.running)
+    found = estimate(_counted_at(view, rate), rate or None, list(todo.values()), list(todo).index(campaign))
+    return None if found is None else max(found, view.now)
+
+
+def _counted_at(view: View, rate: float) -> float:
+    """The time for which the counts hold: they lag behind the wire, and come with the time of the last MAIL in them."""
+    last = max((float(view.sends[campaign].get("last_mail") or 0) / 1e6 for campaign in view.running), default=0.0)
+    interval = 3600 / rate if rate else 0.0
+    return last + interval if view.now - last <= _SETTLE_LAG + interval else view.now
+
+
+def _job(view: View, campaign: str, send: Mapping[str, str]) -> Job:
+    return Job(
+        remaining=untried(send),
+        starts_at=float(send.get("at") or 0) / 1e6,
+        sequential_rank=view.line.index(campaign) if campaign in view.line else None,
+        window=Window.parse(send["window"]) if send.get("window") else None,
+        paused=send["state"] == "paused",
+    )

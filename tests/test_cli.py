@@ -1,0 +1,264 @@
+"""The command line as scripts use it: exit status, JSON on standard output, words on standard error."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import typer
+
+from sendengine import cli
+
+EML = b"From: Shop <news@shop.example>\r\nSubject: Hi {{ name }}\r\n\r\nHello {{ name }}\r\n"
+STATUS = [
+    "campaign", "account", "state", "sealed", "rows", "accepted", "rejected", "duplicates", "sent", "bounced", "expired",
+    "suppressed", "cancelled", "unknown", "pending", "deferred", "rate_contracted", "rate_achieved", "started_at", "through_at",
+    "finished_at", "finish_estimate", "binding",
+]  # fmt: skip
+OUTCOME = [
+    "campaign", "account", "recipient", "index", "outcome", "status", "reply", "relay", "attempts", "queued_at", "finished_at",
+    "delays", "message_id", "worker", "possible_duplicate",
+]  # fmt: skip
+
+
+class Done:
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def json(self) -> Any:
+        return orjson.loads(self.out)
+
+    @property
+    def lines(self) -> list[Any]:
+        return [orjson.loads(line) for line in self.out.splitlines()]
+
+
+class Shell:
+    """Runs commands in this process, in a folder of their own."""
+
+    def __init__(self, capture: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        self._capture, self._monkeypatch, self.folder = capture, monkeypatch, folder
+
+    def __call__(self, *args: str) -> Done:
+        self._monkeypatch.setattr(sys, "argv", ["sendengine", *args])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed = self._capture.readouterr()
+        return Done(int(ended.value.code or 0), printed.out, printed.err)
+
+    def list(self, text: str) -> str:
+        path = self.folder / "list.csv"
+        path.write_text(text)
+        return str(path)
+
+    def submit(self, text: str, *more: str) -> Done:
+        return self("submit", "--account", "m1", "--message", "m.eml", "--recipients", self.list(text), "--campaign", "c", "--json", *more)
+
+
+@pytest.fixture
+def run(
+    redis_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Shell:
+    for name in [name for name in os.environ if name.startswith("SENDENGINE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("SENDENGINE_REDIS_URL", redis_url)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.eml").write_bytes(EML)
+    shell = Shell(capsys, monkeypatch, tmp_path)
+    assert shell("account", "create", "m1", "--tier", "60k").code == 0
+    return shell
+
+
+GOOD = "email,name\na@x.org,A\nb@x.org,B\n"
+
+
+def test_submit_prints_the_send(run: Shell) -> None:
+    done = run.submit(GOOD)
+    assert done.code == 0
+    assert set(done.json) == {*STATUS, "id", "created"}
+    assert (done.json["id"], done.json["accepted"], done.json["created"]) == ("m1:c", 2, True)
+
+
+def test_submit_again_changes_nothing(run: Shell) -> None:
+    run.submit(GOOD)
+    again = run.submit(GOOD)
+    assert (again.code, again.json["created"], again.json["rows"]) == (0, False, 2)
+
+
+def test_submit_of_other_rows_names_the_first_and_exits_2(run: Shell) -> None:
+    run.submit(GOOD)
+    done = run.submit(GOOD.replace("b@x.org", "c@x.org"))
+    assert (done.code, done.out) == (2, "")
+    assert "row 1 (line 3)" in done.err
+
+
+def test_rejects_go_to_the_file_with_line_and_reason(run: Shell) -> None:
+    done = run.submit(GOOD + "bad,C\nd@x.org,\n", "--rejects", "rejects.ndjson")
+    assert (done.json["rows"], done.json["accepted"], done.json["rejected"]) == (4, 2, 2)
+    rejects = [orjson.loads(line) for line in Path("rejects.ndjson").read_bytes().splitlines()]
+    assert [(row["line"], row["text"]) for row in rejects] == [(4, "bad,C"), (5, "d@x.org,")]
+
+
+def test_strict_refuses_the_whole_list(run: Shell) -> None:
+    done = run.submit(GOOD + "bad,C\n", "--strict")
+    assert (done.code, "line 4" in done.err) == (2, True)
+    assert run("list", "--json").out == ""
+
+
+@pytest.mark.parametrize("text", [GOOD, '{"email":"a@x.org","name":"A"}\n{"email":"b@x.org","name":"B"}\n'])
+def test_submit_reads_standard_input(run: Shell, text: str) -> None:
+    command = [sys.executable, "-m", "sendengine", "submit", "--account", "m1", "--message", "m.eml", "--recipients", "-", "--json"]
+    root = str(Path(cli.__file__).parent.parent)
+    done = subprocess.run(command, input=text, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": root}, check=True)
+    assert orjson.loads(done.stdout)["accepted"] == 2
+
+
+def test_status_has_exactly_its_fields(run: Shell) -> None:
+    run.submit(GOOD)
+    done = run("status", "c", "--json")
+    assert list(done.json) == STATUS
+    assert (done.json["campaign"], done.json["rate_contracted"]) == ("m1:c", 60_000.0)
+    assert list(done.json["binding"]) == ["limit", "since", "lift"]
+
+
+def test_outcomes_have_exactly_their_fields(run: Shell) -> None:
+    run.submit(GOOD)
+    assert run("cancel", "c", "--json").json["state"] == "cancelled"
+    lines = run("outcomes", "c", "--outcome", "cancelled").lines
+    assert [list(line) for line in lines] == [OUTCOME, OUTCOME]
+    assert list(lines[0]["delays"]) == ["queued", "paced", "connect", "transmit"]
+
+
+def test_pause_and_resume_are_the_state(run: Shell) -> None:
+    run.submit(GOOD)
+    assert run("pause", "m1:c", "--json").json["state"] == "paused"
+    assert run("resume", "m1:c", "--json").json["state"] == "sending"
+
+
+def test_resend_before_the_end_exits_2(run: Shell) -> None:
+    run.submit(GOOD)
+    assert run("resend", "--missing", "c").code == 2
+    run("cancel", "c")
+    assert run("resend", "--missing", "c", "--json").json["id"] == "m1:c-r1"
+
+
+def test_move_of_a_send_that_waits_in_no_line_exits_2(run: Shell) -> None:
+    run.submit(GOOD)
+    assert run("move", "c", "up").code == 2
+    assert run("move", "c", "sideways").code == 2
+
+
+def test_why_and_fsck_answer(run: Shell) -> None:
+    run.submit(GOOD)
+    assert run("why", "c", "--json").json["binding"]["limit"] == "no_worker"
+    assert (run("fsck").code, run("fsck", "--json").out) == (0, "")
+
+
+def test_estimate_names_the_slowest_tier_that_makes_it(run: Shell) -> None:
+    done = run("estimate", "--account", "m1", "--recipients", "100000", "--finish-by", "+40m", "--json")
+    assert (done.json["makes_it"], done.json["tier"]) == (False, "200k")
+    assert abs(done.json["seconds"] - 6000) < 1
+
+
+def test_estimate_counts_a_file(run: Shell) -> None:
+    done = run("estimate", "--account", "m1", "--recipients", run.list(GOOD + "bad,x\n"), "--json")
+    assert done.json["recipients"] == 2
+
+
+def test_send_prints_its_message_id(run: Shell) -> None:
+    Path("t.eml").write_bytes(b"From: a@shop.example\r\nSubject: x\r\n\r\nx\r\n")
+    done = run("send", "--account", "m1", "--from", "a@shop.example", "--to", "u@x.org", "--message", "t.eml", "--json")
+    assert (done.json["campaign"], done.json["recipient"]) == ("m1:transactional", "u@x.org")
+
+
+@pytest.mark.parametrize(
+    ("command", "word"),
+    [
+        ("account create m2 --tier 6k0", "nearest is '60k'"),
+        ("account create x2 --tier 60k", "no account id"),
+        ("account show m11", "nearest is 'm1'"),
+        ("account create m2 --tier 60k --tls maybe", "--tls"),
+        ("status nothing", "no campaign nothing"),
+        ("estimate --account m1 --recipients 10 --finish-by soon", "no time"),
+        ("submit --account m1 --recipients none.csv --message m.eml", "cannot read none.csv"),
+        ("submit --account m1 --recipients none.csv --message none.eml", "cannot read none.eml"),
+        ("submit --account m1 --recipients none.csv", "--message"),
+        ("submit --account m1 --from nobody --recipients none.csv --message m.eml", "--from"),
+        ("pause", "Missing argument"),
+        ("outcomes c --outcome lost", "no outcome"),
+        ("nosuchverb", "nosuchverb"),
+    ],
+)
+def test_refused_input_exits_2_and_says_why(run: Shell, command: str, word: str) -> None:
+    done = run(*command.split())
+    assert (done.code, done.out) == (2, "")
+    assert word in done.err
+
+
+def test_away_redis_exits_75(run: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SENDENGINE_REDIS_URL", "unix:///nonexistent/redis.sock")
+    done = run("list")
+    assert (done.code, done.out) == (75, "")
+
+
+def test_flag_comes_from_the_environment_and_the_line_wins(run: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SENDENGINE_ACCOUNT_CREATE_TIER", "30k")
+    assert run("account", "create", "m2", "--json").json["tier"] == "30k"
+    assert run("account", "create", "m3", "--tier", "15k", "--json").json["tier"] == "15k"
+
+
+def test_every_flag_has_its_variable_and_every_verb_json() -> None:
+    command: Any = typer.main.get_command(cli.app)
+    cli.name_variables(command, "SENDENGINE")
+    assert {param.envvar for param in command.commands["submit"].params} >= {"SENDENGINE_SUBMIT_FROM", "SENDENGINE_SUBMIT_ON_DOUBT"}
+    verbs = [verb for group in command.commands.values() for verb in getattr(group, "commands", {"": group}).values()]
+    assert [verb.name for verb in verbs if not any("--json" in param.opts for param in verb.params)] == []
+
+
+def test_relay_password_is_never_printed(run: Shell) -> None:
+    Path("secret").write_text("hunter2\n")
+    relay = ("--relay", "smtp://user@mx.example:587", "--password-file", "secret")
+    done = run("account", "create", "m2", "--tier", "60k", *relay, "--json")
+    assert done.json["relay"] == "mx.example:587"
+    assert "hunter2" not in done.out + done.err + run("account", "show", "m2").out
+
+
+@pytest.mark.parametrize(
+    ("command", "word"),
+    [
+        ("status c", "2 accepted"),
+        ("status", "m1:c"),
+        ("list", "m1:c"),
+        ("tiers", "6m 0s"),
+        ("account list", "no_worker"),
+        ("account show m1", "60,000 messages per hour"),
+        ("workers", "sessions"),
+        ("top", "m1:c"),
+        ("estimate --account m1 --recipients 5", "will be through"),
+        ("why m1", "what lifts it: sendengine worker"),
+    ],
+)
+def test_tables_are_for_people(run: Shell, command: str, word: str) -> None:
+    run.submit(GOOD)
+    done = run(*command.split())
+    assert (done.code, word in done.out) == (0, True)
+
+
+def test_config_show_hides_the_password_of_the_url(run: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SENDENGINE_REDIS_URL", "redis://user:hunter2@host/0")
+    done = run("config", "show", "--json")
+    assert (done.json["redis_url"], run("config", "check").code) == ("redis://user:***@host/0", 0)
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = "import sys; from sendengine import cli; sys.argv = ['sendengine', '--help']\ntry: cli.main()\nfinally: print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(cli.__file__).parent.parent, check=True)
+    loaded = set(done.stdout.split())
+    assert "typer" in loaded
+    assert loaded & {"redis", "rich", "minijinja", "aiosmtplib", "uvloop", "asyncio", "orjson", "sendengine.client"} == set()

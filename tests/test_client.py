@@ -1,0 +1,416 @@
+"""What a scheduler can rely on: the Client against a real server and against the in-memory twin."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sendengine.client import Client
+from sendengine.config import Config
+from sendengine.errors import Conflict, NotFound, RefusedInput, Unavailable
+from sendengine.intake import PackedBatch, Rejected
+from sendengine.ports import Desk, Settlement, Stored
+from sendengine.queue.desk import RedisDesk
+from sendengine.queue.memory import MemoryQueue
+from sendengine.queue.memory_desk import MemoryDesk
+from sendengine.queue.memory_state import MemoryStore
+from sendengine.queue.redis import RedisQueue
+from sendengine.records import NUMS, OUTCOME, rows_of
+from sendengine.render.message import Message
+from sendengine.types import Outcome, Relay
+
+MESSAGE = Message(sender="Shop <news@shop.example>", subject="Hi {{ name }}", text="Hello {{ name }}")
+
+
+class Bench:
+    """A client and, beside it, the queue as a worker sees it."""
+
+    def __init__(self, desk: Desk, queue: MemoryQueue | RedisQueue) -> None:
+        self.desk, self.queue = desk, queue
+        self.client = Client(desk=desk, config=Config())
+
+    async def submit(self, rows: list[dict[str, Any]], campaign: str = "summer", **more: Any) -> Any:
+        return await self.client.submit(account="m1", message=MESSAGE, recipients=rows, campaign=campaign, **more)
+
+    async def send_all(self, outcome: Outcome = Outcome.SENT, but: Outcome = Outcome.SENT) -> None:
+        """As a worker would: take everything of m1 and settle it, row 0 of each batch with `but`."""
+        worker = os.urandom(4).hex()
+        await self.queue.register(worker, b"worker-t")
+        while leases := (await self.queue.take("m1", worker, 10_000, [os.urandom(8) for _ in range(50)], [])).leases:
+            now = time.time()
+            settlements = []
+            for lease in leases:
+                rows = rows_of(lease.mask)
+                results = [but if row == 0 else outcome for row in rows]
+                records = b"".join(
+                    OUTCOME.pack(row, result | 8, 1, 1, int(now * 1000) % 2**32, 0.25, 0.5, 0)
+                    for row, result in zip(rows, results, strict=True)
+                )
+                counts = [results.count(each) for each in Outcome]
+                nums = NUMS.pack(*counts, len(rows), len(rows), now * 1e6, now * 1e6, now * 1e6)
+                dictionary = b'{"1":["2.0.0","250 2.0.0 taken","mx.example:25"]}'
+                settlements.append(Settlement(lease.token, lease.mask, records, dictionary, nums))
+            await self.queue.visit("m1", 0, 1e6, "=", [], settlements)
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    if request.param == "memory":
+        store = MemoryStore()
+        desk: Desk = MemoryDesk(store, lambda: time.time() * 1e6)
+        queue: MemoryQueue | RedisQueue = MemoryQueue(store, lambda: time.time() * 1e6)
+    else:
+        url = request.getfixturevalue("redis_url")
+        desk, queue = RedisDesk(url), RedisQueue(url)
+    made = Bench(desk, queue)
+    async with made.client:
+        await made.client.create_account("m1", "60k")
+        yield made
+    await queue.close()
+    await desk.close()
+
+
+def people(count: int) -> list[dict[str, Any]]:
+    return [{"email": f"p{n}@example.org", "name": f"N{n}"} for n in range(count)]
+
+
+async def found(items: AsyncIterator[Any]) -> list[Any]:
+    return [item async for item in items]
+
+
+# accounts
+
+
+async def test_account_created_twice_stands_once(bench: Bench) -> None:
+    again = await bench.client.create_account("m1", "60k")
+    assert (again.tier, again.rate) == ("60k", 60_000.0)
+
+
+async def test_account_with_another_tier_is_a_conflict(bench: Bench) -> None:
+    with pytest.raises(Conflict, match="another tier"):
+        await bench.client.create_account("m1", "100k")
+
+
+@pytest.mark.parametrize("account", ["m0", "m01", "1234", "m", "m1234567890123456789", "m1 "])
+async def test_malformed_account_is_refused(bench: Bench, account: str) -> None:
+    with pytest.raises(RefusedInput, match="no account id"):
+        await bench.client.create_account(account, "60k")
+
+
+async def test_set_tier_writes_rate_and_interval_together(bench: Bench) -> None:
+    await bench.client.set_tier("m1", "7200")
+    fields = await bench.desk.account("m1")
+    assert (fields["tier"], float(fields["rate"]), float(fields["iv"])) == ("7200", 7200.0, 500_000.0)
+
+
+async def test_created_interval_is_that_of_set_tier(bench: Bench) -> None:
+    await bench.client.create_account("m2", "2300")
+    created = await bench.desk.account("m2")
+    await bench.client.set_tier("m2", "2300")
+    assert (await bench.desk.account("m2"))["iv"] == created["iv"]
+
+
+async def test_unmetered_account_has_no_contracted_rate(bench: Bench) -> None:
+    account = await bench.client.create_account("m2", "unmetered")
+    assert account.rate is None
+    assert (await bench.desk.account("m2"))["iv"] in ("0", "0.000")
+
+
+async def test_relay_is_shown_without_its_password(bench: Bench) -> None:
+    account = await bench.client.create_account("m2", "60k", relay=Relay("mx.example", 587, "u", "secret"))
+    assert account.relay == "mx.example:587"
+    assert "secret" not in repr(account)
+
+
+async def test_unknown_account_names_the_nearest(bench: Bench) -> None:
+    with pytest.raises(NotFound, match="'m1'"):
+        await bench.client.account("m11")
+
+
+# submitting
+
+
+async def test_submit_counts_rows_rejects_and_duplicates(bench: Bench) -> None:
+    rows = [*people(250), {"email": "nobody", "name": "x"}, {"email": "p0@EXAMPLE.org ", "name": "again"}, {"email": "q@example.org"}]
+    rejected: list[Rejected] = []
+    send = await bench.submit(rows, on_reject=rejected.extend)
+    assert (send.id, send.created, send.sealed) == ("m1:summer", True, True)
+    assert (send.rows, send.accepted, send.rejected, send.duplicates) == (253, 250, 2, 1)
+    assert [(row.row, row.line) for row in rejected] == [(250, 251), (252, 253)]
+
+
+async def test_submit_estimates_its_end_from_the_rate(bench: Bench) -> None:
+    before = time.time()
+    send = await bench.submit(people(1000))
+    assert 59.0 < send.finish_estimate.timestamp() - before < 62.0
+
+
+async def test_submit_from_an_async_iterable(bench: Bench) -> None:
+    async def rows() -> AsyncIterator[dict[str, Any]]:
+        for row in people(150):
+            yield row
+
+    send = await bench.client.submit(account="m1", message=MESSAGE, recipients=rows())
+    assert send.accepted == 150
+
+
+async def test_submit_repeated_changes_nothing(bench: Bench) -> None:
+    first = await bench.submit(people(250))
+    second = await bench.submit(people(250))
+    assert (second.created, second.rows, second.accepted) == (False, 250, 250)
+    assert second.id == first.id
+    assert len(await bench.desk.campaigns("m1")) == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "row"),
+    [
+        ([*people(120), {"email": "other@example.org", "name": "N120"}, *people(250)[121:]], 120),
+        ([*people(249), {"email": "p249@example.org", "name": "another"}], 249),
+        (people(249), 249),
+        (people(200), 200),
+        (people(251), 250),
+        (people(400), 250),
+    ],
+)
+async def test_same_id_with_other_rows_names_the_first_that_differs(bench: Bench, rows: list[dict[str, Any]], row: int) -> None:
+    await bench.submit(people(250))
+    with pytest.raises(Conflict, match=rf"row {row}\b"):
+        await bench.submit(rows)
+    assert (await bench.client.status("summer")).rows == 250
+
+
+async def test_conflict_with_a_file_names_the_line(bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text('email,name\na@x.org,"A\nA"\nb@x.org,B\n')
+    message = Message(sender="a@shop.example", subject="x", text="{{ name }}")
+    await bench.client.submit(account="m1", message=message, recipients=path, campaign="c")
+    path.write_text('email,name\na@x.org,"A\nA"\nc@x.org,B\n')
+    with pytest.raises(Conflict, match=r"row 1 \(line 4\)"):
+        await bench.client.submit(account="m1", message=message, recipients=path, campaign="c")
+
+
+async def test_same_id_with_another_message_names_what_differs(bench: Bench) -> None:
+    await bench.submit(people(1))
+    other = Message(sender="Shop <news@shop.example>", subject="other", text="Hello {{ name }}")
+    with pytest.raises(Conflict, match="another message"):
+        await bench.client.submit(account="m1", message=other, recipients=people(1), campaign="summer")
+
+
+async def test_interrupted_submit_goes_on_where_it_stopped(bench: Bench) -> None:
+    class Breaking:
+        """Away at the third batch, once."""
+
+        def __init__(self, desk: Desk) -> None:
+            self._desk = desk
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._desk, name)
+
+        async def submit(self, account: str, campaign: str, batch: PackedBatch) -> Stored:
+            if batch.number >= 2:
+                raise Unavailable("away")
+            return await self._desk.submit(account, campaign, batch)
+
+    broken: Any = Breaking(bench.desk)
+    async with Client(desk=broken, config=Config()) as client:
+        with pytest.raises(Unavailable, match="away") as raised:
+            await client.submit(account="m1", message=MESSAGE, recipients=people(1000), campaign="summer")
+    assert "--campaign summer" in raised.value.remedy
+    send = await bench.submit(people(1000))
+    assert (send.created, send.rows, send.accepted, send.duplicates, send.sealed) == (False, 1000, 1000, 0, True)
+
+
+async def test_strict_creates_nothing_when_a_row_is_bad(bench: Bench) -> None:
+    with pytest.raises(RefusedInput, match="line 251: "):
+        await bench.submit([*people(250), {"email": "bad", "name": "x"}], strict=True)
+    assert await bench.desk.campaigns("m1") == []
+
+
+async def test_strict_sends_a_good_list(bench: Bench) -> None:
+    send = await bench.submit(people(250), strict=True)
+    assert (send.accepted, send.state) == (250, "sending")
+
+
+@pytest.mark.parametrize("campaign", ["transactional", "-x", "a:b", "a" * 65, "a b"])
+async def test_campaign_id_that_cannot_be_is_refused(bench: Bench, campaign: str) -> None:
+    with pytest.raises(RefusedInput):
+        await bench.submit(people(1), campaign=campaign)
+
+
+async def test_empty_list_is_refused(bench: Bench) -> None:
+    with pytest.raises(RefusedInput, match="no rows"):
+        await bench.submit([])
+    assert await bench.desk.campaigns("m1") == []
+
+
+async def test_second_account_makes_the_bare_id_ambiguous(bench: Bench) -> None:
+    await bench.client.create_account("m2", "60k")
+    await bench.submit(people(1))
+    await bench.client.submit(account="m2", message=MESSAGE, recipients=people(2), campaign="summer")
+    with pytest.raises(RefusedInput, match="2 accounts"):
+        await bench.client.status("summer")
+    assert (await bench.client.status("m2:summer")).accepted == 2
+
+
+async def test_unknown_campaign_names_the_nearest(bench: Bench) -> None:
+    await bench.submit(people(1))
+    with pytest.raises(NotFound, match="'summer'"):
+        await bench.client.status("sumer")
+
+
+# steering and looking
+
+
+async def test_state_binds_before_anything_else(bench: Bench) -> None:
+    await bench.submit(people(10))
+    paused = await bench.client.pause("summer")
+    assert (paused.state, paused.finish_estimate) == ("paused", None)
+    assert paused.binding is not None
+    assert paused.binding.limit == "paused"
+    assert (await bench.client.resume("summer")).state == "sending"
+
+
+async def test_without_a_worker_no_worker_binds(bench: Bench) -> None:
+    await bench.submit(people(10))
+    binding = await bench.client.why("m1")
+    assert binding is not None
+    assert binding.limit == "no_worker"
+
+
+@pytest.mark.parametrize(("sends", "limit"), [(1, "rate"), (2, "share")])
+async def test_running_send_is_bound_by_rate_or_share(bench: Bench, sends: int, limit: str) -> None:
+    for number in range(sends):
+        await bench.submit(people(10), campaign=f"c{number}")
+    await bench.queue.register("w1", b"worker-1")
+    await bench.queue.tell("w1", b"{}")
+    binding = await bench.client.why("c0")
+    assert binding is not None
+    assert binding.limit == limit
+
+
+async def test_sequential_send_waits_for_its_turn(bench: Bench) -> None:
+    await bench.submit(people(10), campaign="first", sequential=True)
+    second = await bench.submit(people(10), campaign="second", sequential=True)
+    assert (second.state, second.binding.limit) == ("sequential", "turn")
+    assert "m1:first" in second.binding.lift
+
+
+async def test_scheduled_send_says_when_it_starts(bench: Bench) -> None:
+    send = await bench.submit(people(600), at="2099-01-01T00:00:00Z")
+    assert send.state == "scheduled"
+    assert "2099-01-01T00:00:00" in send.binding.lift
+    assert send.finish_estimate.isoformat().startswith("2099-01-01T00:00:3")
+
+
+async def test_cancelled_send_forbids_resume(bench: Bench) -> None:
+    await bench.submit(people(10))
+    assert (await bench.client.cancel("summer")).cancelled == 10
+    with pytest.raises(Conflict, match="cancelled"):
+        await bench.client.resume("summer")
+
+
+async def test_watch_ends_with_the_send(bench: Bench) -> None:
+    await bench.submit(people(10))
+    await bench.send_all()
+    assert [status.state for status in await found(bench.client.watch("summer"))] == ["finished"]
+
+
+# outcomes
+
+
+async def test_outcomes_name_each_recipient_once(bench: Bench) -> None:
+    await bench.submit([*people(150), {"email": "bad"}, {"email": "last@example.org", "name": "L"}])
+    await bench.send_all(but=Outcome.BOUNCED)
+    outcomes = await found(bench.client.outcomes("summer"))
+    assert sorted(outcome.index for outcome in outcomes) == [*range(150), 151]
+    by_index = {outcome.index: outcome for outcome in outcomes}
+    assert by_index[151].recipient == "last@example.org"
+    assert (by_index[0].outcome, by_index[100].outcome, by_index[101].outcome) == ("bounced", "bounced", "sent")
+    one = by_index[101]
+    assert (one.status, one.reply, one.relay, one.attempts) == ("2.0.0", "250 2.0.0 taken", "mx.example:25", 1)
+    assert one.message_id.endswith(".101@shop.example>")
+    delays = one.delays
+    total = (one.finished_at - one.queued_at).total_seconds()
+    assert delays.queued >= 0
+    assert delays.queued == 0 or abs(delays.queued + delays.paced + delays.connect + delays.transmit - total) < 0.002
+
+
+async def test_cancelled_rows_have_outcomes_without_records(bench: Bench) -> None:
+    await bench.submit(people(130))
+    await bench.client.cancel("summer")
+    outcomes = await found(bench.client.outcomes("summer"))
+    assert [(outcome.index, outcome.outcome, outcome.attempts) for outcome in outcomes] == [(n, "cancelled", 0) for n in range(130)]
+
+
+async def test_resend_reaches_only_those_not_sent(bench: Bench) -> None:
+    await bench.submit(people(250))
+    with pytest.raises(Conflict, match="sending"):
+        await bench.client.resend("summer")
+    await bench.send_all(but=Outcome.BOUNCED)
+    again = await bench.client.resend("summer")
+    assert (again.id, again.accepted) == ("m1:summer-r1", 3)
+    assert (await bench.client.resend("summer")).created is False
+    await bench.send_all()
+    reached = {outcome.recipient for outcome in await found(bench.client.outcomes("summer-r1"))}
+    assert reached == {"p0@example.org", "p100@example.org", "p200@example.org"}
+
+
+async def test_single_message_has_its_own_outcome(bench: Bench) -> None:
+    message = Message(sender="pw@other.example", subject="reset", text="x")
+    first = await bench.client.send(account="m1", message=message, to="a@x.org")
+    second = await bench.client.send(account="m1", message=message, to="b@x.org")
+    assert (first.index, second.index) == (0, 100)
+    await bench.send_all()
+    outcomes = await found(bench.client.outcomes("m1:transactional"))
+    assert {(one.recipient, one.message_id) for one in outcomes} == {("a@x.org", first.message_id), ("b@x.org", second.message_id)}
+
+
+# fsck
+
+
+async def test_fsck_finds_nothing_at_any_stage(bench: Bench) -> None:
+    await bench.submit([*people(250), {"email": "bad"}, *people(3)])
+    assert await found(bench.client.fsck()) == []
+    await bench.queue.register("w1", b"worker-1")
+    await bench.queue.take("m1", "w1", 100, [os.urandom(8)], [])
+    assert await found(bench.client.fsck()) == []
+    await bench.client.cancel("summer")
+    assert await found(bench.client.fsck()) == []
+
+
+async def test_fsck_names_and_repairs_rows_that_stand_nowhere(redis_url: str) -> None:
+    desk = RedisDesk(redis_url)
+    bench = Bench(desk, RedisQueue(redis_url))
+    async with bench.client:
+        await bench.client.create_account("m1", "60k")
+        await bench.submit(people(130))
+        await desk._link.call("XDEL", "{m1}:c:summer:q0", "2-0")
+        lost = await found(bench.client.fsck("summer"))
+        assert [(one.batch, one.row, one.recipient) for one in lost] == [(1, 100 + n, f"p{100 + n}@example.org") for n in range(30)]
+        await found(bench.client.fsck("summer", repair=True))
+        assert await found(bench.client.fsck("summer")) == []
+        await bench.send_all()
+        assert (await bench.client.status("summer")).sent == 130
+    await bench.queue.close()
+    await desk.close()
+
+
+async def test_fsck_finds_and_repairs_a_wrong_count(redis_url: str) -> None:
+    desk = RedisDesk(redis_url)
+    bench = Bench(desk, RedisQueue(redis_url))
+    async with bench.client:
+        await bench.client.create_account("m1", "60k")
+        await bench.submit(people(130))
+        await bench.send_all()
+        await desk._link.call("HINCRBY", "{m1}:c:summer", "sent", 1)
+        wrong = [one.what for one in await found(bench.client.fsck("summer", repair=True))]
+        assert any("'sent'" in what for what in wrong)
+        assert await found(bench.client.fsck("summer")) == []
+    await bench.queue.close()
+    await desk.close()

@@ -12,6 +12,7 @@ from email.utils import formatdate
 import orjson
 
 from sendengine import records
+from sendengine.engine.feed import Feed
 from sendengine.engine.journal import Journal
 from sendengine.engine.lane import Lane
 from sendengine.engine.pacing import Run
@@ -24,11 +25,15 @@ from sendengine.ports import Meter
 from sendengine.reply import strip_ids
 from sendengine.types import Attempt, Outcome
 
-ACTIONS = {
+OUTCOMES = {
     Action.SENT: Outcome.SENT,
     Action.BOUNCED: Outcome.BOUNCED,
     Action.EXPIRED: Outcome.EXPIRED,
+    Action.DEFERRED: Outcome.EXPIRED,  # where its lifetime would be over before the next try
+    Action.DOUBTFUL: Outcome.UNKNOWN,  # unless the settlement decides to send it again
 }
+LONGEST_DELAY = 3600.0
+LONGEST_HALF = 65000.0  # what a half float holds
 EXPIRED_TEXT = ("4.4.7", "expired before a relay took it")
 UNRENDERABLE = "5.6.0"
 
@@ -42,7 +47,7 @@ class Deliveries:
     ) -> None:  # fmt: skip
         self._journal, self._settings, self._rules, self._meter = journal, settings, rules, meter
         self._now, self._jitter, self._attend = now, jitter, attend
-        self._numbers: dict[tuple[str, str, str], int] = {}
+        self._numbers: dict[tuple[Feed, int, str, str], int] = {}
         self._date, self._date_at = b"", 0
 
     # permit -> intent
@@ -94,7 +99,7 @@ class Deliveries:
         delivery = Delivery()
         delivery.lane, delivery.lease, delivery.row, delivery.tick = lane, lease, row, None
         lease.open += 1
-        number = self._reply_number("", status, text)
+        number = self._text_number("", status, text)
         what = outcome | (0 if row in lease.past else records.FIRST_TRY)
         wall_ms = int((self._now() + self._journal.wall_offset) * 1000) % 2**32
         body = records.OUTCOME.pack(row, what, tries, number, wall_ms, 0.0, 0.0, 0)
@@ -113,80 +118,93 @@ class Deliveries:
     def finish(self, delivery: Delivery, attempt: Attempt) -> None:
         """What the channel saw, judged and journalled."""
         lease, lane = delivery.lease, delivery.lane
-        past = lease.past.get(delivery.row)
+        past = lease.past.get(delivery.row) if lease.past else None
         tries = past[0] if past else 0
         age = self._active_seconds(lane, lease) - past[1] if past else 0.0
         verdict = judge(attempt, tries, age, lease.campaign.policy, self._rules)
-        self._feed_back(lane, attempt, verdict)
-        if verdict.action is Action.RETURNED:
-            self.withdraw(delivery)
-            return
+        if verdict.action is Action.SENT:
+            lane.accept()
+        else:
+            self._feed_back(lane, attempt, verdict)
+            if verdict.action is Action.RETURNED:
+                self.withdraw(delivery)
+                return
         mail_wall = 0.0
         if attempt.mail_at:
             mail_wall = (attempt.mail_at + self._journal.wall_offset) * 1e6
-            error = lane.pace.add(attempt.mail_at, lane.interval)
-            if error is not None:
-                self._meter.rate_error(error)
+            if lane.interval:
+                self._keep_pace(lane, attempt.mail_at)
         what = 0 if past or not (verdict.spends_try or attempt.mail_at) else records.FIRST_TRY
-        if verdict.spends_try:
-            tries += 1
-        first = past[1] if past else int(self._active_seconds(lane, lease))
-        if verdict.action is Action.DEFERRED:
-            delay = self._delay(lease, verdict, tries)
-            if self._active_seconds(lane, lease) + delay - first <= lease.campaign.policy.lifetime:
-                body = records.DEFERRED.pack(delivery.row, what, min(tries, 255), first, int(delay * 1000))
-                self._journal.resolve(delivery, records.KIND_DEFERRED, body, mail_wall, records.NO_REPLY)
-                self._meter.deferred(verdict.scope.name.lower())
-                return
-            outcome = Outcome.EXPIRED
-        elif verdict.action is Action.DOUBTFUL:
-            self._resolve(delivery, attempt, Outcome.UNKNOWN | what, tries, mail_wall, verdict.status, first)
-            self._meter.doubtful()
+        tries += verdict.spends_try
+        if verdict.action is Action.DEFERRED and self._defer(delivery, verdict, what, tries, mail_wall):
             return
+        outcome = OUTCOMES[verdict.action]
+        number = self._number(delivery, attempt, verdict.status)
+        fields = self._fields(delivery, attempt, outcome | what, tries, number, mail_wall)
+        if verdict.action is Action.DOUBTFUL:
+            body = records.DOUBT.pack(*fields, past[1] if past else int(self._active_seconds(lane, lease)))
+            self._journal.resolve(delivery, records.KIND_DOUBT, body, mail_wall, number)
+            self._meter.doubtful()
         else:
-            outcome = ACTIONS[verdict.action]
-        self._resolve(delivery, attempt, outcome | what, tries, mail_wall, verdict.status, None)
-        self._meter.outcome(outcome)
-
-    def _resolve(
-        self, delivery: Delivery, attempt: Attempt, what: int, tries: int, mail_wall: float, status: str, first: int | None
-    ) -> None:  # fmt: skip
-        text = str(attempt.reply) if attempt.reply is not None else f"{attempt.fault}: {attempt.detail}"
-        number = self._reply_number(delivery.lane.relay.site, status, text)
-        mail_at = attempt.mail_at or attempt.ended_at
-        paced = max(0.0, mail_at - delivery.lease.taken_at - attempt.connect)
-        wire = attempt.ended_at - mail_at
-        fields = (
-            delivery.row, what, min(tries, 255), number, int(mail_wall / 1000) % 2**32, min(paced, 65000.0), min(wire, 65000.0),
-            records.connect_code(attempt.connect) if attempt.connect else 0,
-        )  # fmt: skip
-        if first is None:
             self._journal.resolve(delivery, records.KIND_OUTCOME, records.OUTCOME.pack(*fields), mail_wall, number)
-        else:
-            self._journal.resolve(delivery, records.KIND_DOUBT, records.DOUBT.pack(*fields, first), mail_wall, number)
+            self._meter.outcome(outcome)
 
-    def _reply_number(self, site: str, status: str, text: str) -> int:
-        text = strip_ids(text)
-        key = (site, status, text)
+    def _keep_pace(self, lane: Lane, mail_at: float) -> None:
+        error = lane.pace.add(mail_at, lane.interval)
+        if error is not None:
+            self._meter.rate_error(error)
+
+    def _defer(self, delivery: Delivery, verdict: Verdict, what: int, tries: int, mail_wall: float) -> bool:
+        """Try again later; False when its lifetime would be over by then."""
+        lease, now = delivery.lease, self._active_seconds(delivery.lane, delivery.lease)
+        past = lease.past.get(delivery.row)
+        first = past[1] if past else int(now)
+        if verdict.spends_try:
+            delay = retry.delay(lease.campaign.retry, tries, self._jitter())
+        else:  # the relay's refusal, not the recipient's: again as soon as the suspension ends
+            delay = min(max(1.0, verdict.suspend_s), LONGEST_DELAY)
+        if now + delay - first > lease.campaign.policy.lifetime:
+            return False
+        body = records.DEFERRED.pack(delivery.row, what, min(tries, 255), first, int(delay * 1000))
+        self._journal.resolve(delivery, records.KIND_DEFERRED, body, mail_wall, records.NO_REPLY)
+        self._meter.deferred(verdict.scope.name.lower())
+        return True
+
+    def _fields(
+        self, delivery: Delivery, attempt: Attempt, what: int, tries: int, number: int, mail_wall: float
+    ) -> tuple[int, int, int, int, int, float, float, int]:  # fmt: skip
+        """What records.OUTCOME packs."""
+        mail_at = attempt.mail_at or attempt.ended_at
+        paced = mail_at - delivery.lease.taken_at - attempt.connect
+        transmit = attempt.ended_at - mail_at
+        connect = records.connect_code(attempt.connect) if attempt.connect else 0
+        if paced < 0.0:
+            paced = 0.0
+        if paced > LONGEST_HALF or transmit > LONGEST_HALF:
+            paced, transmit = min(paced, LONGEST_HALF), min(transmit, LONGEST_HALF)
+        return delivery.row, what, min(tries, 255), number, int(mail_wall / 1000) & 0xFFFFFFFF, paced, transmit, connect
+
+    def _number(self, delivery: Delivery, attempt: Attempt, status: str) -> int:
+        """The number of its reply, or of its fault, among the distinct ones."""
+        reply = attempt.reply
+        if reply is None:
+            return self._text_number(delivery.lane.relay.site, status, f"{attempt.fault}: {attempt.detail}")
+        key = (delivery.lane.feed, reply.code, reply.enhanced, strip_ids(reply.text))
         number = self._numbers.get(key)
         if number is None:
-            number = self._numbers[key] = self._journal.reply(orjson.dumps([status, text, site]))
+            number = self._numbers[key] = self._text_number(delivery.lane.relay.site, status, str(reply))
         return number
+
+    def _text_number(self, site: str, status: str, text: str) -> int:
+        return self._journal.reply(orjson.dumps([status, strip_ids(text), site]))
 
     def _active_seconds(self, lane: Lane, lease: Lease) -> float:
         """Wall seconds less the time that does not count against a lifetime."""
         return self._now() + self._journal.wall_offset - (lane.idle_us + lease.campaign.idle_us) / 1e6
 
-    def _delay(self, lease: Lease, verdict: Verdict, tries: int) -> float:
-        if not verdict.spends_try:  # the relay's refusal, not the recipient's: again as soon as the suspension ends
-            return max(1.0, verdict.suspend_s)
-        return retry.delay(lease.campaign.retry, tries, self._jitter())
-
     def _feed_back(self, lane: Lane, attempt: Attempt, verdict: Verdict) -> None:
         """Trouble that is not the recipient's slows the site or suspends the account at this relay."""
-        if verdict.action is Action.SENT:
-            lane.accept()
-        elif verdict.scope in (Scope.ACCOUNT_RELAY, Scope.ACCOUNT_SITE):
+        if verdict.scope in (Scope.ACCOUNT_RELAY, Scope.ACCOUNT_SITE):
             if lane.suspended_until <= self._now():
                 lane.refuse(self._now(), verdict.suspend_s)
             reply = attempt.reply or attempt.detail

@@ -43,6 +43,7 @@ class Feed:
         self._taken = 0  # since _window_at
         self._window_at = now()
         self._rate = 0.0  # deliveries per second that sessions took lately
+        self.backlog_limit = 2
 
     # from the engine
 
@@ -68,10 +69,6 @@ class Feed:
         """Sessions do not keep up with what is due already."""
         return len(self._due) > self.backlog_limit and self._due[0].due < self._now() - 0.05
 
-    @property
-    def backlog_limit(self) -> int:
-        return min(BACKLOG_MOST, max(2 * self.site.sessions + 2, int(self._rate * BACKLOG_SECONDS)))
-
     def measure(self) -> None:
         """Called each tick."""
         now = self._now()
@@ -79,6 +76,7 @@ class Feed:
         if elapsed >= RATE_WINDOW:
             self._rate = max(self._taken / elapsed, self._rate * 0.7)
             self._taken, self._window_at = 0, now
+        self.backlog_limit = min(BACKLOG_MOST, max(2 * self.site.sessions + 2, int(self._rate * BACKLOG_SECONDS)))
 
     def flush(self) -> None:
         """Withdraw all that was not written (stop, site lost)."""
@@ -112,7 +110,8 @@ class Feed:
         return None
 
     def done(self, delivery: Envelope, attempt: Attempt) -> None:
-        assert isinstance(delivery, Delivery)
+        if TYPE_CHECKING:
+            assert isinstance(delivery, Delivery)
         self.on_wire -= 1
         self._finish(delivery, attempt)
         if len(self._bulk) + self.preparing < self.backlog_limit // 2:

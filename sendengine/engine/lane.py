@@ -191,6 +191,9 @@ class Lane:
         return self._pop(share, share.fresh)
 
     def _any_share(self) -> Share | None:
+        if len(self.shares) == 1:
+            [share] = self.shares.values()
+            return share if share.rows and share.campaign.id != TRANSACTIONAL else None
         shares = [share for share in self.shares.values() if share.rows and share.campaign.id != TRANSACTIONAL]
         if not shares:
             return None

@@ -100,6 +100,8 @@ class Worker:
             try:
                 await self._queue.register(self.id, self._token)
                 self.journal.begin()
+                self.journal.append()  # its answer tells the wall time
+                await self.journal.drain()
                 return True
             except Unavailable as error:
                 log.warning("redis_away", error=str(error))
@@ -298,6 +300,10 @@ class Worker:
 
     def _released(self, deliveries: list[Delivery]) -> None:
         """Journalled: each to its site's feed."""
+        first = deliveries[0].lane.feed
+        if all(delivery.lane.feed is first for delivery in deliveries):
+            first.release(deliveries)
+            return
         by_feed: dict[Feed, list[Delivery]] = {}
         for delivery in deliveries:
             feed = delivery.lane.feed

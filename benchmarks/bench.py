@@ -1,0 +1,244 @@
+"""What all suites share: a stage with a client on it, what a process costs, and one way to write results down.
+
+Linux only: processor time and memory are read from /proc. A result stands with its machine, its commit and its command.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from sendengine.client import Client
+from sendengine.config import Config
+from sendengine.errors import SendEngineError
+from sendengine.queue import embedded
+from sendengine.render.message import Message
+from sendengine.scheduler.status import Send, Status
+from sendengine.trial.mails import Mail, read_ledger
+from sendengine.trial.stage import Relay, Stage
+from sendengine.types import Relay as AccountRelay
+from sendengine.types import TlsPolicy
+
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results"
+_TICKS = os.sysconf("SC_CLK_TCK")
+_LOOK_S = 0.1
+_WIDTH = 120
+_CITIES = ("Praha", "Brno", "Ostrava", "Plzeň", "Liberec", "Olomouc")
+
+
+class Figure(msgspec.Struct, frozen=True):
+    """A promise and what was measured."""
+
+    what: str
+    wanted: str
+    got: str
+    holds: bool
+
+
+class Chart(msgspec.Struct, frozen=True):
+    x: str
+    y: str
+    series: dict[str, list[tuple[float, float]]]
+    marks: str = "o-"
+
+
+class Result(msgspec.Struct, frozen=True):
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+    figures: list[Figure]
+    chart: Chart
+    data: dict[str, Any]  # every measured value, for whoever wants to reckon anew
+
+
+class Bench:
+    """One suite's stage and client."""
+
+    def __init__(self, stage: Stage, client: Client) -> None:
+        self.stage, self.client = stage, client
+
+    async def account(self, account: str, tier: str, port: int) -> None:
+        await self.client.create_account(account, tier, relay=AccountRelay("127.0.0.1", port, tls=TlsPolicy.NONE))
+
+    async def submit(self, account: str, count: int, *, at: float | None = None) -> Send:
+        """One send of the account, by which its messages are known in the ledger: sender(account)."""
+        return await self.client.submit(account=account, message=message(account), recipients=rows(account, count), campaign="bench", at=at)
+
+    async def finished(self, send: str, within: float) -> Status:
+        """Its last status. Raises TimeoutError, and SendEngineError when a process of the stage has ended."""
+        async with asyncio.timeout(within):
+            while True:
+                status = await self.client.status(send)
+                if status.finished_at is not None:
+                    return status
+                if (trouble := self.stage.ended()) is not None:
+                    raise SendEngineError(trouble)
+                await asyncio.sleep(_LOOK_S)
+
+    async def workers_ready(self, count: int = 1) -> None:
+        """So many workers have registered."""
+        async with asyncio.timeout(20):
+            while True:
+                if sum(1 for said in (await self.client.workers()).values() if said) >= count:
+                    return
+                await asyncio.sleep(_LOOK_S)
+
+    def seen_by(self, relay: Relay) -> list[Mail]:
+        """All that the relay took. It is ended for that: a ledger is whole when it is closed."""
+        self.stage.stop(relay.process)
+        return read_ledger(relay.ledger.read_bytes())
+
+
+@asynccontextmanager
+async def bench() -> AsyncIterator[Bench]:
+    with Stage() as stage:
+        async with Client(stage.url, config=Config()) as client:
+            yield Bench(stage, client)
+
+
+# load
+
+
+def sender(account: str) -> str:
+    return f"news@{account}.example"
+
+
+def recipient(account: str, row: int) -> str:
+    return f"reader{row}@{account}.example.org"
+
+
+def rows(account: str, count: int) -> Iterator[dict[str, str]]:
+    for row in range(count):
+        yield {"email": recipient(account, row), "first_name": f"Reader {row % 997}", "city": _CITIES[row % len(_CITIES)]}
+
+
+def message(account: str) -> Message:
+    """Two kilobytes, personal in the subject and the text."""
+    text = "Dear {{ first_name }},\r\n\r\nyour shop in {{ city }} has what you were looking for.\r\n"
+    line = "A line of plain text, as long as lines in letters of this kind usually are.\r\n"
+    return Message(sender=f"News <{sender(account)}>", subject="{{ first_name }}, what is new in {{ city }}", text=text + line * 20)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+# costs
+
+
+def children(process: subprocess.Popen[bytes]) -> list[int]:
+    tasks = Path(f"/proc/{process.pid}/task").glob("*/children")
+    return [int(pid) for task in tasks for pid in task.read_text().split()]
+
+
+def cpu_seconds(*pids: int) -> float:
+    """User and system time of these processes so far."""
+    total = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / _TICKS
+
+
+def peak_mb(pid: int) -> float:
+    """The most memory that was resident."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise SendEngineError(f"process {pid} has no memory to speak of")
+
+
+def server_pid(stage: Stage) -> int:
+    found = embedded.status(stage.folder)
+    if found is None:
+        raise SendEngineError("the embedded server is gone")
+    return found.pid
+
+
+# results
+
+
+def record(name: str, result: Result, quick: bool) -> bool:
+    """Prints one table; writes NAME.json and NAME.png, but not for a quick run. True when every figure holds."""
+    console = Console(width=_WIDTH, highlight=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for place, column in enumerate(result.columns):
+        table.add_column(column, justify="right" if place else "left")
+    for row in result.rows:
+        table.add_row(*row)
+    console.print(f"\n[bold]{result.title}[/]")
+    console.print(table)
+    for figure in result.figures:
+        verdict = "[green]holds [/]" if figure.holds else "[bold red]MISSED[/]"
+        console.print(f"{verdict} {figure.what}: [bold]{figure.got}[/], wanted {figure.wanted}")
+    console.print(machine() + (" (quick: shows that it runs, proves nothing)" if quick else ""))
+    if not quick:
+        RESULTS.mkdir(exist_ok=True)
+        about = {"suite": name, "command": f"python -m benchmarks {name}", "machine": machine(), "commit": commit()}
+        document = {**about, "at": datetime.now(UTC), **msgspec.to_builtins(result)}
+        del document["chart"]  # the picture shows it, and `data` holds what it is made of
+        (RESULTS / f"{name}.json").write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
+        draw(result, RESULTS / f"{name}.png")
+    return all(figure.holds for figure in result.figures)
+
+
+def draw(result: Result, path: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 4.5), dpi=110)
+    for label, points in result.chart.series.items():
+        axes.plot(*zip(*points, strict=True), result.chart.marks, label=label, markersize=4, linewidth=1)
+    axes.set(xlabel=result.chart.x, ylabel=result.chart.y)
+    axes.set_title(result.title, loc="left", fontsize=10)
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.text(0.01, 0.01, f"{machine()}, commit {commit()}", fontsize=6)
+    figure.tight_layout()
+    figure.savefig(path)
+    pyplot.close(figure)
+
+
+def machine() -> str:
+    model = next(
+        (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")),
+        platform.machine(),
+    )
+    return f"{os.cpu_count()} x {model}, Linux {platform.release().split('-')[0]}, Python {platform.python_version()}"
+
+
+def commit() -> str:
+    """Of this checkout, with + when it was changed since."""
+    try:
+        done = subprocess.run(["git", "describe", "--always", "--dirty=+"], cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "none"
+    return done.stdout.strip()
+
+
+
+
+def figure_of(what: str, wanted: str, values: Sequence[float], holds: bool, digits: int = 3) -> Figure:
+    """What was measured as the range of its values."""
+    low, high = min(values), max(values)
+    got = f"{low:.{digits}f}" if low == high else f"{low:.{digits}f} to {high:.{digits}f}"
+    return Figure(what, wanted, got, holds)

@@ -1,0 +1,71 @@
+"""One account at 200,000 messages an hour, shared out among 1, 2 and 4 worker processes: floor, ceiling and rate error at the relay."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+from benchmarks.analysis import above_ceiling, floor_of, full_windows
+from benchmarks.bench import Bench, Chart, Figure, Result, bench, figure_of, sender
+from sendengine.trial.mails import by_sender, rate_error
+
+TITLE = "exactness: one account at 200,000 an hour on 1, 2 and 4 processes"
+PER_HOUR = 200_000
+R = PER_HOUR / 3600
+SPAN = 10.0
+_EVERYBODY = {"SENDENGINE_ENGINE_SPREAD_ABOVE": "1"}  # the account is offered to all of them
+
+
+async def run(quick: bool) -> Result:
+    seconds, counts = (13, (1, 2)) if quick else (35, (1, 2, 4))
+    async with bench() as b:
+        relay = b.stage.relay()
+        shares = {count: await _send(b, count, int(R * seconds), relay.port) for count in counts}
+        seen = by_sender(b.seen_by(relay))
+    times = {count: [mail.at for mail in seen[sender(_account(count))]] for count in counts}
+    return _result(times, shares)
+
+
+def _account(processes: int) -> str:
+    return f"m{1000 + processes}"
+
+
+async def _send(b: Bench, processes: int, size: int, port: int) -> list[int]:
+    """How many messages each process sent."""
+    worker = b.stage.worker("-p", str(processes), environ=_EVERYBODY)
+    await b.workers_ready(processes)
+    await b.account(_account(processes), str(PER_HOUR), port)
+    send = await b.submit(_account(processes), size)
+    await b.finished(send.id, size / R * 1.5 + 30)
+    senders = Counter([outcome.worker async for outcome in b.client.outcomes(send.id)])
+    await asyncio.to_thread(b.stage.stop, worker)
+    return sorted(senders.values(), reverse=True)
+
+
+def _result(times: dict[int, list[float]], shares: dict[int, list[int]]) -> Result:
+    rows, data = [], dict[str, Any]()
+    least, excess, errors, sharing = [], [], [], []
+    for processes, own in times.items():
+        windows = full_windows(own, SPAN)
+        least.append(min(windows))
+        excess.append(above_ceiling(own, R))
+        errors.append(rate_error(own, R))
+        sharing.append(len(shares[processes]) == processes)
+        rows.append([str(processes), f"{len(own):,}", " ".join(map(str, windows)), f"{excess[-1]:+.1f}", f"{errors[-1] * 100:+.3f} %",
+                     " ".join(map(str, shares[processes]))])  # fmt: skip
+        data[str(processes)] = {"mail_times": [round(at - own[0], 6) for at in own], "shares": shares[processes]}
+    wanted = floor_of(R, SPAN)
+    figures = [
+        figure_of("messages in every full 10 s", f">= {wanted}", least, min(least) >= wanted, 0),
+        figure_of("above the ceiling in any window up to 60 s", "<= 0", excess, max(excess) <= 0, 1),
+        figure_of("rate error, %", "within 1", [error * 100 for error in errors], all(abs(error) <= 0.01 for error in errors)),
+        Figure("every process sent", "yes", "yes" if all(sharing) else "no", all(sharing)),
+    ]
+    series = {
+        f"{processes} processes": [(second + 0.5, float(count)) for second, count in enumerate(full_windows(own, 1.0))]
+        for processes, own in times.items()
+    }
+    series["contracted"] = [(0.0, R), (max(len(points) for points in series.values()), R)]
+    columns = ["processes", "messages", "in each full 10 s", "above the ceiling", "rate error", "sent by each"]
+    return Result(TITLE, columns, rows, figures, Chart("seconds", "messages in each second", series), data)

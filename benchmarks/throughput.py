@@ -1,0 +1,123 @@
+"""How fast and how cheap: one unmetered worker process with journal and settlements, against a pool of aiosmtplib connections.
+
+Both send the same two-kilobyte messages to the same sink, in turns, so that what disturbs the machine disturbs both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+import time
+
+import msgspec
+import orjson
+
+from benchmarks.analysis import Spread, spread
+from benchmarks.bench import Bench, Chart, Figure, Result, bench, children, cpu_seconds, free_port, server_pid
+
+TITLE = "throughput: one worker process against an aiosmtplib pool of 10, 2 KB messages"
+_LEAD_S = 1.0  # between the end of submitting and the start
+_ROWS_PER_S = 50_000  # submitting is at least so fast
+_PATH = os.environ.get("PATH", "") + ":/usr/sbin"  # where Debian puts smtp-sink
+
+
+class Round(msgspec.Struct, frozen=True):
+    per_second: float
+    cpu_us: float  # of the sending process, a message
+    redis_us: float = 0.0
+
+
+async def run(quick: bool) -> Result:
+    rounds, size = (2, 5_000) if quick else (5, 30_000)
+    async with bench() as b:
+        port, sink = await _sink(b)
+        worker = b.stage.worker()
+        await b.workers_ready()
+        [pid] = children(worker)
+        engine, pool = [], []
+        for number in range(rounds):
+            engine.append(await _engine(b, f"m{1000 + number}", size, port, pid))
+            pool.append(await _pool(b, size, port))
+    return _result(engine, pool, sink)
+
+
+async def _sink(b: Bench) -> tuple[int, str]:
+    """Debian's smtp-sink where it is installed, since it costs less than ours and is everybody's."""
+    program = shutil.which("smtp-sink", path=_PATH)
+    if not program:
+        return b.stage.relay().port, "sendengine sink"
+    port = free_port()
+    b.stage.start(program, *(("-u", "nobody") if os.geteuid() == 0 else ()), f"127.0.0.1:{port}", "100")
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except ConnectionRefusedError:
+                await asyncio.sleep(0.05)
+                continue
+            writer.close()
+            return port, "smtp-sink"
+
+
+async def _engine(b: Bench, account: str, size: int, port: int, pid: int) -> Round:
+    """All is queued before it starts, so that submitting is no part of it."""
+    await b.account(account, "unmetered", port)
+    at = time.time() + size / _ROWS_PER_S + _LEAD_S
+    send = await b.submit(account, size, at=at)
+    assert time.time() < at, "submitting took longer than was thought"
+    await asyncio.sleep(at - time.time() - 0.1)
+    server = server_pid(b.stage)
+    before, server_before = cpu_seconds(pid), cpu_seconds(server)
+    final = await b.finished(send.id, 120)
+    spent, server_spent = cpu_seconds(pid) - before, cpu_seconds(server) - server_before
+    assert final.sent == size, final
+    assert final.started_at is not None
+    assert final.through_at is not None
+    taken = (final.through_at - final.started_at).total_seconds()
+    return Round((size - 1) / taken, spent / size * 1e6, server_spent / size * 1e6)
+
+
+async def _pool(b: Bench, size: int, port: int) -> Round:
+    command = ("-m", "benchmarks.pool", str(port), str(size))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *command, stdout=asyncio.subprocess.PIPE, env=b.stage.environ(), start_new_session=True
+    )
+    try:
+        async with asyncio.timeout(120):
+            out, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    measured = orjson.loads(out)
+    return Round(measured["count"] / measured["seconds"], measured["cpu"] / measured["count"] * 1e6)
+
+
+def _result(engine: list[Round], pool: list[Round], sink: str) -> Result:
+    ratios = [ours.per_second / theirs.per_second for ours, theirs in zip(engine, pool, strict=True)]
+    cpu = spread([one.cpu_us for one in engine])
+    rows = [_row("sendengine", engine), _row("aiosmtplib pool", pool)]
+    ratio = spread(ratios)
+    figures = [
+        Figure("messages/s against the pool, median of the rounds", ">= 3", f"{ratio.median:.2f} ({_range(ratio, 2)})", ratio.median >= 3),
+        Figure("worker CPU a message, median", "<= 40 us", f"{cpu.median:.1f} us", cpu.median <= 40),
+    ]
+    places = [float(number) for number in range(1, len(engine) + 1)]
+    series = {
+        "sendengine": list(zip(places, [one.per_second for one in engine], strict=True)),
+        "aiosmtplib pool": list(zip(places, [one.per_second for one in pool], strict=True)),
+    }
+    columns = ["", "messages/s", "range", "CPU us/message", "range", "Redis us/message"]
+    data = {"engine": msgspec.to_builtins(engine), "pool": msgspec.to_builtins(pool), "sink": sink}
+    return Result(f"{TITLE}, into {sink}", columns, rows, figures, Chart("round", "messages a second", series), data)
+
+
+def _row(name: str, rounds: list[Round]) -> list[str]:
+    speed, cpu = spread([one.per_second for one in rounds]), spread([one.cpu_us for one in rounds])
+    redis = spread([one.redis_us for one in rounds]).median
+    return [name, f"{speed.median:,.0f}", _range(speed, 0), f"{cpu.median:.1f}", _range(cpu, 1), f"{redis:.1f}" if redis else ""]
+
+
+def _range(values: Spread, digits: int) -> str:
+    return f"{values.low:,.{digits}f} to {values.high:,.{digits}f}"

@@ -109,11 +109,13 @@ class Leased(msgspec.Struct, frozen=True, gc=False):
     past: bytes  # records.PAST of the rows that were tried before
     stored: bytes  # payload (batch.unpack)
     message: bytes  # transactional only: the message itself
+    idle_us: float = 0.0  # time in which the campaign stood still: it does not count against lifetimes
 
 
 class Taken(msgspec.Struct, frozen=True, gc=False):
     need_us: float  # when the account needs a worker next, Redis time; 0 now, -1 never
-    look: tuple[str, ...]  # campaigns whose schedule or window must be evaluated
+    wake_us: float  # when something falls due even if the account is busy: a retry, a schedule, a window; -1 never
+    look: tuple[str, ...]  # campaigns whose window must be evaluated
     leases: tuple[Leased, ...]
 
 
@@ -166,10 +168,19 @@ class Queue(Protocol):
 
     async def find(self, limit: int) -> list[str]: ...
     async def offer(self, account: str, need_us: float) -> None: ...
-    async def take(self, account: str, worker: str, rows: int, tokens: Sequence[bytes], skip: Sequence[str]) -> Taken: ...
+    async def take(
+        self, account: str, worker: str, rows: int, tokens: Sequence[bytes], has_first: Sequence[str], has_retries: Sequence[str]
+    ) -> Taken:
+        """Leases of up to `rows` first tries, and as many retries, per campaign: none where the worker has enough of them."""
+        ...
+
     async def visit(
-        self, account: str, want: int, horizon_us: float, bind: str, held: Sequence[str], settlements: Sequence[Settlement]
-    ) -> Visited: ...
+        self, account: str, want: int, horizon_us: float, bind: str, held: Sequence[str], settlements: Sequence[Settlement],
+        lead_us: float = 0.0,
+    ) -> Visited:  # fmt: skip
+        """Settlements in, permits out; a clock that fell behind starts no sooner than `lead_us` from now, less a credit of 10 ms."""
+        ...
+
     async def campaign(self, account: str, campaign: str) -> CampaignRecord | None: ...
     async def account(self, account: str) -> Mapping[str, str]: ...
     async def window(self, account: str, campaign: str, is_open: bool, next_us: float | None) -> None: ...

@@ -20,7 +20,7 @@ KEPT = 512
 class Campaign:
     """What does not change while a campaign sends. `sender` is the envelope's."""
 
-    __slots__ = ("_renderers", "id", "idle_us", "policy", "retry", "sender", "skeleton", "uid", "window")
+    __slots__ = ("_renderers", "id", "policy", "retry", "sender", "skeleton", "uid", "window")
 
     def __init__(self, campaign_id: str, record: CampaignRecord) -> None:
         fields = record.fields
@@ -30,7 +30,6 @@ class Campaign:
         self.policy = SendPolicy(lifetime=float(fields.get("lifetime", 86400)))
         self.retry: Schedule = parse_schedule(fields["retry"])
         self.window = fields.get("window", "")
-        self.idle_us = float(fields.get("idle", 0))
         self.skeleton: Skeleton | None = compile_message(load(record.message), self.uid) if record.message else None
         self._renderers: dict[bool, Renderer] = {}
 

@@ -200,7 +200,7 @@ class Deliveries:
 
     def _active_seconds(self, lane: Lane, lease: Lease) -> float:
         """Wall seconds less the time that does not count against a lifetime."""
-        return self._now() + self._journal.wall_offset - (lane.idle_us + lease.campaign.idle_us) / 1e6
+        return self._now() + self._journal.wall_offset - (lane.idle_us + lease.idle_us) / 1e6
 
     def _feed_back(self, lane: Lane, attempt: Attempt, verdict: Verdict) -> None:
         """Trouble that is not the recipient's slows the site or suspends the account at this relay."""

@@ -47,8 +47,8 @@ class Lane:
         self.ignored: set[str] = set()  # campaigns this process cannot read (newer payloads)
         self.attached_at = now
         self.visit_at = 0.0
-        self.take_at = 0.0
-        self.need_us = 0.0
+        self.take_at = 0.0  # not to be looked at before, when hungry
+        self.wake_at = float("inf")  # a retry, a schedule or a window falls due, hungry or not
         self.is_visiting = self.is_taking = self.is_leaving = self.must_check = self.is_queued = False
         self.must_look = False  # something changed while a take was on its way
         self.has_done = False  # a lease has nothing left but to be settled
@@ -126,24 +126,27 @@ class Lane:
             return self._settings.unmetered_rows
         return max(1, int(self.rate * self._settings.lease))
 
-    def enough(self) -> list[str]:
-        """Campaigns of which no more rows are wanted now."""
-        low = self.low_water()
-        return [name for name, share in self.shares.items() if share.rows >= low] + sorted(self.ignored)
+    def enough(self) -> tuple[list[str], list[str]]:
+        """Campaigns of which no more first tries, and no more retries, are wanted now."""
+        low, ignored = self.low_water(), sorted(self.ignored)
+        first = [name for name, share in self.shares.items() if share.first_tries >= low]
+        again = [name for name, share in self.shares.items() if share.rows - share.first_tries >= low]
+        return first + ignored, again + ignored
 
     def add(self, lease: Lease) -> None:
         share = lease.share
         share.leases[lease.number] = lease
-        share.rows += len(lease.pending)
+        lease.is_retry = bool(lease.pending) and all(row in lease.past for row in lease.pending)
+        share.count(lease, len(lease.pending))
         if lease.pending:
-            (share.again if all(row in lease.past for row in lease.pending) else share.fresh).append(lease)
+            (share.again if lease.is_retry else share.fresh).append(lease)
 
     def drop(self, lease: Lease) -> None:
         """It is settled, or not ours any more."""
         share = lease.share
         if share.leases.pop(lease.number, None) is None:
             return
-        share.rows -= len(lease.pending)
+        share.count(lease, -len(lease.pending))
         lease.pending.clear()
         self.dirty.pop(lease, None)
         if not share.leases:
@@ -152,7 +155,7 @@ class Lane:
     def give_back(self, lease: Lease) -> None:
         """Pending rows of a lease become READY for anybody with the next settlement; what is open ends first."""
         lease.is_closing = True
-        lease.share.rows -= len(lease.pending)
+        lease.share.count(lease, -len(lease.pending))
         for row in lease.pending:
             lease.back |= 1 << row
         lease.pending.clear()
@@ -167,9 +170,9 @@ class Lane:
             self.has_done = True
             return
         if not lease.pending:
-            (lease.share.again if row in lease.past else lease.share.fresh).appendleft(lease)
+            (lease.share.again if lease.is_retry else lease.share.fresh).appendleft(lease)
         lease.pending.append(row)
-        lease.share.rows += 1
+        lease.share.count(lease, 1)
 
     # who is next
 
@@ -205,7 +208,7 @@ class Lane:
             lease = queue[0]
             if lease.pending:
                 row = lease.pending.pop()
-                share.rows -= 1
+                share.count(lease, -1)
                 if not lease.pending:
                     queue.popleft()
                 return lease, row

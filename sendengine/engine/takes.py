@@ -27,6 +27,7 @@ from sendengine.types import Outcome, Relay
 log = structlog.get_logger("sendengine.takes")
 
 TOKEN_OCTETS = 8
+LOOK_AHEAD = 5.0  # visits come by themselves in longer times than this
 HUNGRY_AGAIN = 0.25  # an attached account whose list is still being loaded is looked at so often
 
 
@@ -89,13 +90,11 @@ class Takes:
             self._leave_if_empty(lane)
             return
         low = lane.low_water()
-        is_hungry = not lane.shares or any(share.rows < low for share in lane.shares.values())
-        if not is_hungry:
-            return
-        look_at = max(lane.take_at, lane.need_us / 1e6 - self._journal.wall_offset if lane.need_us else 0.0)
+        is_hungry = not lane.shares or any(share.first_tries < low for share in lane.shares.values())
+        look_at = lane.take_at if is_hungry else lane.wake_at
         if now >= look_at:
             self.look(lane)
-        else:
+        elif look_at < now + LOOK_AHEAD:
             self._visits.at(lane, look_at)
 
     # taking
@@ -104,7 +103,7 @@ class Takes:
         rows = lane.rows_wanted()
         tokens = self._tokens(lane, rows)
         try:
-            taken = await self._queue.take(lane.account, self._worker, rows, tokens, lane.enough())
+            taken = await self._queue.take(lane.account, self._worker, rows, tokens, *lane.enough())
             for campaign in taken.look:
                 await self._look_at_window(lane.account, campaign)
             for leased in taken.leases:
@@ -116,23 +115,16 @@ class Takes:
             return
         now = self._now()
         lane.is_taking = False
-        lane.need_us = 0.0
-        if lane.must_look:
+        lane.take_at = 0.0
+        lane.wake_at = taken.wake_us / 1e6 - self._journal.wall_offset if taken.wake_us >= 0 else float("inf")
+        if lane.must_look or taken.look:
             self.look(lane)
         elif not taken.leases:
-            lane.take_at = now + (HUNGRY_AGAIN if taken.need_us == 0 or not lane.has_leases else 1.0)
-            if taken.need_us > 0:
-                lane.need_us = min(taken.need_us, (now + self._journal.wall_offset + 1.0) * 1e6)
-            if not taken.look and not lane.has_leases:
+            if not lane.has_leases:
                 await self._detach(lane, taken.need_us)
                 return
-        if taken.look:
-            lane.take_at = 0.0
-            self.look(lane)
-        if taken.leases:
-            self._visits.at(lane, now)
-        else:
-            self._visits.at(lane, now + HUNGRY_AGAIN)
+            lane.take_at = now + (HUNGRY_AGAIN if taken.need_us == 0 else 1.0)
+        self._visits.at(lane, now if taken.leases else min(now + HUNGRY_AGAIN, lane.wake_at))
 
     def _tokens(self, lane: Lane, rows: int) -> list[bytes]:
         """One a lease that this take may write."""
@@ -158,7 +150,7 @@ class Takes:
             share = lane.shares[campaign.id] = Share(lane, campaign)
         rows = rows_of(leased.mask)
         self._lease_numbers += 1
-        lease = Lease(self._lease_numbers, leased.token, share, leased.batch, rows[::-1], self._now())
+        lease = Lease(self._lease_numbers, leased.token, share, leased.batch, rows[::-1], self._now(), leased.idle_us)
         lease.past = {row: (tries, first) for row, tries, first in PAST.iter_unpack(leased.past)}
         self._journal.note(lease, lane.account)
         try:

@@ -15,6 +15,7 @@ from sendengine.engine.work import Lease
 from sendengine.errors import Unavailable
 from sendengine.ports import Meter, Queue, Settlement, Visited
 
+CREDIT_US = 10_000.0  # that the script subtracts (queue/lua/visit.lua)
 UNMETERED_VISIT = 0.5  # gate and states are looked at so often where no permits are needed
 
 
@@ -27,6 +28,8 @@ class Visits:
     ) -> None:  # fmt: skip
         self._queue, self._journal, self._settings, self._meter, self._now = queue, journal, settings, meter, now
         self._visited, self._spawn = visited, spawn
+        # a fresh clock starts where its first message can still be journalled in time: the grid is kept from the first MAIL on
+        self._lead_us = (settings.tick + settings.lead) * 1e6 + CREDIT_US
         self.wheel: Wheel[Lane] = Wheel(settings.tick)
         self._retained: deque[tuple[float, str, Settlement]] = deque()
 
@@ -65,7 +68,7 @@ class Visits:
         lane.must_check = False
         try:
             reply = await self._queue.visit(
-                lane.account, want, lane.horizon * 1e6, bind, [s.campaign.id for s in held], [s for s, _, _ in sending]
+                lane.account, want, lane.horizon * 1e6, bind, [s.campaign.id for s in held], [s for s, _, _ in sending], self._lead_us
             )
         except Unavailable:
             lane.is_visiting = False

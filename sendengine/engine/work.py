@@ -49,12 +49,12 @@ class Lease:
     """
 
     __slots__ = (
-        "back", "batch", "campaign", "counts", "deferred", "doubts", "final", "first_mail", "is_closing", "last_first", "last_mail",
+        "back", "batch", "campaign", "counts", "deferred", "doubts", "final", "first_mail", "idle_us", "is_closing", "is_retry", "last_first", "last_mail",
         "mails", "number", "open", "past", "pending", "recipients", "records", "refs", "renderer", "replies", "resolved_at", "share", "taken_at",
         "token", "tried", "values",
     )  # fmt: skip
 
-    def __init__(self, number: int, token: bytes, share: Share, batch: int, rows: list[int], taken_at: float) -> None:
+    def __init__(self, number: int, token: bytes, share: Share, batch: int, rows: list[int], taken_at: float, idle_us: float = 0.0) -> None:
         self.number = number
         self.token = token
         self.share = share
@@ -67,7 +67,9 @@ class Lease:
         self.values: dict[int, tuple[bytes, ...]] = {}
         self.recipients: dict[int, bytes] = {}
         self.taken_at = taken_at
+        self.idle_us = idle_us  # of its campaign, when it was taken; a pause ends the lease
         self.is_closing = False
+        self.is_retry = False  # every row of it was tried before
         self.clear()
 
     def clear(self) -> None:
@@ -130,7 +132,7 @@ class Lease:
 class Share:
     """A campaign's part of what a lane holds: leases with rows never tried, and with rows tried before."""
 
-    __slots__ = ("again", "campaign", "fresh", "lane", "leases", "rows")
+    __slots__ = ("again", "campaign", "first_tries", "fresh", "lane", "leases", "rows")
 
     def __init__(self, lane: Lane, campaign: Campaign) -> None:
         self.lane = lane
@@ -139,3 +141,10 @@ class Share:
         self.fresh: deque[Lease] = deque()
         self.again: deque[Lease] = deque()
         self.rows = 0  # pending in all of them
+        self.first_tries = 0  # of these, in leases that are no retries
+
+    def count(self, lease: Lease, n: int) -> None:
+        """n pending rows more, or less, in one of its leases."""
+        self.rows += n
+        if not lease.is_retry:
+            self.first_tries += n

@@ -332,7 +332,7 @@ class Worker:
         if news.cut:
             lane.learn_cut(news.cut, news.cut_us)
             lane.must_check = True
-        lane.take_at = lane.need_us = 0.0
+        lane.take_at = 0.0
         self._visits.start(lane)
         self._takes.look(lane)
 

@@ -173,19 +173,31 @@ class MemoryQueue:
         if account in store.accounts:
             store.spread(account, *store.accounts[account].cut(self._now(), self._cut_delay))
 
-    async def take(self, account: str, worker: str, rows: int, tokens: Sequence[bytes], skip: Sequence[str]) -> Taken:
+    async def take(
+        self, account: str, worker: str, rows: int, tokens: Sequence[bytes], has_first: Sequence[str], has_retries: Sequence[str]
+    ) -> Taken:
         state, now = self._store.accounts.get(account, Account()), self._now()
         look = look_at_schedules(state, now)
         taking = Taking(state, worker, rows, tokens, now)
         by_share = sorted(state.run, key=lambda name: (state.run[name], name))[:CAMPAIGNS]
+        wakes = []
         for name in (TRANSACTIONAL, *by_share):
-            if name in state.campaigns and name not in skip:
-                taking.take(state.campaigns[name])
-        return Taken(state.next_need(), look, tuple(taking.leases))
+            if name not in state.campaigns:
+                continue
+            campaign = state.campaigns[name]
+            if name not in has_retries:
+                taking.take_retries(campaign)
+                wakes.append(campaign.next_retry)
+            if name not in has_first:
+                taking.take_first_tries(campaign)
+        wakes += state.looks.values()
+        wake = float(round(min((at for at in wakes if at is not None), default=-1)))
+        return Taken(state.next_need(), wake, look, tuple(taking.leases))
 
     async def visit(
-        self, account: str, want: int, horizon_us: float, bind: str, held: Sequence[str], settlements: Sequence[Settlement]
-    ) -> Visited:
+        self, account: str, want: int, horizon_us: float, bind: str, held: Sequence[str], settlements: Sequence[Settlement],
+        lead_us: float = 0.0,
+    ) -> Visited:  # fmt: skip
         state, now = self._store.accounts.get(account, Account()), self._now()
         acted = tuple(settle(state, now, settlement) for settlement in settlements)
         fields = state.fields
@@ -194,7 +206,7 @@ class MemoryQueue:
         if bind != "=":
             bind_to(state, now, bind)
         may_send = [name in state.run or name == TRANSACTIONAL for name in held]
-        permits, delay = grant(state, now, want if any(may_send) else 0, horizon_us)
+        permits, delay = grant(state, now, want if any(may_send) else 0, horizon_us, lead_us)
         return Visited(
             now_us=now,
             cut=fields.number("cut"),

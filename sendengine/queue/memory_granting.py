@@ -26,7 +26,7 @@ def bind_to(state: Account, now: float, bind: str) -> None:
         fields.forget("bind")
 
 
-def grant(state: Account, now: float, want: int, horizon: float) -> tuple[int, float]:
+def grant(state: Account, now: float, want: int, horizon: float, lead: float) -> tuple[int, float]:
     """Permits, and µs until the first: GCRA, one clock an account. A clock that fell behind saves up no credit (design 3.2)."""
     interval, last = float(state.fields["iv"]), float(state.fields.get("last", 0))
     if want <= 0 or not interval:
@@ -34,7 +34,7 @@ def grant(state: Account, now: float, want: int, horizon: float) -> tuple[int, f
     if last > now + max(horizon, LATEST_US) + interval:  # the clock stepped back
         last = now + max(horizon, LATEST_US) + interval
         state.fields["last"] = f"{last:.3f}"
-    first = max(last + interval, now - min(LATE_US, interval))
+    first = max(last + interval, now + lead - min(LATE_US, interval))
     permits = max(0, min(want, floor((now + horizon - first) / interval) + 1))
     if permits:
         state.fields["last"] = f"{first + (permits - 1) * interval:.3f}"

@@ -38,13 +38,16 @@ class Taking:
         self._state, self._worker, self._want, self._tokens, self._now = state, worker, want, list(tokens), now
         self.leases: list[Leased] = []
 
-    def take(self, campaign: Campaign) -> None:
-        """Retries that are due, then what was given back, then the levels from 9 down: at least `want` rows if there are."""
+    def take_retries(self, campaign: Campaign) -> None:
         got = 0
         for batch in self._due(campaign):
             if not self._tokens or got >= self._want:
                 break
             got += self._retries(campaign, batch)
+
+    def take_first_tries(self, campaign: Campaign) -> None:
+        """What was given back, then the levels from 9 down: at least `want` rows if there are."""
+        got = 0
         while campaign.given_back and self._tokens and got < self._want:
             got += self._lease(campaign, campaign.given_back.popleft())
         for level in LEVELS:
@@ -70,14 +73,15 @@ class Taking:
         return self._lease(campaign, Portion(batch, 0, mask_of(due), past))
 
     def _lease(self, campaign: Campaign, portion: Portion) -> int:
-        token, batch = self._tokens.pop(0), portion.batch
+        token, batch = self._tokens.pop(), portion.batch
         self._state.leases[token] = Lease(portion, campaign.id, self._worker)
         n = portion.mask.bit_count()
         campaign.fields.add("leased", n)
         mask, past = portion.mask.to_bytes(MASK_OCTETS, "little"), _past(portion.past)
         stored = campaign.batches.get(batch)
         payload = stored.payload if stored else b""
-        self.leases.append(Leased(token, campaign.id, batch, mask, past, payload, campaign.messages.get(batch, b"")))
+        message, idle = campaign.messages.get(batch, b""), float(campaign.fields.get("idle", 0))
+        self.leases.append(Leased(token, campaign.id, batch, mask, past, payload, message, idle))
         return n
 
 

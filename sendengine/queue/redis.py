@@ -11,7 +11,7 @@ import msgspec
 from sendengine.errors import SendEngineError
 from sendengine.ports import Appended, CampaignRecord, Leased, News, Settlement, Taken, Visited
 from sendengine.queue import keys, scripts
-from sendengine.queue.link import Link
+from sendengine.queue.link import Argument, Link
 
 _decode_news = msgspec.msgpack.Decoder(News).decode
 encode_news = msgspec.msgpack.Encoder().encode
@@ -63,21 +63,27 @@ class RedisQueue:
         if need_us >= 0:
             await self._link.call("ZADD", keys.INDEX, "LT", f"{need_us:.0f}", account)
 
-    async def take(self, account: str, worker: str, rows: int, tokens: Sequence[bytes], skip: Sequence[str]) -> Taken:
-        need, look, leases = await self._script("take", keys.account(account), worker, rows, b"".join(tokens), *skip)
+    async def take(
+        self, account: str, worker: str, rows: int, tokens: Sequence[bytes], has_first: Sequence[str], has_retries: Sequence[str]
+    ) -> Taken:
+        need, wake, look, leases = await self._script(
+            "take", keys.account(account), worker, rows, b"".join(tokens), len(has_first), *has_first, *has_retries
+        )
         return Taken(
             float(need),
+            float(wake),
             tuple(name.decode() for name in look),
             tuple(
-                Leased(token, campaign.decode(), batch, mask, past, (stored or b"")[21:], message or b"")
-                for token, campaign, batch, mask, past, stored, message in leases
+                Leased(token, campaign.decode(), batch, mask, past, (stored or b"")[21:], message, float(idle))
+                for token, campaign, batch, mask, past, stored, message, idle in leases
             ),
         )
 
     async def visit(
-        self, account: str, want: int, horizon_us: float, bind: str, held: Sequence[str], settlements: Sequence[Settlement]
-    ) -> Visited:
-        args: list[bytes | str | int | float] = [want, f"{horizon_us:.0f}", bind, len(held), *held]
+        self, account: str, want: int, horizon_us: float, bind: str, held: Sequence[str], settlements: Sequence[Settlement],
+        lead_us: float = 0.0,
+    ) -> Visited:  # fmt: skip
+        args: list[Argument] = [want, f"{horizon_us:.0f}", f"{lead_us:.0f}", bind, len(held), *held]
         for s in settlements:
             args += (s.token, s.final, s.records, s.dictionary, s.nums, s.deferred, s.doubts, s.back)
         now, cut, cut_us, n, delay, interval, deal, stopped, idle, acted = await self._script(

@@ -113,7 +113,7 @@ class Bench:
             assert (await self.desk.seal(account, name, len(packed))).status == "sealed"
 
     async def take(self, n: int = 10_000, worker: str = "w1", tokens: int = 16, skip: Sequence[str] = ()) -> Taken:
-        return await self.queue.take("m1", worker, n, self.tokens(tokens), skip)
+        return await self.queue.take("m1", worker, n, self.tokens(tokens), skip, skip)
 
     async def settle(self, *settlements: Settlement) -> tuple[int, ...]:
         return (await self.queue.visit("m1", 0, 0.0, "=", [], settlements)).acted

@@ -50,7 +50,7 @@ async def test_take_skips_campaigns_of_which_there_is_enough(bench: Bench) -> No
 
 
 async def test_nothing_is_taken_of_an_account_that_is_not_there(bench: Bench) -> None:
-    assert await bench.take() == Taken(-1.0, (), ())
+    assert await bench.take() == Taken(-1.0, -1.0, (), ())
 
 
 async def test_levels_are_taken_from_9_down(bench: Bench) -> None:

@@ -1,25 +1,25 @@
 -- include: lib
 -- A visit: outcomes in, permits out (design 3.1.4).  KEYS[1] account.
--- ARGV: permits wanted, horizon µs, binding ("limit|lift", "" nothing binds, "=" no change),
+-- ARGV: permits wanted, horizon µs, lead µs (a clock that fell behind starts so late), binding ("limit|lift", "" nothing binds, "=" no change),
 --       number of campaigns held, their ids, then per settlement 8: token, final mask, records, dictionary, nums, deferred, doubts,
 --       mask of rows given back ("" none).
 -- Replies: now µs, cut number, cut µs, permits n, delay of the first µs, µs between (0 unmetered), deal (one octet a permit: place in the
 --          held list; "" when there is one), held campaigns that may not send now (octets), µs that the relay refused, settlements that acted.
 -- Never writes for a lease that does not stand, so a purged account is not re-created. Settlements need settle.lua, which includes this.
 local now = clock()
-local held, at, acted = {}, 5 + tonumber(ARGV[4]), {}
-for i = 5, at - 1 do held[#held + 1] = ARGV[i] end
+local held, at, acted = {}, 6 + tonumber(ARGV[5]), {}
+for i = 6, at - 1 do held[#held + 1] = ARGV[i] end
 for i = at, #ARGV, 8 do
   acted[#acted + 1] = settle(now, ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7])
 end
 local a = call('HMGET', A, 'iv', 'last', 'cut', 'cut_at', 'idle', 'bind')
 if not a[1] then return {int(now), 0, '0', 0, '0', '0', '', '', '0', acted} end
 local iv, last = tonumber(a[1]), num(a[2])
-if ARGV[3] ~= '=' then
+if ARGV[4] ~= '=' then
   local limit, since = string.match(a[6] or '', '^([%a_]*)|(%d*)')
-  if limit ~= string.match(ARGV[3], '^[%a_]*') then
+  if limit ~= string.match(ARGV[4], '^[%a_]*') then
     if limit == 'relay' or limit == 'site' then a[5] = call('HINCRBY', A, 'idle', int(now - since)) end
-    local new, lift = string.match(ARGV[3], '^([%a_]*)|?(.*)')
+    local new, lift = string.match(ARGV[4], '^([%a_]*)|?(.*)')
     if new == '' then call('HDEL', A, 'bind') else call('HSET', A, 'bind', new .. '|' .. int(now) .. '|' .. lift) end
   end
 end
@@ -40,7 +40,7 @@ if want > 0 and (is_held or #sharers > 0) then
   else
     local latest = now + math.max(horizon, 5e6) + iv      -- nobody asks further ahead: Redis' clock stepped back
     if last > latest then last = latest call('HSET', A, 'last', string.format('%.3f', last)) end
-    first = math.max(last + iv, now - math.min(10000, iv))
+    first = math.max(last + iv, now + tonumber(ARGV[3]) - math.min(10000, iv))
     n = math.max(0, math.min(want, math.floor((now + horizon - first) / iv) + 1))
     if n > 0 then call('HSET', A, 'last', string.format('%.3f', first + (n - 1) * iv)) end
   end

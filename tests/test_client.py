@@ -41,7 +41,7 @@ class Bench:
         """As a worker would: take everything of m1 and settle it, row 0 of each batch with `but`."""
         worker = os.urandom(4).hex()
         await self.queue.register(worker, b"worker-t")
-        while leases := (await self.queue.take("m1", worker, 10_000, [os.urandom(8) for _ in range(50)], [])).leases:
+        while leases := (await self.queue.take("m1", worker, 10_000, [os.urandom(8) for _ in range(50)], [], [])).leases:
             now = time.time()
             settlements = []
             for lease in leases:
@@ -378,7 +378,7 @@ async def test_fsck_finds_nothing_at_any_stage(bench: Bench) -> None:
     await bench.submit([*people(250), {"email": "bad"}, *people(3)])
     assert await found(bench.client.fsck()) == []
     await bench.queue.register("w1", b"worker-1")
-    await bench.queue.take("m1", "w1", 100, [os.urandom(8)], [])
+    await bench.queue.take("m1", "w1", 100, [os.urandom(8)], [], [])
     assert await found(bench.client.fsck()) == []
     await bench.client.cancel("summer")
     assert await found(bench.client.fsck()) == []

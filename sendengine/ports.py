@@ -86,7 +86,8 @@ class Channel(Protocol):
 
 
 class News(msgspec.Struct, frozen=True, array_like=True):
-    """Something changed in an account. Permits later than cut_us (Redis time) granted under a smaller cut number are void; cut 0: none are."""
+    """Something changed in an account. Permits later than cut_us (Redis time), granted under a smaller cut number, are void;
+    cut 0: none are."""
 
     account: str
     cut: int
@@ -188,6 +189,10 @@ class Queue(Protocol):
         """Cut what this worker will not use, and tell the others."""
         ...
 
+    async def suspend(self, account: str, campaign: str, why: str) -> None:
+        """Pause a campaign whose message itself is refused; every worker is told."""
+        ...
+
     async def workers(self) -> list[str]: ...
     async def beat(self, worker: str) -> tuple[bytes, bytes] | None:
         """(token, beat) of a worker's journal, or None when there is none."""
@@ -230,8 +235,8 @@ class Meter(Protocol):
 
 
 class Stored(msgspec.Struct, frozen=True, gc=False):
-    """What became of a submitted batch. `status`: stored, same (a repeat), differs (payload: what stands there), expected (number: the batch
-    that is due), closed (state: why nothing is taken)."""
+    """What became of a submitted batch. `status`: stored, same (a repeat), differs (payload: what stands there), expected
+    (number: the batch that is due), closed (state: why nothing is taken)."""
 
     status: str
     accepted: int = 0

@@ -15,6 +15,7 @@ import msgspec
 from sendengine.types import Outcome
 
 MASK_OCTETS = 13
+SENDER = "_sender"  # column of a single message's batch: its envelope sender
 NO_ROWS = bytes(MASK_OCTETS)
 FIRST_TRY = 8  # flag beside the outcome
 NO_REPLY = 65535

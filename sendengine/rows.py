@@ -189,17 +189,34 @@ def _take(reader: Any) -> tuple[list[list[str]], list[int], dict[int, str]]:
     lines: list[int] = []
     faults: dict[int, str] = {}
     while len(rows) < BATCH_ROWS:
+        got: list[list[str]] = []
+        fault = ""
         line = reader.line_num + 2  # the header was the first, and csv counts those it has finished
         try:
-            row = next(reader, None)
+            got.extend(islice(reader, BATCH_ROWS - len(rows)))  # what came before an error stays
         except csv.Error as error:
-            row, faults[len(rows)] = [""], str(error)
-        if row is None:
+            fault = str(error)
+        if not got and not fault:
             break
-        if row:
-            rows.append(row)
+        starts, line = _starts(got, line, reader.line_num + 2)
+        lines += [at for row, at in zip(got, starts, strict=True) if row]
+        rows += filter(None, got)
+        if fault:
+            faults[len(rows)] = fault
+            rows.append([""])
             lines.append(line)
     return rows, lines, faults
+
+
+def _starts(rows: list[list[str]], line: int, end: int) -> tuple[Sequence[int], int]:
+    """The physical line of each row, the first of them at `line`, and the line after them; mostly a row is a line."""
+    if end - line == len(rows):
+        return range(line, end), end
+    starts = []
+    for row in rows:
+        starts.append(line)
+        line += 1 + sum(cell.count("\n") for cell in row)
+    return starts, line
 
 
 def _is_clean(row: list[str]) -> bool:

@@ -20,7 +20,7 @@ KEPT = 512
 class Campaign:
     """What does not change while a campaign sends. `sender` is the envelope's."""
 
-    __slots__ = ("_renderers", "id", "policy", "retry", "sender", "skeleton", "uid", "window")
+    __slots__ = ("_renderers", "id", "policy", "refused_in_row", "retry", "sender", "skeleton", "uid")
 
     def __init__(self, campaign_id: str, record: CampaignRecord) -> None:
         fields = record.fields
@@ -29,7 +29,7 @@ class Campaign:
         self.sender = fields.get("sender", "").encode()
         self.policy = SendPolicy(lifetime=float(fields.get("lifetime", 86400)))
         self.retry: Schedule = parse_schedule(fields["retry"])
-        self.window = fields.get("window", "")
+        self.refused_in_row = 0  # messages refused with 5xx since the last success
         self.skeleton: Skeleton | None = compile_message(load(record.message), self.uid) if record.message else None
         self._renderers: dict[bool, Renderer] = {}
 

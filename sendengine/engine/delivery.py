@@ -12,6 +12,7 @@ from email.utils import formatdate
 import orjson
 
 from sendengine import records
+from sendengine.engine.campaigns import Campaign
 from sendengine.engine.feed import Feed
 from sendengine.engine.journal import Journal
 from sendengine.engine.lane import Lane
@@ -32,6 +33,7 @@ OUTCOMES = {
     Action.DEFERRED: Outcome.EXPIRED,  # where its lifetime would be over before the next try
     Action.DOUBTFUL: Outcome.UNKNOWN,  # unless the settlement decides to send it again
 }
+REFUSED_MOST = 20  # messages in a row that a send may have refused (5xx after the dot) before it is suspended
 LONGEST_DELAY = 3600.0
 LONGEST_HALF = 65000.0  # what a half float holds
 EXPIRED_TEXT = ("4.4.7", "expired before a relay took it")
@@ -44,9 +46,10 @@ class Deliveries:
     def __init__(
         self, journal: Journal, settings: EngineSettings, rules: ReplyRules, meter: Meter,
         now: Callable[[], float], jitter: Callable[[], float], attend: Callable[[Lane], None],
+        suspend: Callable[[str, str, str], None],
     ) -> None:  # fmt: skip
         self._journal, self._settings, self._rules, self._meter = journal, settings, rules, meter
-        self._now, self._jitter, self._attend = now, jitter, attend
+        self._now, self._jitter, self._attend, self._suspend = now, jitter, attend, suspend
         self._numbers: dict[tuple[Feed, int, str, str], int] = {}
         self._date, self._date_at = b"", 0
 
@@ -64,7 +67,7 @@ class Deliveries:
             break
         delivery = Delivery()
         delivery.lane, delivery.lease, delivery.row = lane, lease, row
-        delivery.sender, delivery.recipient = lease.campaign.sender, lease.recipients[row]
+        delivery.sender, delivery.recipient = lease.sender, lease.recipients[row]
         delivery.wire = lease.renderer.wire(lease.values[row], lease.batch * 100 + row, self.date())
         delivery.eightbit = lease.renderer.has_eightbit
         delivery.due = due
@@ -124,8 +127,9 @@ class Deliveries:
         verdict = judge(attempt, tries, age, lease.campaign.policy, self._rules)
         if verdict.action is Action.SENT:
             lane.accept()
+            lease.campaign.refused_in_row = 0
         else:
-            self._feed_back(lane, attempt, verdict)
+            self._feed_back(lane, lease.campaign, attempt, verdict)
             if verdict.action is Action.RETURNED:
                 self.withdraw(delivery)
                 return
@@ -202,7 +206,7 @@ class Deliveries:
         """Wall seconds less the time that does not count against a lifetime."""
         return self._now() + self._journal.wall_offset - (lane.idle_us + lease.idle_us) / 1e6
 
-    def _feed_back(self, lane: Lane, attempt: Attempt, verdict: Verdict) -> None:
+    def _feed_back(self, lane: Lane, campaign: Campaign, attempt: Attempt, verdict: Verdict) -> None:
         """Trouble that is not the recipient's slows the site or suspends the account at this relay."""
         if verdict.scope in (Scope.ACCOUNT_RELAY, Scope.ACCOUNT_SITE):
             if lane.suspended_until <= self._now():
@@ -210,5 +214,10 @@ class Deliveries:
             reply = attempt.reply or attempt.detail
             lane.bind = f"relay|{lane.relay.site} refuses this account: {reply}"
             self._attend(lane)
+        elif verdict.scope is Scope.MESSAGE and verdict.action is Action.BOUNCED:
+            campaign.refused_in_row += 1
+            if campaign.refused_in_row == REFUSED_MOST:
+                why = f"{REFUSED_MOST} messages in a row were refused: {attempt.reply}"
+                self._suspend(lane.account, campaign.id, why)
         elif verdict.scope is Scope.SITE and verdict.suspend_s:
             lane.feed.site.throttle(verdict.suspend_s, str(attempt.reply or attempt.detail))

@@ -1,7 +1,7 @@
 """An account attached to this worker: what it holds, what it may send, and who is next. Decides; does no I/O.
 
-The order of use of a permit: a transactional message (at most 9 of 10 while bulk waits), then the campaign whose turn the deal names, and in
-it a retry (at most 1 of 5 while first tries wait), else a first try (domain 1.1, 1.7).
+The order of use of a permit: a transactional message (at most 9 of 10 while bulk waits), then the campaign whose turn the deal names,
+and in it a retry (at most 1 of 5 while first tries wait), else a first try (domain 1.1, 1.7).
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from sendengine.engine.work import Lease, Share
 from sendengine.errors import SendEngineError, Unavailable
 from sendengine.policy.window import Window
 from sendengine.ports import Leased, Queue
-from sendengine.records import PAST, rows_of
+from sendengine.records import PAST, SENDER, rows_of
 from sendengine.render.values import RenderFailure
 from sendengine.types import Outcome, Relay
 
@@ -173,6 +173,8 @@ class Takes:
         except SendEngineError as error:
             self._refuse_all(lane, lease, rows, str(error))
             return
+        if leased.message and SENDER in batch.fields:
+            lease.sender = str(batch.columns[batch.fields.index(SENDER)][0]).encode()
         refused = []
         for row, name, values in zip(rows, names, prepared, strict=True):
             if isinstance(values, RenderFailure):
@@ -227,9 +229,9 @@ class Takes:
             self._visits.at(lane, self._now())
 
     def _leave_if_empty(self, lane: Lane) -> None:
-        if not lane.has_leases and not lane.dirty and not lane.unsent and not lane.is_visiting and not lane.is_taking:
-            if self.lanes.pop(lane.account, None) is not None:
-                self._spawn(self._left(lane))
+        is_empty = not (lane.has_leases or lane.dirty or lane.unsent or lane.is_visiting or lane.is_taking)
+        if is_empty and self.lanes.pop(lane.account, None) is not None:
+            self._spawn(self._left(lane))
 
     async def _left(self, lane: Lane) -> None:
         try:

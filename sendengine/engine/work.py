@@ -49,9 +49,9 @@ class Lease:
     """
 
     __slots__ = (
-        "back", "batch", "campaign", "counts", "deferred", "doubts", "final", "first_mail", "idle_us", "is_closing", "is_retry", "last_first", "last_mail",
-        "mails", "number", "open", "past", "pending", "recipients", "records", "refs", "renderer", "replies", "resolved_at", "share", "taken_at",
-        "token", "tried", "values",
+        "back", "batch", "campaign", "counts", "deferred", "doubts", "final", "first_mail", "idle_us", "is_closing",
+        "is_retry", "last_first", "last_mail", "mails", "number", "open", "past", "pending", "recipients", "records",
+        "refs", "renderer", "replies", "resolved_at", "sender", "share", "taken_at", "token", "tried", "values",
     )  # fmt: skip
 
     def __init__(self, number: int, token: bytes, share: Share, batch: int, rows: list[int], taken_at: float, idle_us: float = 0.0) -> None:
@@ -64,6 +64,7 @@ class Lease:
         self.open = 0
         self.past: dict[int, tuple[int, int]] = {}  # row -> tries, first MAIL (active s)
         self.renderer: Renderer
+        self.sender = share.campaign.sender
         self.values: dict[int, tuple[bytes, ...]] = {}
         self.recipients: dict[int, bytes] = {}
         self.taken_at = taken_at

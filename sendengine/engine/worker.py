@@ -55,7 +55,7 @@ class Worker:
         self._attached = asyncio.Event()  # an account was, or we stop
         self._pump_is_set = False
         self.journal = Journal(queue, worker_id, self._token, settings, now, self._released, self._on_news, self._on_resolved)
-        self._deliveries = Deliveries(self.journal, settings, rules, meter, now, jitter, self._attend)
+        self._deliveries = Deliveries(self.journal, settings, rules, meter, now, jitter, self._attend, self._suspend)
         self._visits = Visits(queue, self.journal, settings, meter, now, self._on_visited, self._spawn)
         self._takes = Takes(
             queue, self.journal, self._deliveries, self._visits, settings, worker_id, now, self._feed_for, relay_of, self._spawn,
@@ -161,10 +161,9 @@ class Worker:
         """The index; and while Redis is away, the way back."""
         while True:
             try:
-                if self.journal.is_away:
-                    if not await self._recover():
-                        await asyncio.sleep(RECOVER_EVERY)
-                        continue
+                if self.journal.is_away and not await self._recover():
+                    await asyncio.sleep(RECOVER_EVERY)
+                    continue
                 await self._takes.find()
             except Unavailable:
                 self.journal.is_away = True
@@ -365,6 +364,10 @@ class Worker:
     def _attend(self, lane: Lane) -> None:
         """Something about it changed: visit soon."""
         self._visits.at(lane, self._now())
+
+    def _suspend(self, account: str, campaign: str, why: str) -> None:
+        log.warning("campaign_suspended", account=account, campaign=campaign, why=why)
+        self._spawn(self._queue.suspend(account, campaign, why))
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task: asyncio.Task[object] = asyncio.get_running_loop().create_task(work)

@@ -15,6 +15,7 @@ from sendengine.queue.memory_granting import bind_to, deal, grant
 from sendengine.queue.memory_settling import settle
 from sendengine.queue.memory_state import ENDED, Account, MemoryStore
 from sendengine.queue.memory_taking import Taking, look_at_schedules
+from sendengine.queue.memory_verbs import DONE, pause
 from sendengine.types import SendState
 
 __all__ = ["MemoryDesk", "MemoryQueue", "MemoryStore"]
@@ -172,6 +173,12 @@ class MemoryQueue:
         store = self._store
         if account in store.accounts:
             store.spread(account, *store.accounts[account].cut(self._now(), self._cut_delay))
+
+    async def suspend(self, account: str, campaign: str, why: str) -> None:
+        store, now = self._store, self._now()
+        state = store.accounts[account]
+        if pause(state, state.campaigns[campaign], now, why) == DONE:
+            store.spread(account, *state.cut(now, self._cut_delay))
 
     async def take(
         self, account: str, worker: str, rows: int, tokens: Sequence[bytes], has_first: Sequence[str], has_retries: Sequence[str]

@@ -17,13 +17,15 @@ DONE, SAME = "done", "same"
 WAITING = (SendState.SENDING, SendState.SCHEDULED, SendState.SEQUENTIAL)
 
 
-def pause(account: Account, campaign: Campaign, now: float) -> str:
+def pause(account: Account, campaign: Campaign, now: float, why: str = "") -> str:
     if campaign.state == SendState.PAUSED:
         return SAME
     if campaign.id == TRANSACTIONAL or campaign.state not in WAITING:
         return campaign.state
     campaign.fields["before"], campaign.fields["state"] = campaign.state, SendState.PAUSED.value
     campaign.fields.set_times(paused_at=now)
+    if why:
+        campaign.fields["why"] = why
     account.rest(campaign, now)
     account.sync_run(campaign)
     account.advance()

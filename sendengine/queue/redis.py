@@ -110,6 +110,10 @@ class RedisQueue:
     async def leave(self, account: str) -> None:
         await self._cut(account, await self._script("leave", keys.account(account), f"{self._cut_delay:.0f}"))
 
+    async def suspend(self, account: str, campaign: str, why: str) -> None:
+        status, *rest = await self._script("pause", keys.account(account), campaign, f"{self._cut_delay:.0f}", why)
+        await self._cut(account, rest if status == b"done" else [])
+
     async def _cut(self, account: str, reply: list[Any]) -> None:
         if reply:
             await spread_news(self._link, account, reply[0], float(reply[1]))

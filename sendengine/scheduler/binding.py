@@ -42,7 +42,8 @@ def _state_binds(view: View, campaign: str, send: Mapping[str, str]) -> Binding 
     name = f"{view.account}:{campaign}"
     created = moment(send, "created")
     if send["state"] == "paused":
-        return Binding("paused", moment(send, "paused_at"), f"sendengine resume {name}")
+        why = send.get("why", "")
+        return Binding("paused", moment(send, "paused_at"), f"{why}; sendengine resume {name}" if why else f"sendengine resume {name}")
     if send["state"] == "scheduled":
         return Binding("window", created, f"it starts at {format_time(number(send, 'at') / 1e6)}")
     if send["state"] == "sequential":

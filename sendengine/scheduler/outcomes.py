@@ -26,7 +26,7 @@ _CHUNKS = 200  # settlements read at once
 _KEPT_BATCHES = 256
 _FOLLOW_S = 0.5
 # Columns of a single message: its campaign is older than it, and has no From of its own.
-QUEUED_AT, DOMAIN, SENDER = "_queued_at", "_domain", "_sender"
+QUEUED_AT, DOMAIN = "_queued_at", "_domain"  # beside records.SENDER
 
 
 class Delays(msgspec.Struct, frozen=True):

@@ -29,7 +29,8 @@ from sendengine.scheduler.names import Ref
 from sendengine.scheduler.sources import Recipients
 from sendengine.types import OnDoubt
 
-IN_FLIGHT = 32
+IN_FLIGHT = 64
+TOGETHER = 8  # batches that leave in one write: the server syncs its log once for all of them
 OnReject = Callable[[Sequence[Rejected]], None]
 
 
@@ -162,10 +163,13 @@ class _Window:
         self._rows += batch.rows
         self._batches += 1
         self._flying.append((batch, asyncio.create_task(self._desk.submit(self._ref.account, self._ref.id, batch))))
-        if self._batches == 1 or len(self._flying) >= IN_FLIGHT:  # the first one alone: it loads the script
+        if self._batches == 1:  # alone: it loads the script
             await self._land()
-        else:
-            await asyncio.sleep(0)
+        elif self._batches % TOGETHER == 0:
+            await asyncio.sleep(0)  # their calls are made,
+            await asyncio.sleep(0)  # and written: the server works while the next ones are cut
+        while self._flying and (self._flying[0][1].done() or len(self._flying) >= IN_FLIGHT):
+            await self._land()
 
     async def seal(self) -> None:
         while self._flying:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from itertools import pairwise
 
 import pytest
 
@@ -12,7 +13,6 @@ from sendengine.engine.settings import EngineSettings
 from sendengine.types import Attempt, Fault, Outcome, Stage
 from tests.engine.rig import DELIVERED, Rig, number, replied
 from tests.engine.virtual import run_virtually
-
 
 SLOW_POLL = EngineSettings(poll=5.0, beat=5.0)  # for tests of days
 
@@ -55,7 +55,7 @@ async def test_deferred_recipients_are_tried_again_by_the_schedule() -> None:
     assert number(fields, "sent") == 20
     assert set(tries.values()) == {4}
     one = [at for at, name in rig.log if name.startswith("c1-7@")]
-    gaps = [b - a for a, b in zip(one, one[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(one)]
     assert gaps == pytest.approx([60, 300, 300], abs=10)
     await rig.stop()
 
@@ -257,3 +257,19 @@ async def test_two_workers_share_one_accounts_rate_exactly() -> None:
     assert rig.most_in(1.0) <= 100 * 1.5 + 1
     for name in list(rig.workers):
         await rig.stop(name)
+
+
+@virtual
+async def test_a_message_refused_twenty_times_in_a_row_suspends_its_send() -> None:
+    rig = Rig(lambda recipient: replied(Stage.DOT, 554, "looks like spam"))
+    await rig.account()
+    await rig.submit(100)
+    rig.start()
+    await asyncio.sleep(30)
+    fields = await rig.status()
+    assert fields["state"] == "paused"
+    assert "looks like spam" in fields["why"]
+    assert 20 <= number(fields, "bounced") <= 25
+    await rig.desk.resume("m1", "c1")
+    assert "why" not in await rig.status()
+    await rig.stop()

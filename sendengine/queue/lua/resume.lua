@@ -5,7 +5,7 @@ local id, key, now = ARGV[1], send_key(ARGV[1]), clock()
 local s = call('HMGET', key, 'state', 'before', 'at')
 if not s[1] or s[1] == 'cancelled' or s[1] == 'finished' then return {'closed', s[1] or 'missing'} end
 if s[1] ~= 'paused' then return {'same'} end
-call('HDEL', key, 'paused_at', 'before')
+call('HDEL', key, 'paused_at', 'before', 'why')
 call('HSET', key, 'state', 'scheduled')
 sync_rest(id, now)
 if s[2] ~= 'scheduled' or num(s[3]) <= now then

@@ -12,6 +12,7 @@ from email.utils import formatdate
 import orjson
 
 from sendengine import records
+from sendengine.batch import BATCH_ROWS
 from sendengine.engine.campaigns import Campaign
 from sendengine.engine.feed import Feed
 from sendengine.engine.journal import Journal
@@ -68,8 +69,9 @@ class Deliveries:
         delivery = Delivery()
         delivery.lane, delivery.lease, delivery.row = lane, lease, row
         delivery.sender, delivery.recipient = lease.sender, lease.recipients[row]
-        delivery.wire = lease.renderer.wire(lease.values[row], lease.batch * 100 + row, self.date())
-        delivery.eightbit = lease.renderer.has_eightbit
+        renderer = lease.renderer
+        delivery.wire = renderer.wire(lease.values[row], lease.batch * BATCH_ROWS + row, self._date)
+        delivery.eightbit = renderer.has_eightbit
         delivery.due = due
         delivery.acked_at = 0.0
         if run is not None:
@@ -82,12 +84,11 @@ class Deliveries:
         self._journal.intend(delivery)
         return True
 
-    def date(self) -> bytes:
-        """The Date header's value, made once a second."""
+    def turn(self) -> None:
+        """Called each tick: the Date header's value is made once a second."""
         wall = int(self._now() + self._journal.wall_offset)
         if wall != self._date_at:
             self._date, self._date_at = formatdate(wall).encode(), wall
-        return self._date
 
     def _has_expired(self, lane: Lane, lease: Lease, row: int) -> bool:
         """Its lifetime ran out while it waited: an outcome without a byte."""

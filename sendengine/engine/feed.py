@@ -90,24 +90,23 @@ class Feed:
 
     def next(self) -> Envelope | None:
         now = self._now()
-        due = self._due
-        while due and due[0].due <= now:
-            delivery = due.popleft()
-            if now - delivery.acked_at <= self._fresh and now <= delivery.lapses_at and not delivery.is_void:
-                self.on_wire += 1
-                self._taken += 1
-                return delivery
-            self._withdraw(delivery)
-        bulk = self._bulk
-        while bulk:
-            delivery = bulk.popleft()
-            if now - delivery.acked_at <= self._fresh and not delivery.is_void:
-                self.on_wire += 1
-                self._taken += 1
-                return delivery
-            self._withdraw(delivery)
-        self._hungry(self)
-        return None
+        due, bulk = self._due, self._bulk
+        while True:
+            if due and due[0].due <= now:
+                delivery = due.popleft()
+                is_late = now > delivery.lapses_at
+            elif bulk:
+                delivery = bulk.popleft()
+                is_late = False
+            else:
+                self._hungry(self)
+                return None
+            if is_late or now - delivery.acked_at > self._fresh or delivery.is_void:
+                self._withdraw(delivery)
+                continue
+            self.on_wire += 1
+            self._taken += 1
+            return delivery
 
     def done(self, delivery: Envelope, attempt: Attempt) -> None:
         if TYPE_CHECKING:

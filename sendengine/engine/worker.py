@@ -102,6 +102,7 @@ class Worker:
                 self.journal.begin()
                 self.journal.append()  # its answer tells the wall time
                 await self.journal.drain()
+                self._deliveries.turn()
                 return True
             except Unavailable as error:
                 log.warning("redis_away", error=str(error))
@@ -211,6 +212,7 @@ class Worker:
             self.fail(self.journal.failure)
             return
         now = self._now()
+        self._deliveries.turn()
         for feed in self._feeds.values():
             feed.measure()
         until = now + self._settings.lead + self._settings.tick

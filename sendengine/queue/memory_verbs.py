@@ -40,7 +40,7 @@ def resume(account: Account, campaign: Campaign, now: float) -> str:
     if campaign.state != SendState.PAUSED:
         return SAME
     before = fields["before"]
-    fields.forget("paused_at", "before")
+    fields.forget("paused_at", "before", "why")
     fields["state"] = SendState.SCHEDULED.value
     account.rest(campaign, now)
     if before != SendState.SCHEDULED or fields.number("at") <= now:

@@ -61,7 +61,6 @@ class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_doubt: Count = 1
     spread_above: Positive = 1000.0
     shutdown_timeout_s: Positive = 30.0
-    chunk_messages: Some = 1
 
     def __post_init__(self) -> None:
         if self.horizon_min_ms > self.horizon_max_ms:

@@ -40,7 +40,7 @@ class Site(Protocol):
     relay: Relay
     sessions: int  # open and usable
     idle: int  # of these, waiting for work
-    eightbit: bool  # the peer offers 8BITMIME (True until a session has said otherwise)
+    eightbit: bool  # the peer offers 8BITMIME (False until a session has said so)
 
     @property
     def is_open(self) -> bool:

@@ -48,7 +48,7 @@ class SmtpSite:
         self.relay = relay
         self.sessions = 0
         self.idle = 0
-        self.eightbit = True
+        self.eightbit = False  # until a session says otherwise: what is rendered before must suit any
         self._feed = feed
         self._on_change = on_change
         self._settings = settings

@@ -26,7 +26,7 @@ class Campaign:
         fields = record.fields
         self.id = campaign_id
         self.uid = fields["uid"]
-        self.sender = fields.get("sender", "").encode()
+        self.sender = envelope(fields.get("sender", ""))
         self.policy = SendPolicy(lifetime=float(fields.get("lifetime", 86400)))
         self.retry: Schedule = parse_schedule(fields["retry"])
         self.refused_in_row = 0  # messages refused with 5xx since the last success
@@ -42,6 +42,13 @@ class Campaign:
                 raise SendEngineError(f"campaign {self.id} has no message")
             self._renderers[eightbit] = self.skeleton.renderer(eightbit)
         return self._renderers[eightbit]
+
+
+def envelope(text: str) -> bytes:
+    """An envelope sender as it goes on the wire; raises SendEngineError for what would end its command or begin another."""
+    if not text.isascii() or any(letter <= " " or letter in "<>\x7f" for letter in text):
+        raise SendEngineError(f"{text!r} cannot be an envelope sender")
+    return text.encode()
 
 
 class Campaigns:

@@ -25,7 +25,7 @@ from sendengine.policy.replies import ReplyRules
 from sendengine.policy.verdict import Action, Scope, Verdict, judge
 from sendengine.ports import Meter
 from sendengine.reply import strip_ids
-from sendengine.types import Attempt, Outcome
+from sendengine.types import Attempt, Fault, Outcome
 
 OUTCOMES = {
     Action.SENT: Outcome.SENT,
@@ -35,6 +35,7 @@ OUTCOMES = {
     Action.DOUBTFUL: Outcome.UNKNOWN,  # unless the settlement decides to send it again
 }
 REFUSED_MOST = 20  # messages in a row that a send may have refused (5xx after the dot) before it is suspended
+REPLIES_MOST = 4096  # distinct replies whose text is kept
 LONGEST_DELAY = 3600.0
 LONGEST_HALF = 65000.0  # what a half float holds
 EXPIRED_TEXT = ("4.4.7", "expired before a relay took it")
@@ -73,6 +74,7 @@ class Deliveries:
         delivery.wire = renderer.wire(lease.values[row], lease.batch * BATCH_ROWS + row, self._date)
         delivery.eightbit = renderer.has_eightbit
         delivery.due = due
+        delivery.is_resolved = False
         delivery.acked_at = 0.0
         if run is not None:
             delivery.lapses_at = due + lane.lapse
@@ -127,12 +129,14 @@ class Deliveries:
         age = self._active_seconds(lane, lease) - past[1] if past else 0.0
         verdict = judge(attempt, tries, age, lease.campaign.policy, self._rules)
         if verdict.action is Action.SENT:
-            lane.accept()
+            lane.accept(attempt.mail_at)
             lease.campaign.refused_in_row = 0
         else:
             self._feed_back(lane, lease.campaign, attempt, verdict)
             if verdict.action is Action.RETURNED:
                 self.withdraw(delivery)
+                if attempt.fault is Fault.UNSUITABLE and not lease.is_closing:
+                    lane.give_back(lease)  # to be rendered anew, for what the site turned out to be
                 return
         mail_wall = 0.0
         if attempt.mail_at:
@@ -197,7 +201,10 @@ class Deliveries:
         key = (delivery.lane.feed, reply.code, reply.enhanced, strip_ids(reply.text))
         number = self._numbers.get(key)
         if number is None:
-            number = self._numbers[key] = self._text_number(delivery.lane.relay.site, status, str(reply))
+            text = str(reply)
+            if len(self._numbers) >= REPLIES_MOST:  # a relay that says something else each time: its codes must do
+                key, text = (*key[:3], ""), f"{reply.code} {reply.enhanced}"
+            number = self._numbers[key] = self._text_number(delivery.lane.relay.site, status, text)
         return number
 
     def _text_number(self, site: str, status: str, text: str) -> int:
@@ -217,7 +224,8 @@ class Deliveries:
             self._attend(lane)
         elif verdict.scope is Scope.MESSAGE and verdict.action is Action.BOUNCED:
             campaign.refused_in_row += 1
-            if campaign.refused_in_row == REFUSED_MOST:
+            if campaign.refused_in_row >= REFUSED_MOST:
+                campaign.refused_in_row = 0
                 why = f"{REFUSED_MOST} messages in a row were refused: {attempt.reply}"
                 self._suspend(lane.account, campaign.id, why)
         elif verdict.scope is Scope.SITE and verdict.suspend_s:

@@ -38,6 +38,7 @@ class Feed:
         self._due: deque[Delivery] = deque()
         self._bulk: deque[Delivery] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self.preparing = 0  # picked, not released yet
         self.on_wire = 0
         self._taken = 0  # since _window_at
@@ -50,13 +51,14 @@ class Feed:
     def release(self, deliveries: list[Delivery]) -> None:
         """Journalled: metered ones leave at their due time, the others as soon as a session is free."""
         self.preparing -= len(deliveries)
-        if deliveries[0].due:
-            last = self._due[-1].due if self._due else 0.0
-            self._due.extend(sorted(deliveries, key=_due))
-            if self._due[0].due < last or deliveries[0].due < last:
+        metered = sorted((delivery for delivery in deliveries if delivery.due), key=_due)
+        if len(metered) < len(deliveries):
+            self._bulk.extend(delivery for delivery in deliveries if not delivery.due)
+        if metered:
+            is_late = bool(self._due) and metered[0].due < self._due[-1].due
+            self._due.extend(metered)
+            if is_late:
                 self._due = deque(sorted(self._due, key=_due))
-        else:
-            self._bulk.extend(deliveries)
         self._stir()
 
     @property
@@ -123,9 +125,15 @@ class Feed:
         now = self._now()
         if self._bulk or (self._due and self._due[0].due <= now):
             self.site.wake()
-        if self._due and self._timer is None:
-            delay = max(SLOT, self._due[0].due - now)
-            self._timer = asyncio.get_running_loop().call_later(delay, self._on_timer)
+        if not self._due:
+            return
+        at = max(now + SLOT, self._due[0].due)
+        if self._timer is not None and at < self._timer_at - SLOT:
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None:
+            self._timer_at = at
+            self._timer = asyncio.get_running_loop().call_later(at - now, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None

@@ -21,6 +21,7 @@ from sendengine.ports import News, Queue
 
 log = structlog.get_logger("sendengine.journal")
 
+CARRY_EVERY = 1.0
 RESYNC_TICKS = 200  # fields written in one append when everything is written again
 
 
@@ -73,6 +74,7 @@ class Journal:
         self._gone: list[bytes] = []
         self._seen = 0  # news taken from the inbox, ever
         self._generation = queue.generation
+        self._carry_at = 0.0
         self._appending: set[asyncio.Task[None]] = set()
         self.doubtful = 0  # W: intents without a journalled outcome
         self.is_away = False
@@ -129,6 +131,7 @@ class Journal:
     def resolve(self, delivery: Delivery, kind: int, body: bytes, mail_wall: float, reply: int) -> None:
         """What became of it (kind and body: records.py)."""
         tick = self._current
+        delivery.is_resolved = True
         tick.outcomes.append(Resolved(delivery, kind, body, mail_wall, reply))
         tick.blob += records.ENTRY.pack(kind, delivery.lease.number) + body
         if kind != records.KIND_WITHDRAWN:
@@ -173,7 +176,9 @@ class Journal:
             fields += (b"%d" % tick.number, bytes(tick.blob))
         try:
             await self._write(self._trim(), fields)
-        except Unavailable:
+        except Unavailable as error:
+            if not self.is_away:
+                log.warning("redis_away", error=str(error))
             self.is_away = True
             return
         self._acknowledge(tick)
@@ -249,18 +254,19 @@ class Journal:
         return gone
 
     def _carry(self) -> None:
-        """Open intents of an old tick are written anew, so that it can go."""
-        if not self._ticks or not self._ticks[0].intents:
+        """Open intents of old ticks are written anew, so that those can go; not one whose outcome is on its way: the last entry counts."""
+        now = self._now()
+        if now < self._carry_at:
             return
-        old = self._ticks[0]
-        if not old.acked_at or self._now() - old.acked_at < self._settings.carry_after:
-            return
-        for delivery in list(old.intents):
-            del old.intents[delivery]
-            old.unresolved -= 1
-            self.doubtful -= 1
-            self._open_intent(delivery)
-        old.resolved_at = self._now()
+        self._carry_at = now + CARRY_EVERY
+        for old in self._ticks:
+            if not old.acked_at or now - old.acked_at < self._settings.carry_after:
+                break
+            for delivery in [delivery for delivery in old.intents if not delivery.is_resolved]:
+                del old.intents[delivery]
+                old.unresolved -= 1
+                self.doubtful -= 1
+                self._open_intent(delivery)
 
     # Redis was away
 

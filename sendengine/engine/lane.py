@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 TRANSACTIONAL = "transactional"
 TRANSACTIONAL_RUN = 9  # permits in a row that transactional messages may take while bulk waits
 RETRY_EVERY = 5
+SETTLE_SOONEST, SETTLED_TOGETHER = 1.0, 20
 
 
 class Lane:
@@ -44,6 +45,8 @@ class Lane:
         self.idle_us = 0.0
         self.dirty: dict[Lease, None] = {}  # leases with something to settle
         self.unsent: list[tuple[Settlement, Lease, dict[Tick, int]]] = []  # settlements whose visit failed
+        self.returns: list[Settlement] = []  # of takes whose answer was lost: whatever they leased goes back
+        self.is_gone = False  # detached: a call that is still under way must not bring it back
         self.ignored: set[str] = set()  # campaigns this process cannot read (newer payloads)
         self.attached_at = now
         self.visit_at = 0.0
@@ -71,6 +74,11 @@ class Lane:
     def horizon(self) -> float:
         s = self._settings
         return min(s.horizon_max, max(s.horizon_min, s.horizon_permits * self.interval))
+
+    @property
+    def settle_after(self) -> float:
+        """How old an outcome may grow before it is settled: some twenty go together, within the limits."""
+        return min(self._settings.settle_after, max(SETTLE_SOONEST, SETTLED_TOGETHER * self.interval))
 
     @property
     def lapse(self) -> float:
@@ -222,8 +230,8 @@ class Lane:
         self.suspended_until = max(self.suspended_until, now + suspension(seconds, self._refusals))
         self._refusals += 1
 
-    def accept(self) -> None:
-        """The relay took a message: refusals start anew."""
-        if self._refusals:
+    def accept(self, mail_at: float) -> None:
+        """The relay took a message that began after its refusal was over: refusals start anew."""
+        if self._refusals and mail_at >= self.suspended_until:
             self._refusals = 0
             self.suspended_until = 0.0

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 
 import structlog
 
 from sendengine.batch import CorruptPayload, UnknownVersion, unpack
-from sendengine.engine.campaigns import Campaigns
+from sendengine.engine.campaigns import Campaigns, envelope
 from sendengine.engine.delivery import UNRENDERABLE, Deliveries
 from sendengine.engine.feed import Feed
 from sendengine.engine.journal import Journal
 from sendengine.engine.lane import Lane
 from sendengine.engine.settings import EngineSettings
 from sendengine.engine.takeover import give_back
-from sendengine.engine.visits import Visits
+from sendengine.engine.visits import MOST_HELD, Visits
 from sendengine.engine.work import Lease, Share
 from sendengine.errors import SendEngineError, Unavailable
 from sendengine.policy.window import Window
@@ -28,6 +29,7 @@ log = structlog.get_logger("sendengine.takes")
 
 TOKEN_OCTETS = 8
 LOOK_AHEAD = 5.0  # visits come by themselves in longer times than this
+UNREADABLE_FOR = 60.0  # a campaign that this release cannot read is left alone so long
 HUNGRY_AGAIN = 0.25  # an attached account whose list is still being loaded is looked at so often
 
 
@@ -45,6 +47,8 @@ class Takes:
         self._attached = attached
         self._campaigns = Campaigns(queue)
         self._lease_numbers = 0
+        self._found: deque[str] = deque()
+        self._unreadable: dict[str, tuple[set[str], float]] = {}  # by account: campaigns, and until when they are left alone
         self.lanes: dict[str, Lane] = {}
         self.is_stopping = False
 
@@ -52,12 +56,14 @@ class Takes:
 
     async def find(self) -> None:
         """Take accounts out of the index and attach to them."""
-        for account in await self._queue.find(self._settings.max_accounts_found):
-            lane = self.lanes.get(account)
+        self._found.extend(await self._queue.find(self._settings.max_accounts_found))
+        while self._found:
+            lane = self.lanes.get(self._found[0])
             if lane is not None:
                 self.look(lane)
             else:
-                await self._attach(account)
+                await self._attach(self._found[0])
+            self._found.popleft()  # not before: an account that was found and not attached must not be forgotten
 
     async def _attach(self, account: str) -> None:
         fields = await self._queue.account(account)
@@ -68,6 +74,9 @@ class Takes:
         lane = self.lanes[account] = Lane(account, relay, feed, self._settings, self._now())
         lane.interval = float(fields.get("iv", 0)) / 1e6
         lane.is_known = True
+        names, until = self._unreadable.pop(account, (set(), 0.0))
+        if until > self._now():
+            lane.ignored = names
         self._attached()
         feed.site.warm()
         self.look(lane)
@@ -76,6 +85,8 @@ class Takes:
 
     def look(self, lane: Lane) -> None:
         """Take what is there, now."""
+        if lane.is_gone:
+            return
         if lane.is_taking:
             lane.must_look = True
         elif not self.is_stopping and not lane.is_leaving:
@@ -86,6 +97,8 @@ class Takes:
     def feed(self, lane: Lane) -> None:
         """Called when a lane's rows go down, or a visit is over: take more, or leave."""
         now = self._now()
+        if lane.is_gone:
+            return
         if lane.is_leaving or self.is_stopping:
             self._leave_if_empty(lane)
             return
@@ -102,19 +115,29 @@ class Takes:
     async def _take(self, lane: Lane) -> None:
         rows = lane.rows_wanted()
         tokens = self._tokens(lane, rows)
+        unopened = set(tokens)
         try:
             taken = await self._queue.take(lane.account, self._worker, rows, tokens, *lane.enough())
+            unopened = {leased.token for leased in taken.leases}
             for campaign in taken.look:
                 await self._look_at_window(lane.account, campaign)
             for leased in taken.leases:
                 await self._open(lane, leased)
+                unopened.discard(leased.token)
         except Unavailable:
+            # The script may have run: leases that nobody here knows would keep the account from everybody else.
+            lane.returns += map(give_back, unopened)
             lane.is_taking = False
             lane.take_at = self._now() + 1.0
             self._visits.at(lane, lane.take_at)
             return
         now = self._now()
         lane.is_taking = False
+        if lane.is_leaving or self.is_stopping:  # we were told to stop meanwhile
+            for lease in lane.leases():
+                lane.give_back(lease)
+            self._visits.at(lane, now)
+            return
         lane.take_at = 0.0
         lane.wake_at = taken.wake_us / 1e6 - self._journal.wall_offset if taken.wake_us >= 0 else float("inf")
         if lane.must_look or taken.look:
@@ -128,7 +151,9 @@ class Takes:
 
     def _tokens(self, lane: Lane, rows: int) -> list[bytes]:
         """One a lease that this take may write."""
-        n = min(64, max(2, len(lane.shares) + 1) * (2 + rows // 100))
+        n = min(64, max(2, len(lane.shares) + 1) * (2 + rows // 100), MOST_HELD - len(lane.shares))
+        if n <= 0:
+            return []
         octets = os.urandom(TOKEN_OCTETS * n)
         return [octets[i : i + TOKEN_OCTETS] for i in range(0, len(octets), TOKEN_OCTETS)]
 
@@ -170,11 +195,11 @@ class Takes:
         try:
             lease.renderer = campaign.renderer(lane.feed.site.eightbit, leased.message, leased.batch)
             prepared = lease.renderer.prepare(batch.fields, columns, names)
+            if leased.message and SENDER in batch.fields:
+                lease.sender = envelope(str(batch.columns[batch.fields.index(SENDER)][0]))
         except SendEngineError as error:
             self._refuse_all(lane, lease, rows, str(error))
             return
-        if leased.message and SENDER in batch.fields:
-            lease.sender = str(batch.columns[batch.fields.index(SENDER)][0]).encode()
         refused = []
         for row, name, values in zip(rows, names, prepared, strict=True):
             if isinstance(values, RenderFailure):
@@ -210,10 +235,14 @@ class Takes:
 
     async def _detach(self, lane: Lane, need_us: float) -> None:
         """Nothing is left here: the account goes back into the index for its next need."""
-        if lane.dirty or lane.unsent or lane.is_visiting or lane.has_leases:
+        if lane.dirty or lane.unsent or lane.returns or lane.is_visiting or lane.has_leases:
             self._visits.at(lane, self._now())
             return
-        self.lanes.pop(lane.account, None)
+        self._forget(lane)
+        if lane.ignored and need_us >= 0:
+            again = self._now() + UNREADABLE_FOR
+            self._unreadable[lane.account] = (lane.ignored, again)
+            need_us = max(need_us, (again + self._journal.wall_offset) * 1e6)
         await self._queue.offer(lane.account, need_us)
         end = lane.permits.end()
         if end is not None and end > self._now() + self._settings.horizon_min:
@@ -229,9 +258,16 @@ class Takes:
             self._visits.at(lane, self._now())
 
     def _leave_if_empty(self, lane: Lane) -> None:
-        is_empty = not (lane.has_leases or lane.dirty or lane.unsent or lane.is_visiting or lane.is_taking)
-        if is_empty and self.lanes.pop(lane.account, None) is not None:
+        holds = lane.has_leases or lane.dirty or lane.unsent or lane.returns
+        if not holds and not lane.is_visiting and not lane.is_taking and self.lanes.get(lane.account) is lane:
+            self._forget(lane)
             self._spawn(self._left(lane))
+
+    def _forget(self, lane: Lane) -> None:
+        lane.is_gone = True
+        lane.visit_at = 0.0
+        if self.lanes.get(lane.account) is lane:
+            del self.lanes[lane.account]
 
     async def _left(self, lane: Lane) -> None:
         try:

@@ -16,6 +16,7 @@ from sendengine.errors import Unavailable
 from sendengine.ports import Meter, Queue, Settlement, Visited
 
 CREDIT_US = 10_000.0  # that the script subtracts (queue/lua/visit.lua)
+MOST_HELD = 250  # campaigns of an account in one visit: a place among them is an octet
 UNMETERED_VISIT = 0.5  # gate and states are looked at so often where no permits are needed
 
 
@@ -35,6 +36,8 @@ class Visits:
 
     def at(self, lane: Lane, when: float) -> None:
         """Visit it no later than `when`."""
+        if lane.is_gone:
+            return
         if not lane.visit_at or when < lane.visit_at:
             lane.visit_at = when
             self.wheel.put(when, lane)
@@ -52,7 +55,7 @@ class Visits:
 
     def start(self, lane: Lane) -> None:
         lane.visit_at = 0.0
-        if not lane.is_visiting:
+        if not lane.is_visiting and not lane.is_gone:
             lane.is_visiting = True
             self._spawn(self._visit(lane))
 
@@ -60,16 +63,17 @@ class Visits:
         now = self._now()
         self._collect(lane, now)
         sending = list(lane.unsent)
-        held = list(lane.shares.values())
+        returned = list(lane.returns)
+        held = list(lane.shares.values())[:MOST_HELD]
         if lane.suspended_until <= now and lane.bind.startswith("relay"):
             lane.bind = ""
         bind = "=" if lane.bind == lane.bind_told else lane.bind
         want = self._wanted(lane, now)
         lane.must_check = False
         try:
-            reply = await self._queue.visit(
-                lane.account, want, lane.horizon * 1e6, bind, [s.campaign.id for s in held], [s for s, _, _ in sending], self._lead_us
-            )
+            settlements = [*(settlement for settlement, _, _ in sending), *returned]
+            names = [share.campaign.id for share in held]
+            reply = await self._queue.visit(lane.account, want, lane.horizon * 1e6, bind, names, settlements, self._lead_us)
         except Unavailable:
             lane.is_visiting = False
             self.at(lane, self._now() + self._settings.poll)
@@ -80,7 +84,8 @@ class Visits:
         if bind != "=":
             lane.bind_told = bind
         del lane.unsent[: len(sending)]
-        for (settlement, lease, refs), acted in zip(sending, reply.acted, strict=True):
+        del lane.returns[: len(returned)]
+        for (settlement, lease, refs), acted in zip(sending, reply.acted, strict=False):
             self._accepted(lane, settlement, lease, refs, acted)
         for place in reply.stopped:
             for lease in list(held[place].leases.values()):
@@ -115,11 +120,11 @@ class Visits:
             when = None
         if lane.suspended_until > now:
             when = min(when or lane.suspended_until, lane.suspended_until)
-        if lane.has_done or lane.must_check:
+        if lane.has_done or lane.must_check or lane.returns:
             when = now
         elif lane.dirty:
             oldest = min(lease.resolved_at or now for lease in lane.dirty)
-            when = min(when or float("inf"), oldest + self._settings.settle_after)
+            when = min(when or float("inf"), oldest + lane.settle_after)
         if when is not None:
             self.at(lane, max(when, now + self._settings.tick / 2))
 
@@ -130,7 +135,7 @@ class Visits:
         lane.has_done = False
         for lease in list(lane.dirty):
             age = now - lease.resolved_at if lease.resolved_at else 0.0
-            if lease.is_done or lease.back or age >= self._settings.settle_after * 0.8 or lane.is_leaving:
+            if lease.is_done or lease.back or age >= lane.settle_after * 0.8 or lane.is_leaving:
                 lane.unsent.append((self._settlement(lease), lease, lease.refs))
                 lease.clear()
                 del lane.dirty[lease]
@@ -154,6 +159,9 @@ class Visits:
         now = self._now()
         self._journal.settled(refs)
         if not acted and lease.number in lease.share.leases:  # not ours any more: revoked, or purged
+            self._journal.settled(lease.refs)
+            lease.clear()
+            lease.is_closing = True
             lane.drop(lease)
             self._journal.forget(lease)
             return

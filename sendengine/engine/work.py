@@ -18,7 +18,8 @@ class Delivery:
     """One recipient on its way, from the permit to the verdict. Satisfies types.Envelope."""
 
     __slots__ = (
-        "acked_at", "cut", "due", "eightbit", "lane", "lapses_at", "lease", "permit_us", "recipient", "row", "sender", "tick", "wire",
+        "acked_at", "cut", "due", "eightbit", "is_resolved", "lane",
+        "lapses_at", "lease", "permit_us", "recipient", "row", "sender", "tick", "wire",
     )  # fmt: skip
 
     lane: Lane
@@ -34,6 +35,7 @@ class Delivery:
     cut: int
     tick: Tick | None  # where its open intent is journalled
     acked_at: float  # when that append was answered
+    is_resolved: bool  # what became of it stands in the journal, or is on its way there
 
     @property
     def is_void(self) -> bool:

@@ -115,6 +115,8 @@ class Worker:
             feed.flush()
         await self._channel.close(self._settings.shutdown)
         while self._takes.lanes and self._error is None:
+            if self.journal.is_away:
+                await self._recover()
             for feed in self._feeds.values():
                 feed.flush()
             for lane in list(self._takes.lanes.values()):
@@ -125,11 +127,22 @@ class Worker:
         ticking.cancel()
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._leave()
+
+    async def _leave(self) -> None:
+        """The journal goes only when it is ours still and nothing is open in it; else a rescuer reads it."""
+        self.journal.append()
         await self.journal.drain()
+        error = self._error or self.journal.failure
+        if error is not None:
+            raise error
+        if self.journal.is_away or self.journal.doubtful or self.journal.has_entries:
+            log.warning("journal_left", worker=self.id)
+            return
         try:
             await self._queue.bury(self.id)
         except Unavailable:
-            log.warning("journal_left", worker=self.id)  # nothing is open in it; a rescuer buries it
+            log.warning("journal_left", worker=self.id)
 
     async def _tick_forever(self) -> None:
         due = self._now()
@@ -321,7 +334,7 @@ class Worker:
         lane = lease.share.lane
         if lease not in lane.dirty:
             lane.dirty[lease] = None
-            self._visits.at(lane, self._now() + self._settings.settle_after)
+            self._visits.at(lane, self._now() + lane.settle_after)
         if lease.is_done:
             lane.has_done = True
             self._visits.at(lane, self._now())
@@ -358,9 +371,13 @@ class Worker:
         if trouble is not None and not feed.site.is_open:
             why = trouble.attempt.reply or trouble.attempt.detail or trouble.attempt.fault
             bind = f"site|{feed.relay.site} cannot be used: {why}"
+            log.warning("relay_unusable", relay=feed.relay.site, why=str(why))
+        elif feed.site.is_open:
+            log.info("relay_open", relay=feed.relay.site)
         for lane in self._takes.lanes.values():
             if lane.feed is feed:
-                lane.bind = bind
+                if not lane.bind.startswith("relay") or lane.suspended_until <= self._now():
+                    lane.bind = bind
                 self._attend(lane)
 
     def _attend(self, lane: Lane) -> None:

@@ -1,0 +1,161 @@
+"""What goes wrong at the worst moment: answers lost, stops while something is under way, more than was planned for."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from sendengine.errors import Unavailable
+from sendengine.types import Outcome, Stage
+from tests.engine.rig import DELIVERED, Rig, number, replied
+from tests.engine.test_engine import virtual
+
+
+@virtual
+async def test_a_take_whose_answer_is_lost_keeps_nobody_from_the_account() -> None:
+    rig = Rig()
+    await rig.account()
+    names = await rig.submit(250)
+    worker = rig.start()
+    take, lost = worker._queue.take, 0
+
+    async def losing(*args: Any) -> Any:
+        nonlocal lost
+        taken = await take(*args)
+        if lost < 2:
+            lost += 1
+            raise Unavailable("the answer never came")
+        return taken
+
+    worker._queue.take = losing  # type: ignore[method-assign]
+    fields = await rig.until_ended()
+    assert lost == 2
+    assert number(fields, "sent") == 250
+    assert sorted(rig.accepted) == sorted(names)
+    await rig.stop()
+
+
+@virtual
+async def test_a_stop_with_a_take_under_way_ends() -> None:
+    rig = Rig()
+    await rig.account()
+    names = await rig.submit(300)
+    worker = rig.start()
+    take = worker._queue.take
+
+    async def slow(*args: Any) -> Any:
+        await asyncio.sleep(0.003)
+        taken = await take(*args)
+        await asyncio.sleep(0.003)
+        return taken
+
+    worker._queue.take = slow  # type: ignore[method-assign]
+    for _ in range(8):
+        await asyncio.sleep(0.011)
+        worker._takes.look(next(iter(worker._takes.lanes.values()))) if worker._takes.lanes else None
+    await asyncio.sleep(0.004)
+    async with asyncio.timeout(40):
+        await rig.stop()
+    assert (await rig.status())["leased"] == "0"
+    rig.start("w2")
+    await rig.until_ended()
+    assert sorted(rig.accepted) == sorted(names)
+    await rig.stop("w2")
+
+
+@virtual
+async def test_a_stop_ends_though_the_connection_was_lost_meanwhile() -> None:
+    rig = Rig(latency=0.3)
+    await rig.account(per_hour=360_000)
+    names = await rig.submit(1000)
+    worker = rig.start()
+    await asyncio.sleep(3)
+    worker.stop()
+    worker._queue.drop()
+    _, task, _ = rig.workers.pop("w1")
+    async with asyncio.timeout(60):
+        await task
+    rig.start("w2")
+    await rig.until_ended()
+    assert sorted(rig.accepted) == sorted(names)
+    await rig.stop("w2")
+
+
+@virtual
+async def test_three_hundred_sends_of_one_account() -> None:
+    rig = Rig()
+    await rig.account(per_hour=None)
+    for i in range(300):
+        await rig.submit(3, f"s{i}")
+    rig.start()
+    for i in range(300):
+        await rig.until_ended(f"s{i}")
+    assert len(set(rig.accepted)) == len(rig.accepted) == 900
+    await rig.stop()
+
+
+@virtual
+async def test_metered_and_unmetered_accounts_on_one_relay() -> None:
+    rig = Rig()
+    await rig.account("m1", per_hour=36_000)
+    await rig.account("m2", per_hour=None)
+    await rig.submit(100, "slow", "m1")
+    await rig.submit(5000, "fast", "m2")
+    rig.start()
+    await rig.until_ended("slow", "m1")
+    await rig.until_ended("fast", "m2")
+    slow = rig.times("slow")
+    assert (slow[-1] - slow[0]) / 9.9 - 1 < 0.01
+    assert len(rig.log) == 5100
+    await rig.stop()
+
+
+@virtual
+async def test_a_send_refused_again_is_suspended_again() -> None:
+    rig = Rig(lambda recipient: replied(Stage.DOT, 554, "looks like spam"))
+    await rig.account()
+    await rig.submit(200)
+    rig.start()
+    await asyncio.sleep(20)
+    await rig.desk.resume("m1", "c1")
+    await asyncio.sleep(20)
+    fields = await rig.status()
+    assert fields["state"] == "paused"
+    assert number(fields, "bounced") <= 50
+    await rig.stop()
+
+
+@virtual
+async def test_one_success_under_way_does_not_end_a_suspension() -> None:
+    rig = Rig(lambda recipient: replied(Stage.MAIL, 550) if recipient.startswith("c1-1") else DELIVERED, latency=0.5)
+    await rig.account()
+    await rig.submit(300)
+    rig.start()
+    await asyncio.sleep(30)
+    assert len(rig.log) <= 30
+    await rig.stop()
+
+
+@virtual
+async def test_a_worker_that_cannot_settle_leaves_its_journal_to_a_rescuer() -> None:
+    rig = Rig(latency=0.2)
+    await rig.account(per_hour=360_000)
+    names = await rig.submit(2000)
+    worker = rig.start()
+    await asyncio.sleep(5)
+    async def broken(*args: Any) -> Any:
+        raise RuntimeError("a bug")
+
+    worker.stop()
+    worker._queue.visit = broken  # type: ignore[method-assign]
+    _, task, _ = rig.workers.pop("w1")
+    error = (await asyncio.gather(task, return_exceptions=True))[0]
+    assert isinstance(error, RuntimeError)
+    rig.start("w2")
+    await rig.until_ended()
+    outcomes = await rig.outcomes()
+    assert outcomes[Outcome.SENT] == 2000
+    assert set(rig.accepted) == set(names)
+    doubts = (await rig.desk.standing("m1", "c1")).doubts
+    assert len(rig.accepted) - 2000 <= sum(doubts.values())
+    await rig.stop("w2")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -25,6 +25,19 @@ VERBS: tuple[Callable[..., None], ...] = (
 )  # fmt: skip
 for verb in VERBS:
     app.command(verb.__name__.rstrip("_"))(verb)
+
+
+def show_version(is_wanted: bool) -> None:
+    if is_wanted:
+        running.version()
+        raise typer.Exit
+
+
+@app.callback()
+def before_any_verb(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=show_version, help="The release.")] = False,
+) -> None:
+    pass
 
 
 def main() -> None:
@@ -49,7 +62,7 @@ def name_variables(command: Any, prefix: str) -> None:
         name_variables(verb, f"{prefix}_{name}")
     for param in command.params:
         flags = [flag for flag in param.opts if flag.startswith("--")]
-        if flags and flags[0] != "--help":
+        if flags and flags[0] not in ("--help", "--version"):
             param.envvar = f"{prefix}_{flags[0][2:]}".replace("-", "_").upper()
 
 

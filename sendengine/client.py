@@ -29,11 +29,12 @@ from sendengine.render.message import Message
 from sendengine.scheduler import accounts, fsck, names, planning, resend, single, sources, submitting, view
 from sendengine.scheduler.accounts import Account
 from sendengine.scheduler.binding import Binding
+from sendengine.scheduler.fsck import Checked, Finding
 from sendengine.scheduler.names import Ref
 from sendengine.scheduler.outcomes import Outcomes, RecipientOutcome
 from sendengine.scheduler.sources import Recipients
 from sendengine.scheduler.status import Send, Status, as_send, status
-from sendengine.scheduler.submitting import OnReject, Order
+from sendengine.scheduler.submitting import OnAbsent, OnReject, Order
 from sendengine.types import OnDoubt, Relay
 
 Moment = str | float | datetime | None
@@ -76,6 +77,12 @@ class Client:
         await accounts.set_tier(self.desk, self.tiers, account, tier)
         return await self.account(account)
 
+    async def set_relay(self, account: str, relay: Relay) -> Account:
+        """The relay, its TLS and its credentials. A worker that is sending for the account takes it up once its sends are paused and
+        resumed, or when it has nothing left of them."""
+        await accounts.set_relay(self.desk, account, relay)
+        return await self.account(account)
+
     async def account(self, account: str) -> Account:
         await names.existing_account(self.desk, account)
         return accounts.shown(await view.look(self.desk, account))
@@ -91,10 +98,11 @@ class Client:
     async def submit(
         self, *, account: str, message: Message, recipients: Recipients, campaign: str | None = None, at: Moment = None,
         sequential: bool = False, priority: str | None = None, window: str | None = None, on_doubt: str = "resend", strict: bool = False,
-        sender: str = "", on_reject: OnReject | None = None, created_by: str = "",
+        sender: str = "", on_reject: OnReject | None = None, on_absent: OnAbsent | None = None, created_by: str = "",
     ) -> Send:  # fmt: skip
         """`recipients`: any (async) iterable of mappings with `email`, or a Path to CSV or NDJSON (`-` is standard input). `sender` is the
-        envelope's, else the address in From. `strict`: one bad row refuses the whole list. `on_reject` gets refused rows as they are met.
+        envelope's, else the address in From. `strict`: one bad row refuses the whole list. `on_reject` gets refused rows as they are met,
+        `on_absent` each field that has a default and was in no column, with the nearest column.
 
         Raises NotFound, RefusedInput, Conflict (the id stands with other rows or settings) and Unavailable (repeat the call)."""
         await names.existing_account(self.desk, account)
@@ -105,16 +113,20 @@ class Client:
             priority=priority or "", window=Window.parse(window).text if window else "", on_doubt=_on_doubt(on_doubt),
             created_by=created_by,
         )  # fmt: skip
-        return await self._submit(order, recipients, strict, on_reject)
+        return await self._submit(order, recipients, strict, on_reject, on_absent)
 
     async def resend(self, campaign: str) -> Send:
         """A new send, ID-r1, to those of a send without `sent`. Raises Conflict unless that has ended."""
         ref = await names.resolve(self.desk, campaign)
         order = await resend.order_again(self.desk, ref)
+        if await anext(resend.missing(self.desk, ref), None) is None:
+            raise RefusedInput(f"{ref}: every recipient was sent to")
         return await self._submit(order, resend.missing(self.desk, ref), False, None)
 
-    async def _submit(self, order: Order, recipients: Recipients, strict: bool, on_reject: OnReject | None) -> Send:
-        created = await submitting.submit(self.desk, self.config, order, _uid(), recipients, strict, on_reject)
+    async def _submit(
+        self, order: Order, recipients: Recipients, strict: bool, on_reject: OnReject | None, on_absent: OnAbsent | None = None
+    ) -> Send:  # fmt: skip
+        created = await submitting.submit(self.desk, self.config, order, _uid(), recipients, strict, on_reject, on_absent)
         return as_send(await self._status(order.ref), created)
 
     async def send(
@@ -190,7 +202,7 @@ class Client:
             await names.existing_account(self.desk, account)
         for each in [account] if account else await self.desk.accounts():
             found = await view.look(self.desk, each)
-            for name in found.sends if ended else found.open_sends:
+            for name in found.sends if ended else found.going_on:
                 yield status(found, name)
 
     async def outcomes(self, campaign: str, *, follow: bool = False) -> AsyncIterator[RecipientOutcome]:
@@ -201,18 +213,23 @@ class Client:
 
     async def why(self, name: str) -> Binding | None:
         """What binds an account (m1234) or a send now; None when nothing does."""
-        if ":" not in name and name in await self.desk.accounts():
+        if names.is_account(name) and not await self.desk.holders(name):
             return (await self.account(name)).binding
         return (await self.status(name)).binding
 
-    async def fsck(self, campaign: str | None = None, *, repair: bool = False) -> AsyncIterator[fsck.Finding]:
+    async def fsck(self, campaign: str | None = None, *, repair: bool = False) -> AsyncIterator[Finding]:
         """What does not add up, of one send or of all. Nothing is changed without `repair`."""
+        async for checked in self.check(campaign, repair=repair):
+            for finding in checked.findings:
+                yield finding
+
+    async def check(self, campaign: str | None = None, *, repair: bool = False) -> AsyncIterator[Checked]:
+        """As `fsck`, but one for each send, those that add up too."""
         refs = [await names.resolve(self.desk, campaign)] if campaign else [
             Ref(account, name) for account in await self.desk.accounts() for name in await self.desk.campaigns(account)
         ]  # fmt: skip
         for ref in refs:
-            for finding in await fsck.check(self.desk, ref, repair):
-                yield finding
+            yield await fsck.check(self.desk, ref, repair)
 
     async def workers(self) -> dict[str, dict[str, Any]]:
         """What each registered worker last said of itself; {} of one that is silent."""

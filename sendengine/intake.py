@@ -77,6 +77,7 @@ class Intake:
         self._hasher = blake2b(digest_size=8, key=salt)
         self._number = 0
         self._pushed: list[object] = []
+        self.absent: dict[str, str] = {}  # fields that no row so far had a column for -> the nearest column, or ""
 
     def from_csv(self, chunks: Iterable[bytes | str]) -> Iterator[PackedBatch]:
         """Chunks cut anywhere. Raises RefusedInput when a column is missing altogether."""
@@ -109,6 +110,7 @@ class Intake:
     def _cut(self, rows: Rows) -> PackedBatch:
         number, self._number = self._number, self._number + 1
         size = len(rows.emails)
+        self.absent = {name: near for name, near in rows.absent.items() if number == 0 or name in self.absent}
         faults = rows.faults
         recipients = _normalise_all(rows.emails, faults)
         priorities = _digits(rows.columns[-1], faults) if self._priority else []

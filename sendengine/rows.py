@@ -1,7 +1,8 @@
 """Reading recipients: CSV, NDJSON or mappings, cut into hundreds of input rows and turned into columns.
 
 Pure iterators in constant memory. This module knows text formats and line numbers; whether an address or a value is
-acceptable is the business of intake.py. A row that cannot be read is still a row: it keeps its place and carries a
+acceptable is the business of intake.py. A column is found by its exact name, else case-blindly where that is one
+column. A row that cannot be read is still a row: it keeps its place and carries a
 fault. Blank lines are no rows.
 """
 
@@ -11,7 +12,7 @@ import csv
 import difflib
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from itertools import chain, islice
 from typing import Any
 
@@ -34,6 +35,7 @@ class Rows(msgspec.Struct):
     faults: dict[int, str]  # index -> why the row could not be read
     lines: Sequence[int]  # the physical line, from 1, where each row starts
     text_of: Callable[[int], str]  # the row as it was given; asked for refused rows only
+    absent: Mapping[str, str]  # names asked for that no row here has a column for -> the nearest column, or ""
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -47,8 +49,12 @@ def from_csv(chunks: Iterable[bytes | str], wanted: Wanted) -> Iterator[Rows]:
     """RFC 4180 with `,` `;` or tab, the header first. Raises RefusedInput when the header lacks what is wanted."""
     source = _Source(chunks)
     lines_of_text = source.decoded()
-    delimiter, header = _read_header(next(lines_of_text, "").removeprefix("\ufeff"))
+    head = next(lines_of_text, "").removeprefix("\ufeff")
+    if not head.strip():
+        raise RefusedInput("the list is empty: its first line names the columns, 'email' among them")
+    delimiter, header = _read_header(head)
     email, places = _places(header, wanted)
+    absent = {name: _nearest(name, tuple(header)) for name, place in zip(wanted.names, places, strict=True) if place is None}
     reader = csv.reader(lines_of_text, delimiter=delimiter, strict=True)  # else an open quote swallows what follows
     while True:
         rows, lines, faults = _take(reader)
@@ -65,6 +71,7 @@ def from_csv(chunks: Iterable[bytes | str], wanted: Wanted) -> Iterator[Rows]:
             faults=faults,
             lines=lines,
             text_of=partial(_row_text, delimiter, rows),
+            absent=absent,
         )
 
 
@@ -85,13 +92,42 @@ def from_mappings(rows: Sequence[object], wanted: Wanted, lines: Sequence[int], 
             faults[at] = row if isinstance(row, _Unreadable) else "not an object with fields"
             row = {}
         found.append(row)
+    absent: dict[str, str] = {}
+    emails = _column(EMAIL, found, absent)
+    absent.clear()  # each of those rows is refused for it
     return Rows(
-        emails=[row.get(EMAIL) for row in found],
-        columns=[[row.get(name) for row in found] for name in wanted.names],
+        emails=emails,
+        columns=[_column(name, found, absent) for name in wanted.names],
         faults=faults,
         lines=lines,
         text_of=text_of,
+        absent=absent,
     )
+
+
+def _column(name: str, rows: Sequence[Mapping[str, Any]], absent: dict[str, str]) -> list[Any]:
+    """A name's values. Only rows that lack the exact name are looked at closely, rows of the same keys once."""
+    places: dict[tuple[Any, ...], str | None] = {}
+    values, is_present = [], False
+    for row in rows:
+        key: str | None = name
+        if name not in row:
+            keys = tuple(row)
+            if keys not in places:
+                places[keys] = _place(name, [each for each in keys if isinstance(each, str)])
+            key = places[keys]
+        is_present |= key is not None
+        values.append(None if key is None else row[key])
+    if not is_present:
+        absent[name] = _nearest(name, tuple(dict.fromkeys(each for keys in places for each in keys if isinstance(each, str))))
+    return values
+
+
+def _place(name: str, columns: Sequence[str]) -> str | None:
+    if name in columns:
+        return name
+    alike = [column for column in columns if column.lower() == name.lower()]
+    return alike[0] if len(alike) == 1 else None
 
 
 def _row_text(delimiter: str, rows: list[list[str]], at: int) -> str:
@@ -168,19 +204,27 @@ def _places(header: list[str], wanted: Wanted) -> tuple[int, list[int | None]]:
     for name, names in ((EMAIL, lowered), *((name, header) for name in wanted.names)):
         if names.count(name) > 1:
             raise RefusedInput(f"the recipients have the column {name!r} twice")
+    found = {name: _place(name, header) for name in (*wanted.names, *wanted.required)}
     for name in sorted(wanted.required):
-        if name not in header:
+        if found[name] is None:
             raise _missing(name, header)
-    return lowered.index(EMAIL), [header.index(name) if name in header else None for name in wanted.names]
+    columns = [found[name] for name in wanted.names]
+    return lowered.index(EMAIL), [None if column is None else header.index(column) for column in columns]
 
 
 def _missing(name: str, header: list[str]) -> RefusedInput:
-    near = difflib.get_close_matches(name.lower(), [cell.lower() for cell in header], 1, cutoff=0.0)
-    nearest = next((cell for cell in header if near and cell.lower() == near[0]), "")
+    nearest = _nearest(name, tuple(header))
     return RefusedInput(
         f"the recipients have no column {name!r}" + (f"; the nearest is {nearest!r}" if nearest else ""),
         "the first line names the columns; one of them is `email`",
     )
+
+
+@lru_cache(64)
+def _nearest(name: str, header: tuple[str, ...]) -> str:
+    """Kept, since every hundred rows of NDJSON ask the same."""
+    near = difflib.get_close_matches(name.lower(), [cell.lower() for cell in header], 1, cutoff=0.0)
+    return next((cell for cell in header if near and cell.lower() == near[0]), "")
 
 
 def _take(reader: Any) -> tuple[list[list[str]], list[int], dict[int, str]]:

@@ -157,7 +157,9 @@ def test_move_of_a_send_that_waits_in_no_line_exits_2(run: Shell) -> None:
 def test_why_and_fsck_answer(run: Shell) -> None:
     run.submit(GOOD)
     assert run("why", "c", "--json").json["binding"]["limit"] == "no_worker"
-    assert (run("fsck").code, run("fsck", "--json").out) == (0, "")
+    done = run("fsck")
+    assert (done.code, done.out) == (0, "1 send checked, 2 recipients accepted: all adds up\n")
+    assert run("fsck", "--json").lines == [{"campaign": "m1:c", "accepted": 2, "findings": []}]
 
 
 def test_estimate_names_the_slowest_tier_that_makes_it(run: Shell) -> None:
@@ -189,7 +191,13 @@ def test_send_prints_its_message_id(run: Shell) -> None:
         ("submit --account m1 --recipients none.csv --message m.eml", "cannot read none.csv"),
         ("submit --account m1 --recipients none.csv --message none.eml", "cannot read none.eml"),
         ("submit --account m1 --recipients none.csv", "--message"),
+        ("submit --account m1 --from a@x.org --text m.eml --recipients none.csv", "--subject"),
+        ("send --account m1 --from a@x.org --text m.eml --to a@x.org", "--subject"),
+        ("account set-relay m1 --relay http://x", "smtp"),
         ("submit --account m1 --from nobody --recipients none.csv --message m.eml", "--from"),
+        ("submit --account m1 --recipients /dev/null --message m.eml", "the list is empty"),
+        ("send --account m1 --from a@x.org --to a@x.org --message m.eml", "default("),
+        ("list m11", "no account m11"),
         ("pause", "Missing argument"),
         ("outcomes c --outcome lost", "no outcome"),
         ("nosuchverb", "nosuchverb"),
@@ -229,6 +237,40 @@ def test_relay_password_is_never_printed(run: Shell) -> None:
     assert "hunter2" not in done.out + done.err + run("account", "show", "m2").out
 
 
+def test_relay_of_an_account_is_changed(run: Shell) -> None:
+    Path("secret").write_text("hunter2\n")
+    done = run("account", "set-relay", "m1", "--relay", "smtp://u@mx.example:587", "--tls", "verify", "--password-file", "secret", "--json")
+    assert (done.code, done.json["relay"], done.json["tier"]) == (0, "mx.example:587", "60k")
+
+
+@pytest.mark.parametrize("text", ["EMAIL,Name\na@x.org,A\n", '{"EMAIL":"a@x.org","Name":"A"}\n'])
+def test_columns_are_found_case_blindly(run: Shell, text: str) -> None:
+    assert run.submit(text).json["accepted"] == 1
+
+
+@pytest.mark.parametrize("text", ["email,NAME,Name\na@x.org,A,B\n"])
+def test_two_columns_alike_but_for_case_are_neither(run: Shell, text: str) -> None:
+    done = run.submit(text)
+    assert (done.code, "no column 'name'" in done.err) == (2, True)
+
+
+@pytest.mark.parametrize("text", ["email,nom\na@x.org,A\n", '{"email":"a@x.org","nom":"A"}\n'])
+def test_field_with_a_default_and_without_a_column_is_warned_of(run: Shell, text: str) -> None:
+    Path("m.eml").write_bytes(EML.replace(b"{{ name }}", b"{{ name | default('you') }}"))
+    done = run.submit(text)
+    assert (done.code, done.json["accepted"]) == (0, 1)
+    assert "no column 'name'" in done.err
+    assert "'nom'" in done.err
+
+
+@pytest.mark.parametrize("command", ["list", "status", "status m1:transactional", "top", "account list", "why m1:transactional"])
+def test_waiting_single_message_shows_that_no_worker_runs(run: Shell, command: str) -> None:
+    Path("t.eml").write_bytes(b"From: a@shop.example\r\nSubject: x\r\n\r\nx\r\n")
+    run("send", "--account", "m1", "--from", "a@shop.example", "--to", "u@x.org", "--message", "t.eml")
+    done = run(*command.split())
+    assert (done.code, "no_worker" in done.out) == (0, True)
+
+
 @pytest.mark.parametrize(
     ("command", "word"),
     [
@@ -241,6 +283,9 @@ def test_relay_password_is_never_printed(run: Shell) -> None:
         ("workers", "sessions"),
         ("top", "m1:c"),
         ("estimate --account m1 --recipients 5", "will be through"),
+        ("status c", "if a worker runs"),
+        ("list m1", "m1:c"),
+        ("account show m1", "1: m1:c"),
         ("why m1", "what lifts it: sendengine worker"),
     ],
 )
@@ -254,6 +299,20 @@ def test_config_show_hides_the_password_of_the_url(run: Shell, monkeypatch: pyte
     monkeypatch.setenv("SENDENGINE_REDIS_URL", "redis://user:hunter2@host/0")
     done = run("config", "show", "--json")
     assert (done.json["redis_url"], run("config", "check").code) == ("redis://user:***@host/0", 0)
+
+
+def test_variable_that_nothing_reads_is_named_by_config_check(run: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SENDENGINE_SUBMIT_ACCOUNT", "m1")
+    assert run("config", "check").code == 0
+    monkeypatch.setenv("SENDENGINE_RELAI", "smtp://mx.example")
+    done = run("config", "check")
+    assert (done.code, "SENDENGINE_RELAI; nearest is 'SENDENGINE_RELAY'" in done.err) == (2, True)
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help", "--version", "submit -h", "account set-tier -h"])
+def test_help_and_version_exit_0(run: Shell, flag: str) -> None:
+    done = run(*flag.split())
+    assert (done.code, done.out != "") == (0, True)
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from sendengine.client import Client
@@ -22,6 +23,8 @@ from sendengine.queue.memory_state import MemoryStore
 from sendengine.queue.redis import RedisQueue
 from sendengine.records import NUMS, OUTCOME, rows_of
 from sendengine.render.message import Message
+from sendengine.scheduler.status import status
+from sendengine.scheduler.view import look
 from sendengine.types import Outcome, Relay
 
 MESSAGE = Message(sender="Shop <news@shop.example>", subject="Hi {{ name }}", text="Hello {{ name }}")
@@ -121,6 +124,22 @@ async def test_unmetered_account_has_no_contracted_rate(bench: Bench) -> None:
     assert (await bench.desk.account("m2"))["iv"] in ("0", "0.000")
 
 
+async def test_set_relay_changes_only_the_relay(bench: Bench) -> None:
+    account = await bench.client.set_relay("m1", Relay("mx.example", 587))
+    assert (account.relay, account.tier, account.rate) == ("mx.example:587", "60k", 60_000.0)
+    with pytest.raises(NotFound):
+        await bench.client.set_relay("m9", Relay("mx.example", 587))
+
+
+@pytest.mark.parametrize(("tier", "verb"), [("60k", "set-relay"), ("100k", "set-tier")])
+async def test_account_created_otherwise_names_the_verb_that_changes_it(bench: Bench, tier: str, verb: str) -> None:
+    relay = Relay("mx.example", 587, "u", "secret") if verb == "set-relay" else None
+    with pytest.raises(Conflict) as raised:
+        await bench.client.create_account("m1", tier, relay=relay)
+    assert f"account {verb} m1 " in raised.value.remedy
+    assert "secret" not in raised.value.remedy
+
+
 async def test_relay_is_shown_without_its_password(bench: Bench) -> None:
     account = await bench.client.create_account("m2", "60k", relay=Relay("mx.example", 587, "u", "secret"))
     assert account.relay == "mx.example:587"
@@ -157,6 +176,20 @@ async def test_submit_from_an_async_iterable(bench: Bench) -> None:
 
     send = await bench.client.submit(account="m1", message=MESSAGE, recipients=rows())
     assert send.accepted == 150
+
+
+async def test_field_is_found_case_blindly_where_that_is_one_column(bench: Bench) -> None:
+    rows = [{"Email": "a@x.org", "Name": "A"}, {"email": "b@x.org", "NAME": "B"}, {"email": "c@x.org", "NAME": "C", "Name": "D"}]
+    send = await bench.submit(rows)
+    assert (send.accepted, send.rejected) == (2, 1)
+
+
+async def test_field_in_no_column_is_reported_with_the_nearest(bench: Bench) -> None:
+    message = Message(sender="a@x.org", subject="x", text="{{ name | default('you') }} {{ town | default('there') }}")
+    told: list[tuple[str, str]] = []
+    rows = [*people(150), {"email": "z@x.org", "towns": "Brno"}]
+    await bench.client.submit(account="m1", message=message, recipients=rows, on_absent=lambda *said: told.append(said))
+    assert told == [("town", "towns")]
 
 
 async def test_submit_repeated_changes_nothing(bench: Bench) -> None:
@@ -244,7 +277,7 @@ async def test_campaign_id_that_cannot_be_is_refused(bench: Bench, campaign: str
 
 
 async def test_empty_list_is_refused(bench: Bench) -> None:
-    with pytest.raises(RefusedInput, match="no rows"):
+    with pytest.raises(RefusedInput, match="is empty"):
         await bench.submit([])
     assert await bench.desk.campaigns("m1") == []
 
@@ -299,6 +332,40 @@ async def test_sequential_send_waits_for_its_turn(bench: Bench) -> None:
     second = await bench.submit(people(10), campaign="second", sequential=True)
     assert (second.state, second.binding.limit) == ("sequential", "turn")
     assert "m1:first" in second.binding.lift
+
+
+async def test_first_behind_the_one_that_sends_is_not_told_to_move_up(bench: Bench) -> None:
+    for campaign in ("first", "second", "third"):
+        await bench.submit(people(10), campaign=campaign, sequential=True)
+    second, third = await bench.client.why("second"), await bench.client.why("third")
+    assert second is not None
+    assert third is not None
+    assert (" up" in second.lift, "move m1:third up" in third.lift) == (False, True)
+
+
+async def test_why_of_an_unknown_account_says_account(bench: Bench) -> None:
+    with pytest.raises(NotFound, match="no account m11; nearest is 'm1'"):
+        await bench.client.why("m11")
+
+
+async def test_ended_send_shows_its_average_and_no_contract(bench: Bench) -> None:
+    await bench.submit(people(250))
+    await bench.send_all()
+    fields = {**await bench.desk.campaign("m1", "summer"), "first_mail": "1e6", "last_mail": "250e6"}
+    spread = msgspec.structs.replace(await look(bench.desk, "m1"), sends={"summer": fields})
+    ended = status(spread, "summer")
+    assert (ended.state, ended.rate_achieved, ended.rate_contracted) == ("finished", 3600.0, None)
+
+
+@pytest.mark.parametrize("limit", ["site", "relay"])
+async def test_relay_that_binds_leaves_no_estimate(bench: Bench, limit: str) -> None:
+    await bench.submit(people(10))
+    await bench.queue.register("w1", b"worker-1")
+    await bench.queue.tell("w1", b"{}")
+    await bench.desk.set_account("m1", {"bind": f"{limit}|1000000|the relay answers"})
+    found = await bench.client.status("summer")
+    assert found.binding is not None
+    assert (found.binding.limit, found.finish_estimate) == (limit, None)
 
 
 async def test_scheduled_send_says_when_it_starts(bench: Bench) -> None:
@@ -357,6 +424,8 @@ async def test_resend_reaches_only_those_not_sent(bench: Bench) -> None:
     assert (again.id, again.accepted) == ("m1:summer-r1", 3)
     assert (await bench.client.resend("summer")).created is False
     await bench.send_all()
+    with pytest.raises(RefusedInput, match="every recipient was sent to"):
+        await bench.client.resend("summer-r1")
     reached = {outcome.recipient for outcome in await found(bench.client.outcomes("summer-r1"))}
     assert reached == {"p0@example.org", "p100@example.org", "p200@example.org"}
 
@@ -369,6 +438,23 @@ async def test_single_message_has_its_own_outcome(bench: Bench) -> None:
     await bench.send_all()
     outcomes = await found(bench.client.outcomes("m1:transactional"))
     assert {(one.recipient, one.message_id) for one in outcomes} == {("a@x.org", first.message_id), ("b@x.org", second.message_id)}
+
+
+async def test_waiting_single_message_is_seen_everywhere(bench: Bench) -> None:
+    await bench.client.send(account="m1", message=Message(sender="a@x.org", subject="x", text="x"), to="a@x.org")
+    (listed,) = await found(bench.client.list(ended=False))
+    assert (listed.campaign, listed.pending, listed.finish_estimate) == ("m1:transactional", 1, None)
+    for binding in (listed.binding, await bench.client.why("m1"), await bench.client.why("m1:transactional")):
+        assert binding is not None
+        assert binding.limit == "no_worker"
+
+
+async def test_sent_single_message_binds_nothing(bench: Bench) -> None:
+    await bench.client.send(account="m1", message=Message(sender="a@x.org", subject="x", text="x"), to="a@x.org")
+    await bench.send_all()
+    assert (await bench.client.status("m1:transactional")).binding is None
+    assert await found(bench.client.list(ended=False)) == []
+    assert await bench.client.why("m1") is None
 
 
 # fsck
@@ -414,3 +500,13 @@ async def test_fsck_finds_and_repairs_a_wrong_count(redis_url: str) -> None:
         assert await found(bench.client.fsck("summer")) == []
     await bench.queue.close()
     await desk.close()
+
+
+async def test_an_envelope_sender_that_would_end_its_command_is_refused(bench: Bench) -> None:
+    await bench.client.create_account("m1", "60k")
+    rows = [{"email": "a@example.com", "name": "A"}]
+    forged = "a@example.com>\r\nRSET\r\nMAIL FROM:<b@example.com"
+    with pytest.raises(RefusedInput, match="envelope sender"):
+        await bench.client.submit(account="m1", message=MESSAGE, recipients=rows, sender=forged)
+    with pytest.raises(RefusedInput, match="envelope sender"):
+        await bench.client.send(account="m1", message=MESSAGE, to="c@example.com", sender=forged, fields={"name": "C"})

@@ -1,4 +1,4 @@
-"""`account create|show|list|set-tier` and `tiers`."""
+"""`account create|show|list|set-tier|set-relay` and `tiers`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 app = common.group("Accounts and their speed.")
 
 Id = Annotated[str, typer.Argument(metavar="m1234")]
+Tls = Annotated[str, typer.Option(metavar="none|opportunistic|required|verify")]
+PasswordFile = Annotated[Path | None, typer.Option(help="The relay's password, on the file's first line.")]
 SIZES = {"10k": 10_000, "100k": 100_000, "1M": 1_000_000}
 
 
@@ -26,8 +28,8 @@ def create(
     account: Id,
     tier: Annotated[str, typer.Option(help="A tier (see `tiers`), or messages per hour.")],
     relay: Annotated[str, typer.Option(metavar="smtp://user@host:port", help="Where its mail goes; else the configuration's relay.")] = "",
-    tls: Annotated[str, typer.Option(metavar="none|opportunistic|required|verify")] = "opportunistic",
-    password_file: Annotated[Path | None, typer.Option(help="The relay's password, on the file's first line.")] = None,
+    tls: Tls = "opportunistic",
+    password_file: PasswordFile = None,
     json: Json = False,
 ) -> None:
     """Make an account."""
@@ -64,6 +66,23 @@ def list_(account: Annotated[str, typer.Argument(metavar="[m1234]")] = "", json:
 def set_tier(account: Id, tier: Annotated[str, typer.Argument()], json: Json = False) -> None:
     """Change an account's speed; in force within 1 s, mid-send too."""
     _show(common.call(lambda client: client.set_tier(account, tier)), json)
+
+
+@app.command("set-relay")
+def set_relay(
+    account: Id,
+    relay: Annotated[str, typer.Option(metavar="smtp://user@host:port", help="Where its mail goes from now on.")],
+    tls: Tls = "opportunistic",
+    password_file: PasswordFile = None,
+    json: Json = False,
+) -> None:
+    """Change an account's relay, its TLS and its credentials. Pause and resume what is being sent to have it follow."""
+    from sendengine.errors import RefusedInput
+
+    way = _relay(relay, tls, password_file)
+    if way is None:
+        raise RefusedInput("which relay?", "--relay smtp://[user@]host[:port]")
+    _show(common.call(lambda client: client.set_relay(account, way)), json)
 
 
 def tiers(json: Json = False) -> None:
@@ -107,7 +126,7 @@ def _show(found: Account, json: bool) -> None:
         ("rate achieved", found.rate_achieved),
         ("relay", found.relay or "the configuration's"),
         ("created", found.created_at),
-        ("sends", ", ".join(found.sends) or "none"),
+        ("sends", f"{len(found.sends):,}: {', '.join(found.sends)}" if found.sends else "none goes on"),
         ("binds now", views.said(found.binding)),
     ]
     common.show_facts(found.account, facts)

@@ -21,7 +21,10 @@ AccountFlag = Annotated[str, typer.Option("--account", metavar="m1234", help="Th
 
 
 def group(help: str) -> typer.Typer:  # noqa: A002
-    return typer.Typer(help=help, no_args_is_help=True, rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
+    return typer.Typer(
+        help=help, no_args_is_help=True, rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )  # fmt: skip
 
 
 def call(work: Callable[[Client], Awaitable[T]]) -> T:

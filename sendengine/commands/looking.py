@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sendengine.scheduler.status import Status
 
 OneAccount = Annotated[str, typer.Option("--account", metavar="m1234", help="Of this account only.")]
+MaybeAccount = Annotated[str, typer.Argument(metavar="[m1234]")]
 MaybeCampaign = Annotated[str, typer.Argument(metavar="[CAMPAIGN]")]
 REFRESH_S = 1.0
 
@@ -34,9 +35,9 @@ def status(campaign: MaybeCampaign = "", json: Json = False) -> None:
         common.show_facts(found.campaign, views.facts(found))
 
 
-def list_(account: OneAccount = "", json: Json = False) -> None:
-    """All sends, ended ones too."""
-    _show_sends(account, True, json)
+def list_(one: MaybeAccount = "", account: OneAccount = "", json: Json = False) -> None:
+    """All sends, ended ones too; or those of one account."""
+    _show_sends(one or account, True, json)
 
 
 def outcomes(
@@ -78,16 +79,20 @@ def fsck(
     """Prove that accepted = sum of outcomes + pending, recipient by recipient. Exit 1 when something does not add up."""
 
     async def check(client: Client) -> bool:
-        count = 0
-        async for finding in client.fsck(campaign or None, repair=repair):
-            count += 1
-            common.emit(finding) if json else print(_said(finding))
-        return bool(count) and not (repair and not [left async for left in client.fsck(campaign or None)])
+        sends = accepted = found = left = 0
+        async for one in client.check(campaign or None, repair=repair):
+            if json:
+                common.emit(one)
+            for finding in () if json else one.findings:
+                print(_said(finding))
+            sends, accepted, found = sends + 1, accepted + one.accepted, found + len(one.findings)
+            if one.findings:
+                left += len([each async for each in client.fsck(one.campaign)] if repair else one.findings)
+        if not json:
+            print(_verdict(sends, accepted, found, found - left))
+        return left > 0
 
-    is_wrong = common.call(check)
-    if not is_wrong:
-        common.note("all adds up")
-    raise typer.Exit(1 if is_wrong else 0)
+    raise typer.Exit(1 if common.call(check) else 0)
 
 
 def workers(json: Json = False) -> None:
@@ -153,6 +158,13 @@ def _show_sends(account: str, ended: bool, json: bool) -> None:
             common.emit(send)
     else:
         common.show_table("", views.COLUMNS, views.rows(found))
+
+
+def _verdict(sends: int, accepted: int, found: int, repaired: int) -> str:
+    checked = f"{sends:,} send{'' if sends == 1 else 's'} checked, {accepted:,} recipients accepted: "
+    if not found:
+        return checked + "all adds up"
+    return checked + f"{found:,} finding{'' if found == 1 else 's'}" + (f", {repaired:,} repaired" if repaired else "")
 
 
 def _said(finding: Finding) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +13,7 @@ from sendengine.commands import common
 from sendengine.commands.common import Json
 
 config_app = common.group("The configuration in force.")
+OWN_VARIABLES = {"SENDENGINE_CONFIG"}  # beside one for each key and each flag
 embedded_app = common.group("The embedded server of the state directory.")
 
 
@@ -65,18 +67,41 @@ def sink(
 
 
 @config_app.command("check")
-def config_check(json: Json = False) -> None:
-    """Read it, its tiers and its replies; exit 2 when something is off."""
+def config_check(context: typer.Context, json: Json = False) -> None:
+    """Read it, its tiers, its replies and the names of the variables; exit 2 when something is off."""
     from sendengine import config
     from sendengine.policy.retry import parse
     from sendengine.wiring import default_relay, reply_rules
 
+    _check_variables(context.find_root().command)
     loaded = config.load()
     found = config.tiers(loaded.tiers_file)
     parse(loaded.retry)
     default_relay(loaded)
     reply_rules(loaded)
     common.emit({"ok": True, "tiers": list(found)}) if json else print("the configuration is good")
+
+
+def _check_variables(program: Any) -> None:
+    """A variable that nothing reads is a setting that somebody believes in."""
+    import difflib
+
+    from sendengine import config
+    from sendengine.errors import ConfigError
+
+    keys = {config.PREFIX + "_".join(path).upper() for path, _ in config.settings(config.Config)}
+    known = keys | OWN_VARIABLES | set(_flag_variables(program))
+    unknown = sorted(name for name in os.environ if name.startswith(config.PREFIX) and name not in known)
+    if unknown:
+        near = {name: difflib.get_close_matches(name, known, n=1) for name in unknown}
+        said = (name + "".join(f"; nearest is {each!r}" for each in near[name]) for name in unknown)
+        raise ConfigError("unknown variable " + ", ".join(said))
+
+
+def _flag_variables(command: Any) -> Iterator[str]:
+    for verb in getattr(command, "commands", {}).values():
+        yield from _flag_variables(verb)
+    yield from (param.envvar for param in command.params if param.envvar)
 
 
 @config_app.command("show")

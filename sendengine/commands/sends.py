@@ -53,7 +53,7 @@ def submit(
             lambda client: client.submit(
                 account=account, message=content, recipients=Path(recipients), campaign=campaign or None, at=at or None,
                 sequential=sequential, priority=priority or None, window=window or None, on_doubt=on_doubt, strict=strict,
-                sender=_address(sender), on_reject=on_reject,
+                sender=_address(sender), on_reject=on_reject, on_absent=_note_absent,
             )
         )  # fmt: skip
     _show(made, json)
@@ -116,7 +116,8 @@ def estimate(
     if found.finish_by is not None:
         facts += [("finish by", found.finish_by), ("this tier makes it", found.makes_it), ("slowest tier that does", found.tier or "none")]
     common.show_facts(found.account, facts)
-    common.show_table("", ("tier", "through", "makes it"), [(row.tier, row.finish_estimate, row.makes_it) for row in found.tiers])
+    columns = ("tier", "through", "makes it") if finish_by else ("tier", "through")
+    common.show_table("", columns, [(row.tier, row.finish_estimate, row.makes_it)[: len(columns)] for row in found.tiers])
 
 
 def _message(sender: str, eml: Path | None, subject: str, html: Path | None, text: Path | None) -> Message:
@@ -129,6 +130,8 @@ def _message(sender: str, eml: Path | None, subject: str, html: Path | None, tex
         return Message.from_eml(common.text_of(eml))
     if html is None and text is None:
         raise RefusedInput("what shall be sent?", "--message M.eml, or --subject with --html or --text")
+    if not subject:
+        raise RefusedInput("the message has no subject", "--subject TEXT, beside --html and --text")
     return Message(sender=sender, subject=subject, html=_decoded(html), text=_decoded(text))
 
 
@@ -181,6 +184,11 @@ def _rejects_to(stack: ExitStack, path: Path | None) -> Callable[[Sequence[Rejec
                 common.note(f"rejected: line {row.line}: {row.reason}" + ("" if left else "; further ones only with --rejects FILE"))
 
     return on_reject
+
+
+def _note_absent(field: str, nearest: str) -> None:
+    near = f" (the nearest is {nearest!r})" if nearest else ""
+    common.note(f"warning: no column {field!r}{near}: everybody gets the default of that field")
 
 
 def _show(made: Send, json: bool) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from sendengine.commands import common
+
 if TYPE_CHECKING:
     from sendengine.scheduler.binding import Binding
     from sendengine.scheduler.status import Status
@@ -15,7 +17,7 @@ COLUMNS = ("send", "state", "accepted", "pending", "deferred", "msg/h", "of", "t
 def rows(sends: Iterable[Status]) -> list[tuple[object, ...]]:
     return [
         (
-            send.campaign, send.state + ("" if send.sealed else " (loading)"), send.accepted, send.pending, send.deferred,
+            send.campaign, send.state + (" (loading)" if _is_loading(send) else ""), send.accepted, send.pending, send.deferred,
             send.rate_achieved, send.rate_contracted, send.through_at or send.finish_estimate,
             send.binding.limit if send.binding else None,
         )
@@ -26,20 +28,34 @@ def rows(sends: Iterable[Status]) -> list[tuple[object, ...]]:
 def facts(send: Status) -> list[tuple[str, object]]:
     outcomes = ((name, getattr(send, name)) for name in ("sent", "bounced", "expired", "suppressed", "cancelled", "unknown"))
     done = send.accepted - send.pending
+    has_ended = send.state in ("finished", "cancelled")
+    contracted = "unmetered" if send.rate_contracted is None else f"{send.rate_contracted:,.0f} messages per hour"
     return [
-        ("state", send.state + ("" if send.sealed else ", its list is being loaded")),
+        ("state", send.state + (", its list is being loaded" if _is_loading(send) else "")),
         ("rows", f"{send.rows:,}: {send.accepted:,} accepted, {send.rejected:,} rejected, {send.duplicates:,} duplicates"),
         ("outcomes", ", ".join(f"{n:,} {name}" for name, n in outcomes if n) or "none yet"),
         ("pending", f"{send.pending:,}, {send.deferred:,} of them wait for a retry"),
         ("progress", f"{done / send.accepted:.1%}" if send.accepted else None),
-        ("rate contracted", "unmetered" if send.rate_contracted is None else f"{send.rate_contracted:,.0f} messages per hour"),
+        ("rate contracted", None if has_ended else contracted),
         ("rate achieved", None if send.rate_achieved is None else f"{send.rate_achieved:,.0f} messages per hour"),
         ("started", send.started_at),
         ("through", send.through_at),
         ("finished", send.finished_at),
-        ("will be through", send.finish_estimate),
+        ("will be through", _estimate(send)),
         ("binds now", said(send.binding)),
     ]
+
+
+def _is_loading(send: Status) -> bool:
+    """Single messages come one by one: their list never ends."""
+    return not send.sealed and not send.campaign.endswith(":transactional")
+
+
+def _estimate(send: Status) -> str | None:
+    limit = send.binding.limit if send.binding else ""
+    if send.finish_estimate is not None:
+        return common.shown(send.finish_estimate) + (" if a worker runs" if limit == "no_worker" else "")
+    return common.shown(None) if limit in ("site", "relay") else None
 
 
 def said(binding: Binding | None) -> str | None:

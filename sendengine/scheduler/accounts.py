@@ -35,13 +35,15 @@ async def create(desk: Desk, tiers: Mapping[str, Tier], account: str, tier: str,
     """False when the same account stands already; raises Conflict when it stands with other settings."""
     fields = _speed(tiers, tier)
     if relay is not None:
-        fields["relay"] = msgspec.json.encode(relay).decode()
+        fields |= _way(relay)
     if await desk.create_account(account_id(account), fields):
         return True
     standing = await desk.account(account)
-    for name in ("tier", "relay"):
-        if standing.get(name) != fields.get(name):
-            raise Conflict(f"account {account} exists with another {name}", f"sendengine account set-tier {account} {tier}")
+    if standing.get("tier") != fields["tier"]:
+        raise Conflict(f"account {account} exists with another tier", f"sendengine account set-tier {account} {tier}")
+    if standing.get("relay") != fields.get("relay"):
+        where = "smtp://" + (relay.site if relay else "HOST:PORT")
+        raise Conflict(f"account {account} exists with another relay", f"sendengine account set-relay {account} --relay {where}")
     return False
 
 
@@ -49,6 +51,12 @@ async def set_tier(desk: Desk, tiers: Mapping[str, Tier], account: str, tier: st
     await existing_account(desk, account)
     name, per_hour = parse_rate(tier, tiers)
     await desk.set_rate(account, name, per_hour)
+
+
+async def set_relay(desk: Desk, account: str, relay: Relay) -> None:
+    """A worker that is at this account goes on with the old relay until it has nothing of it in hand (a pause does that)."""
+    await existing_account(desk, account)
+    await desk.set_account(account, _way(relay))
 
 
 def shown(view: View) -> Account:
@@ -64,6 +72,10 @@ def shown(view: View) -> Account:
         sends=[f"{view.account}:{campaign}" for campaign in view.open_sends],
         binding=account_binding(view),
     )
+
+
+def _way(relay: Relay) -> dict[str, str]:
+    return {"relay": msgspec.json.encode(relay).decode()}
 
 
 def _speed(tiers: Mapping[str, Tier], tier: str) -> dict[str, str]:

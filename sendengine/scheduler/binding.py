@@ -12,6 +12,7 @@ import msgspec
 
 from sendengine.policy.times import format_time
 from sendengine.policy.window import Window
+from sendengine.scheduler.names import TRANSACTIONAL
 from sendengine.scheduler.view import ENDED, View, is_loading, moment, number, pending, untried, wall
 
 
@@ -24,14 +25,14 @@ class Binding(msgspec.Struct, frozen=True):
 def binding(view: View, campaign: str) -> Binding | None:
     """None: nothing binds, it has ended or only waits for a retry's time."""
     send = view.sends[campaign]
-    if send["state"] in ENDED:
+    if send["state"] in ENDED or (campaign == TRANSACTIONAL and not pending(send)):
         return None
-    return _state_binds(view, campaign, send) or _surroundings_bind(view, send) or _rate_binds(view, send)
+    return _state_binds(view, campaign, send) or _surroundings_bind(view, send) or _rate_binds(view, campaign, send)
 
 
 def account_binding(view: View) -> Binding | None:
     """What binds the account: the limit of the send that runs, else of the oldest one."""
-    for campaign in [*view.running, *view.open_sends]:
+    for campaign in [*view.running, *view.going_on]:
         found = binding(view, campaign)
         if found is not None:
             return found
@@ -47,14 +48,22 @@ def _state_binds(view: View, campaign: str, send: Mapping[str, str]) -> Binding 
     if send["state"] == "scheduled":
         return Binding("window", created, f"it starts at {format_time(number(send, 'at') / 1e6)}")
     if send["state"] == "sequential":
-        ahead = next((other for other in view.line if other != campaign), "")
-        return Binding("turn", created, f"{view.account}:{ahead} is through first, or sendengine move {name} up")
+        return Binding("turn", created, _before(view, campaign, name))
     if is_loading(send) and send.get("need_seal") == "1":
         return Binding("unsealed", created, "the list is complete")
     if send.get("open") == "0":
         opens = Window.parse(send["window"]).next_open(view.now)
         return Binding("window", moment(send, "closed_at"), f"the window {send['window']!r} opens at {format_time(opens)}")
     return None
+
+
+def _before(view: View, campaign: str, name: str) -> str:
+    """What must be through first. The one that sends keeps its place at the head of the line: behind it nobody moves up."""
+    place = view.line.index(campaign) if campaign in view.line else 0
+    if not place:
+        return "its list is complete"
+    can_move = view.sends.get(view.line[place - 1], {}).get("state") != "sending"
+    return f"{view.account}:{view.line[0]} is through first" + (f", or sendengine move {name} up" if can_move else "")
 
 
 def _surroundings_bind(view: View, send: Mapping[str, str]) -> Binding | None:
@@ -69,11 +78,11 @@ def _surroundings_bind(view: View, send: Mapping[str, str]) -> Binding | None:
     return None
 
 
-def _rate_binds(view: View, send: Mapping[str, str]) -> Binding | None:
+def _rate_binds(view: View, campaign: str, send: Mapping[str, str]) -> Binding | None:
     if not untried(send):
         return None
     since = moment(send, "first_mail") or moment(send, "created")
-    if len(view.running) > 1:
+    if len(view.running) > 1 and campaign != TRANSACTIONAL:  # single messages go ahead of all others
         others = len(view.running) - 1
         return Binding("share", since, f"{others} other send{'s' if others > 1 else ''} of the account ends, or a faster tier")
     if view.rate is None:

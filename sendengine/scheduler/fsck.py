@@ -34,6 +34,12 @@ class Finding(msgspec.Struct, frozen=True):
     recipient: str | None = None
 
 
+class Checked(msgspec.Struct, frozen=True):
+    campaign: str
+    accepted: int
+    findings: list[Finding]
+
+
 class _Reading:
     """One campaign's rows as bit masks by batch number, read while it may run."""
 
@@ -60,13 +66,13 @@ class _Reading:
         return total
 
 
-async def check(desk: Desk, ref: Ref, repair: bool = False) -> list[Finding]:
+async def check(desk: Desk, ref: Ref, repair: bool = False) -> Checked:
     """What does not add up; with `repair`, what it was."""
     reading = await _read(desk, ref)
     found = _findings(ref, reading)
     for _ in range(_READINGS - 1):
         if not found:
-            return []
+            break
         await asyncio.sleep(_PAUSE_S)
         reading = await _read(desk, ref)
         again = set(_findings(ref, reading))
@@ -74,7 +80,7 @@ async def check(desk: Desk, ref: Ref, repair: bool = False) -> list[Finding]:
     if repair and found:
         nowhere = {k: mask.to_bytes(13, "little") for k, mask in _nowhere(reading).items()}
         await desk.restore(ref.account, ref.id, reading.last_entry, nowhere, _true_counts(reading))
-    return [await _named(desk, ref, finding) for finding in found]
+    return Checked(str(ref), number(reading.after, "accepted"), [await _named(desk, ref, finding) for finding in found])
 
 
 async def _read(desk: Desk, ref: Ref) -> _Reading:

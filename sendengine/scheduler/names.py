@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from sendengine.address import BadAddress, normalise
 from sendengine.errors import NotFound, RefusedInput
 from sendengine.policy.tiers import nearest
 from sendengine.ports import Desk
@@ -31,6 +32,10 @@ class Ref(msgspec.Struct, frozen=True):
         return f"{self.account}:{self.id}"
 
 
+def is_account(text: str) -> bool:
+    return _is_account(text) is not None
+
+
 def account_id(text: str) -> str:
     if not _is_account(text):
         raise RefusedInput(f"{text!r} is no account id", "write m and a number without leading zeros, as in m1234")
@@ -48,6 +53,14 @@ def campaign_id(text: str) -> str:
 
 def new_campaign_id(wall: float, random: bytes) -> str:
     return f"{datetime.fromtimestamp(wall, UTC):%Y%m%d}-{random.hex()}"
+
+
+def envelope_sender(text: str) -> str:
+    """An address that may stand in MAIL FROM. Raises RefusedInput: what is no address could end the command and begin another."""
+    try:
+        return normalise(text)
+    except BadAddress as error:
+        raise RefusedInput(f"envelope sender {text!r}: {error}") from None
 
 
 async def existing_account(desk: Desk, account: str) -> dict[str, str]:

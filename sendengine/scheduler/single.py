@@ -15,7 +15,7 @@ from sendengine.ports import Desk
 from sendengine.records import SENDER
 from sendengine.render.compile import compile as compile_message
 from sendengine.render.message import Message, dump
-from sendengine.scheduler.names import TRANSACTIONAL, Ref
+from sendengine.scheduler.names import TRANSACTIONAL, Ref, envelope_sender
 from sendengine.scheduler.outcomes import DOMAIN, QUEUED_AT
 from sendengine.scheduler.submitting import campaign_fields
 from sendengine.types import OnDoubt
@@ -38,12 +38,13 @@ async def send(
     skeleton = compile_message(message, uid)
     lacking = sorted(name for name in skeleton.required if fields.get(name) in (None, ""))
     if lacking:
-        raise RefusedInput(f"no value for the field {lacking[0]!r}")
+        remedy = f"pass fields={{{lacking[0]!r}: …}}, or give the template a default: {{{{ {lacking[0]} | default('…') }}}}"
+        raise RefusedInput(f"no value for the field {lacking[0]!r}", remedy)
     try:
         recipient = normalise(to)
     except BadAddress as error:
         raise RefusedInput(f"{to!r}: {error}") from None
-    envelope = sender or skeleton.from_address
+    envelope = envelope_sender(sender or skeleton.from_address)
     own = {SENDER: envelope, DOMAIN: skeleton.from_domain, QUEUED_AT: await desk.now_us() / 1e6}
     values = {name: fields[name] for name in skeleton.fields if name in fields} | own
     batch = Batch(0, [0], [recipient], tuple(values), [[value] for value in values.values()])

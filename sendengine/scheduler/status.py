@@ -8,12 +8,13 @@ import msgspec
 
 from sendengine.scheduler.binding import Binding, binding
 from sendengine.scheduler.names import Ref
-from sendengine.scheduler.view import View, finish_estimate, moment, number, pending, rate_achieved, wall
+from sendengine.scheduler.view import ENDED, View, finish_estimate, moment, number, pending, rate_achieved, wall
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """Times are of MAIL on the wire (finished_at: of the last outcome); rates are messages per hour, rate_contracted is None for an
-    unmetered account. Counts may lag by 5 s. pending = accepted - sum of outcomes; deferred of these wait for a retry."""
+    """Times are of MAIL on the wire (finished_at: of the last outcome). Rates are messages per hour; rate_contracted is None for an
+    unmetered account and once the send has ended, when rate_achieved is the average over all of it. Counts may lag by 5 s.
+    pending = accepted - sum of outcomes; deferred of these wait for a retry."""
 
     campaign: str  # the full form, m1234:ID
     account: str
@@ -49,7 +50,9 @@ class Send(Status, frozen=True, kw_only=True):
 
 def status(view: View, campaign: str) -> Status:
     send = view.sends[campaign]
-    estimate = finish_estimate(view, campaign)
+    bound = binding(view, campaign)
+    is_slowed = bound is not None and bound.limit in ("site", "relay")  # by what no estimate knows
+    estimate = None if is_slowed else finish_estimate(view, campaign)
     return Status(
         campaign=str(Ref(view.account, campaign)),
         account=view.account,
@@ -67,13 +70,13 @@ def status(view: View, campaign: str) -> Status:
         unknown=number(send, "unknown"),
         pending=pending(send),
         deferred=number(send, "deferred"),
-        rate_contracted=view.rate,
+        rate_contracted=None if send["state"] in ENDED else view.rate,
         rate_achieved=rate_achieved(send, view.now),
         started_at=moment(send, "first_mail"),
         through_at=moment(send, "through"),
         finished_at=moment(send, "finished"),
         finish_estimate=None if estimate is None else wall(estimate),
-        binding=binding(view, campaign),
+        binding=bound,
     )
 
 

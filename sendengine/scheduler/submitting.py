@@ -25,13 +25,14 @@ from sendengine.render.compile import Skeleton
 from sendengine.render.compile import compile as compile_message
 from sendengine.render.message import Message, dump
 from sendengine.scheduler import sources
-from sendengine.scheduler.names import Ref
+from sendengine.scheduler.names import Ref, envelope_sender
 from sendengine.scheduler.sources import Recipients
 from sendengine.types import OnDoubt
 
 IN_FLIGHT = 64
 TOGETHER = 8  # batches that leave in one write: the server syncs its log once for all of them
 OnReject = Callable[[Sequence[Rejected]], None]
+OnAbsent = Callable[[str, str], None]  # a field, and the nearest column or ""
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,11 +58,12 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def submit(
-    desk: Desk, config: Config, order: Order, uid: str, recipients: Recipients, strict: bool, on_reject: OnReject | None
-) -> bool:
+    desk: Desk, config: Config, order: Order, uid: str, recipients: Recipients, strict: bool, on_reject: OnReject | None,
+    on_absent: OnAbsent | None = None,
+) -> bool:  # fmt: skip
     """True when the send is new. Nothing is created before the message and the list's first rows are read, with `strict` all of them."""
     skeleton = compile_message(order.message, uid)
-    order = msgspec.structs.replace(order, sender=order.sender or skeleton.from_address)
+    order = msgspec.structs.replace(order, sender=envelope_sender(order.sender or skeleton.from_address))
     wanted = reading.Wanted((*skeleton.fields, *filter(None, [order.priority])), frozenset())
     intake = _intake(order, skeleton)
     source = _reporting(sources.batches(recipients, intake), on_reject)
@@ -69,7 +71,7 @@ async def submit(
         source = sources.spooled(source)
     first = await anext(source, None)
     if first is None:
-        raise RefusedInput("the list has no rows")
+        raise RefusedInput("the list is empty: it has no rows")
     created = await _create(desk, config, order, uid, skeleton, strict)
     window = _Window(desk, order.ref, lambda row: sources.line_of(recipients, wanted, row))
     try:
@@ -81,6 +83,9 @@ async def submit(
         raise Unavailable(str(error), f"repeat the call with --campaign {order.ref.id}: it goes on where it stopped") from error
     finally:
         window.give_up()
+    if on_absent is not None:
+        for name, nearest in intake.absent.items():
+            on_absent(name, nearest)
     return created
 
 

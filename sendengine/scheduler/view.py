@@ -47,6 +47,12 @@ class View(msgspec.Struct, frozen=True):
         return {campaign: send for campaign, send in self.sends.items() if send["state"] not in ENDED and campaign != TRANSACTIONAL}
 
     @property
+    def going_on(self) -> dict[str, Mapping[str, str]]:
+        """Sends that have not ended, and the one of single messages while some wait."""
+        singles = self.sends.get(TRANSACTIONAL)
+        return self.open_sends | ({TRANSACTIONAL: singles} if singles is not None and pending(singles) else {})
+
+    @property
     def running(self) -> list[str]:
         """Sends that share the rate now: they may send and have somebody left who was never tried."""
         return [campaign for campaign, send in self.open_sends.items() if may_send(send) and untried(send)]
@@ -97,7 +103,10 @@ def may_send(send: Mapping[str, str]) -> bool:
 
 
 def rate_achieved(send: Mapping[str, str], now: float) -> float | None:
-    """Messages per hour over the last 10 s or 8 messages; 0 when it has gone quiet, None when there is nothing to tell from."""
+    """Messages per hour over the last 10 s or 8 messages; 0 when it has gone quiet, None when there is nothing to tell from.
+    Of a send that has ended the average over all of it."""
+    if send["state"] in ENDED:
+        return _average(send)
     samples = list(_SAMPLE.iter_unpack(send.get("recent", "").encode("utf-8", "surrogateescape")))
     if not samples:
         return None
@@ -116,15 +125,22 @@ def rate_achieved(send: Mapping[str, str], now: float) -> float | None:
     return per_second * 3600
 
 
+def _average(send: Mapping[str, str]) -> float | None:
+    span = float(send.get("last_mail") or 0) - float(send.get("first_mail") or 0)
+    intervals = number(send, "sent") - 1
+    return intervals / span * 3.6e9 if span > 0 and intervals > 0 else None
+
+
 def jobs(view: View) -> dict[str, Job]:
     """All that the account has to do, as the estimate sees it."""
     return {campaign: _job(view, campaign, send) for campaign, send in view.open_sends.items()}
 
 
 def finish_estimate(view: View, campaign: str) -> float | None:
-    """When the send will be through; None when it is, or while nobody can tell (paused, and what waits behind it in the line)."""
+    """When the send will be through; None when it is, or while nobody can tell (paused, and what waits behind it in the line).
+    Without a worker, as if one ran. Single messages have no end."""
     send = view.sends[campaign]
-    if send["state"] in (*ENDED, "paused") or send.get("through"):
+    if campaign == TRANSACTIONAL or send["state"] in (*ENDED, "paused") or send.get("through"):
         return None
     todo = jobs(view)
     rate = view.rate or sum(rate_achieved(view.sends[other], view.now) or 0.0 for other in view.running)

@@ -18,13 +18,14 @@ from sendengine.queue.redis import as_text, spread_news
 from sendengine.records import decode_lease, mask_of
 
 RETRY_OCTETS = 14
+ANSWER_SECONDS = 20.0  # a person, or a web process, waits no longer
 
 
 class RedisDesk:
     """Owner of one link. `cut_delay_us` is D of design 3.2, `retention` seconds that transactional outcomes are kept."""
 
     def __init__(self, url: str, cut_delay_us: float = 200_000, retention: int = 7 * 86400) -> None:
-        self._link = Link(url)
+        self._link = Link(url, timeout=ANSWER_SECONDS)
         self._cut_delay = f"{cut_delay_us:.0f}"
         self._retention = retention
 

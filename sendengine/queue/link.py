@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 import redis.asyncio as aioredis
@@ -46,11 +45,10 @@ def translate(error: Exception) -> Exception:
 
 
 class Link:
-    """Owner of one connection. `on_connect` is awaited after each connect, before any command (script loading)."""
+    """Owner of one connection. `timeout`: seconds after which a silent server counts as away; None: its owner watches."""
 
-    def __init__(self, url: str, on_connect: Callable[[aioredis.Connection], Any] | None = None, timeout: float = 10.0) -> None:
+    def __init__(self, url: str, timeout: float | None = None) -> None:
         self._pool = aioredis.ConnectionPool.from_url(url, protocol=2, socket_connect_timeout=5.0, socket_timeout=None)
-        self._on_connect = on_connect
         self._timeout = timeout
         self._connection: aioredis.Connection | None = None
         self._waiting: deque[asyncio.Future[Any]] = deque()
@@ -63,6 +61,16 @@ class Link:
 
     async def call(self, *args: Argument) -> Any:
         """One command; its reply, as redis-py parses it, in octets. Unavailable when Redis is away, full or loading."""
+        if self._timeout is None:
+            return await self._call(args)
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._call(args)
+        except TimeoutError:
+            self.drop("no answer")
+            raise Unavailable(f"Redis is away: no answer for {self._timeout:g} s", "the same call may go through later") from None
+
+    async def _call(self, args: tuple[Argument, ...]) -> Any:
         if self._connection is None:
             await self._connect()
         return await self.push(pack(args))
@@ -90,8 +98,6 @@ class Link:
             connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
             try:
                 await connection.connect()
-                if self._on_connect is not None:
-                    await self._on_connect(connection)
             except (TimeoutError, RedisError, OSError) as error:
                 await connection.disconnect(nowait=True)
                 raise translate(error) from error

@@ -151,6 +151,11 @@ class Journal:
         """Intents that wait for the next append."""
         return len(self._current.picked)
 
+    @property
+    def waiting(self) -> int:
+        """Intents and outcomes that wait for the next append."""
+        return len(self._current.picked) + len(self._current.outcomes)
+
     # the append
 
     def append(self) -> None:

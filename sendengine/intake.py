@@ -21,10 +21,10 @@ from sendengine import rows as reading
 from sendengine.address import BadAddress, all_plain, normalise
 from sendengine.batch import BATCH_ROWS, MAX_CONTENT, Batch, content, seal
 from sendengine.errors import RefusedInput
+from sendengine.records import MASK_OCTETS
 from sendengine.rows import EMAIL, Rows, Wanted
 
 DEFAULT_LEVEL = 0  # of a send without a priority field
-_MASK_OCTETS = 13  # 100 bits
 _KEPT_TEXT = 2000  # characters of a refused row; the rest helps nobody to find it
 
 _has_control = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]").search
@@ -215,7 +215,7 @@ def _levels(batch: Batch) -> dict[int, bytes]:
             masks[int(digit)] = masks.get(int(digit), 0) | 1 << at
     elif batch.positions:
         masks[DEFAULT_LEVEL] = sum(1 << at for at in batch.positions)
-    return {level: mask.to_bytes(_MASK_OCTETS, "little") for level, mask in masks.items()}
+    return {level: mask.to_bytes(MASK_OCTETS, "little") for level, mask in masks.items()}
 
 
 def _is_json(values: list[Any]) -> bool:

@@ -14,7 +14,8 @@ import msgspec
 
 from sendengine.types import Outcome
 
-MASK_OCTETS = 13
+MASK_OCTETS = 13  # 100 bits
+TRANSACTIONAL = "transactional"  # the campaign that holds an account's single messages
 SENDER = "_sender"  # column of a single message's batch: its envelope sender
 NO_ROWS = bytes(MASK_OCTETS)
 FIRST_TRY = 8  # flag beside the outcome

@@ -16,12 +16,12 @@ from sendengine.engine.settings import EngineSettings
 from sendengine.engine.work import Lease, Share
 from sendengine.policy.retry import suspension
 from sendengine.ports import Settlement, Visited
+from sendengine.records import TRANSACTIONAL
 from sendengine.types import Relay
 
 if TYPE_CHECKING:
     from sendengine.engine.journal import Tick
 
-TRANSACTIONAL = "transactional"
 TRANSACTIONAL_RUN = 9  # permits in a row that transactional messages may take while bulk waits
 RETRY_EVERY = 5
 SETTLE_SOONEST, SETTLED_TOGETHER = 1.0, 20
@@ -30,7 +30,7 @@ SETTLE_SOONEST, SETTLED_TOGETHER = 1.0, 20
 class Lane:
     """Owner of an account's shares, leases and permits in this worker."""
 
-    def __init__(self, account: str, relay: Relay, feed: Feed, settings: EngineSettings, now: float) -> None:
+    def __init__(self, account: str, relay: Relay, feed: Feed, settings: EngineSettings) -> None:
         self.account = account
         self.relay = relay
         self.feed = feed
@@ -48,7 +48,6 @@ class Lane:
         self.returns: list[Settlement] = []  # of takes whose answer was lost: whatever they leased goes back
         self.is_gone = False  # detached: a call that is still under way must not bring it back
         self.ignored: set[str] = set()  # campaigns this process cannot read (newer payloads)
-        self.attached_at = now
         self.visit_at = 0.0
         self.take_at = 0.0  # not to be looked at before, when hungry
         self.wake_at = float("inf")  # a retry, a schedule or a window falls due, hungry or not

@@ -71,7 +71,7 @@ class Takes:
             return
         relay = self._relay_of(fields)
         feed = self._feed_for(relay)
-        lane = self.lanes[account] = Lane(account, relay, feed, self._settings, self._now())
+        lane = self.lanes[account] = Lane(account, relay, feed, self._settings)
         lane.interval = float(fields.get("iv", 0)) / 1e6
         lane.is_known = True
         names, until = self._unreadable.pop(account, (set(), 0.0))

@@ -121,10 +121,6 @@ class Lease:
             self.resolved_at = now
 
     @property
-    def has_news(self) -> bool:
-        return bool(self.records or self.deferred or self.doubts or self.back)
-
-    @property
     def is_done(self) -> bool:
         return not self.pending and not self.open
 

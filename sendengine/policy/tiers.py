@@ -54,3 +54,8 @@ def nearest(word: str, names: Mapping[str, object]) -> str:
 
 def _digits(per_hour: float) -> str:
     return f"{per_hour:.6f}".rstrip("0").rstrip(".")
+
+
+def interval_us(per_hour: float | None) -> str:
+    """µs between messages as the scripts read it; 0 means unmetered."""
+    return "0" if per_hour is None else f"{3.6e9 / per_hour:.3f}"

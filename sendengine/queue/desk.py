@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sendengine.intake import PackedBatch
+from sendengine.policy.tiers import interval_us
 from sendengine.ports import OutcomeChunk, Standing, Stored
 from sendengine.queue import keys, scripts
 from sendengine.queue.link import Argument, Link
@@ -223,10 +224,6 @@ class RedisDesk:
     async def close(self) -> None:
         await self._link.close()
 
-
-def interval_us(per_hour: float | None) -> str:
-    """µs between messages as scripts read it; 0 means unmetered."""
-    return "0" if per_hour is None else f"{3.6e9 / per_hour:.3f}"
 
 
 def _answer(status: bytes, *rest: bytes) -> str:

@@ -45,9 +45,7 @@ WORKERS = "{x}:workers"
 ACCOUNTS = "{x}:accounts"
 SWEEP = "{x}:sweep"
 
-TRANSACTIONAL = "transactional"  # the campaign that holds an account's single messages
 LEVELS = range(9, -1, -1)
-MASK_OCTETS = 13
 
 
 def account(account: str) -> str:

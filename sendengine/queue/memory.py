@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sendengine.errors import Fenced, SendEngineError, Unavailable
 from sendengine.ports import Appended, CampaignRecord, Settlement, Taken, Visited
-from sendengine.queue.keys import TRANSACTIONAL
 from sendengine.queue.memory_desk import MemoryDesk
 from sendengine.queue.memory_granting import bind_to, deal, grant
 from sendengine.queue.memory_settling import settle
 from sendengine.queue.memory_state import ENDED, Account, MemoryStore
 from sendengine.queue.memory_taking import Taking, look_at_schedules
 from sendengine.queue.memory_verbs import DONE, pause
+from sendengine.records import TRANSACTIONAL
 from sendengine.types import SendState
 
 __all__ = ["MemoryDesk", "MemoryQueue", "MemoryStore"]

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sendengine.errors import Unavailable
 from sendengine.intake import PackedBatch
+from sendengine.policy.tiers import interval_us
 from sendengine.ports import OutcomeChunk, Standing, Stored
-from sendengine.queue.keys import TRANSACTIONAL
 from sendengine.queue.memory_settling import mask_of
 from sendengine.queue.memory_state import Account, Campaign, MemoryStore, StoredBatch
 from sendengine.queue.memory_verbs import DONE, SAME, Verb, cancel, move, pause, restorable, resume, reverse
-from sendengine.records import MASK_OCTETS
+from sendengine.records import MASK_OCTETS, TRANSACTIONAL
 from sendengine.types import SendState
 
 PRINT_OCTETS = 8
@@ -299,10 +299,6 @@ class MemoryDesk:
         said = {name: store.infos.get(name, (0.0, b"")) for name in store.workers}
         return {name: info if now < until else b"" for name, (until, info) in said.items()}
 
-
-def interval_us(per_hour: float | None) -> str:
-    """µs between messages; 0 means unmetered."""
-    return "0" if per_hour is None else f"{3.6e9 / per_hour:.3f}"
 
 
 def _octets(mask: int) -> bytes:

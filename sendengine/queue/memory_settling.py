@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from struct import Struct
 
 from sendengine.ports import Settlement
-from sendengine.queue.keys import TRANSACTIONAL
 from sendengine.queue.memory_state import OUTCOME_FIELDS, Account, Campaign, History, Lease, Portion, Retry
-from sendengine.records import DEFERRED, DOUBT, FIRST_TRY, NO_REPLY, NUMS, OUTCOME
+from sendengine.records import DEFERRED, DOUBT, FIRST_TRY, NO_REPLY, NUMS, OUTCOME, TRANSACTIONAL
 from sendengine.types import OnDoubt, Outcome, SendState
 
 _SAMPLE = Struct("<dd")  # MAIL at µs, messages so far

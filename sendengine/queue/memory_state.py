@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from math import ceil
 
 from sendengine.ports import News, OutcomeChunk
-from sendengine.queue.keys import LEVELS, TRANSACTIONAL
+from sendengine.queue.keys import LEVELS
+from sendengine.records import TRANSACTIONAL
 from sendengine.types import Outcome, SendState
 
 ENDED = (SendState.CANCELLED, SendState.FINISHED)

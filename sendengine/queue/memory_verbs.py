@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from sendengine.queue.keys import TRANSACTIONAL
 from sendengine.queue.memory_settling import drop, mask_of
 from sendengine.queue.memory_state import ENDED, OUTCOME_FIELDS, Account, Campaign, Portion
+from sendengine.records import TRANSACTIONAL
 from sendengine.types import SendState
 
 Verb = Callable[[Account, Campaign, float], str]

@@ -8,7 +8,7 @@ from datetime import datetime
 import msgspec
 
 from sendengine.errors import Conflict
-from sendengine.policy.tiers import Tier, parse_rate
+from sendengine.policy.tiers import Tier, interval_us, parse_rate
 from sendengine.ports import Desk
 from sendengine.scheduler.binding import Binding, account_binding
 from sendengine.scheduler.names import account_id, existing_account
@@ -81,5 +81,4 @@ def _way(relay: Relay) -> dict[str, str]:
 def _speed(tiers: Mapping[str, Tier], tier: str) -> dict[str, str]:
     """As the scripts read them: iv is µs between messages, 0 for unmetered."""
     name, per_hour = parse_rate(tier, tiers)
-    interval = 0.0 if per_hour is None else 3.6e9 / per_hour
-    return {"tier": name, "rate": "" if per_hour is None else str(per_hour), "iv": f"{interval:.3f}"}
+    return {"tier": name, "rate": "" if per_hour is None else str(per_hour), "iv": interval_us(per_hour)}

@@ -12,7 +12,7 @@ import msgspec
 
 from sendengine.policy.times import format_time
 from sendengine.policy.window import Window
-from sendengine.scheduler.names import TRANSACTIONAL
+from sendengine.records import TRANSACTIONAL
 from sendengine.scheduler.view import ENDED, View, is_loading, moment, number, pending, untried, wall
 
 

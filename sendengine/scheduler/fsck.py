@@ -14,8 +14,8 @@ import msgspec
 
 from sendengine.batch import BATCH_ROWS, unpack
 from sendengine.ports import Desk
-from sendengine.records import decode_outcomes, rows_of
-from sendengine.scheduler.names import TRANSACTIONAL, Ref
+from sendengine.records import TRANSACTIONAL, decode_outcomes, rows_of
+from sendengine.scheduler.names import Ref
 from sendengine.scheduler.view import COUNTS, number, pending
 
 _AT_ONCE = 500

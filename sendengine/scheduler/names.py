@@ -16,8 +16,7 @@ from sendengine.address import BadAddress, normalise
 from sendengine.errors import NotFound, RefusedInput
 from sendengine.policy.tiers import nearest
 from sendengine.ports import Desk
-
-TRANSACTIONAL = "transactional"  # the campaign of an account's single messages
+from sendengine.records import TRANSACTIONAL
 
 _is_account = re.compile(r"m[1-9][0-9]{0,17}").fullmatch
 _is_campaign = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}").fullmatch

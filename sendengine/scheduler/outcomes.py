@@ -17,8 +17,8 @@ import orjson
 from sendengine.batch import BATCH_ROWS, Batch, unpack
 from sendengine.errors import Conflict
 from sendengine.ports import Desk, OutcomeChunk
-from sendengine.records import NO_REPLY, OutcomeRecord, decode_outcomes, rows_of, unwrap_ms
-from sendengine.scheduler.names import TRANSACTIONAL, Ref
+from sendengine.records import NO_REPLY, TRANSACTIONAL, OutcomeRecord, decode_outcomes, rows_of, unwrap_ms
+from sendengine.scheduler.names import Ref
 from sendengine.scheduler.view import number, wall
 from sendengine.types import Outcome
 

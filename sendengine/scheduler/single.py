@@ -12,10 +12,10 @@ from sendengine.batch import Batch, pack
 from sendengine.config import Config
 from sendengine.errors import RefusedInput
 from sendengine.ports import Desk
-from sendengine.records import SENDER
+from sendengine.records import SENDER, TRANSACTIONAL
 from sendengine.render.compile import compile as compile_message
 from sendengine.render.message import Message, dump
-from sendengine.scheduler.names import TRANSACTIONAL, Ref, envelope_sender
+from sendengine.scheduler.names import Ref, envelope_sender
 from sendengine.scheduler.outcomes import DOMAIN, QUEUED_AT
 from sendengine.scheduler.submitting import campaign_fields
 from sendengine.types import OnDoubt

@@ -15,7 +15,7 @@ import msgspec
 from sendengine.policy.estimate import Job, estimate
 from sendengine.policy.window import Window
 from sendengine.ports import Desk
-from sendengine.scheduler.names import TRANSACTIONAL
+from sendengine.records import TRANSACTIONAL
 from sendengine.types import Outcome
 
 ENDED = ("finished", "cancelled")

@@ -13,6 +13,7 @@ from sendengine.engine.settings import EngineSettings
 from sendengine.engine.worker import Worker
 from sendengine.intake import Intake
 from sendengine.policy.replies import ReplyRules
+from sendengine.policy.tiers import interval_us
 from sendengine.queue.memory import MemoryDesk, MemoryQueue, MemoryStore
 from sendengine.records import decode_outcomes
 from sendengine.render.message import Message, dump
@@ -79,8 +80,6 @@ class Rig:
         return worker
 
     async def account(self, account: str = "m1", per_hour: float | None = 36000.0, **fields: str) -> None:
-        from sendengine.queue.desk import interval_us
-
         rate = "" if per_hour is None else str(per_hour)
         await self.desk.create_account(account, {"tier": "t", "rate": rate, "iv": interval_us(per_hour), **fields})
 

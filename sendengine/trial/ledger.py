@@ -31,7 +31,7 @@ class WallClock:
 
 
 class Ledger:
-    """An NDJSON file, appended to: `add` collects, lines reach the file within 50 ms, or at `close`."""
+    """An NDJSON file, appended to: `add` collects, lines reach the file at `flush`, within 50 ms, or at `close`."""
 
     def __init__(self, path: str) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
@@ -49,6 +49,8 @@ class Ledger:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if not self._lines:
+            return
         lines, self._lines = self._lines, []
         rest = memoryview(b"".join(lines))
         while rest:

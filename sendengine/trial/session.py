@@ -105,6 +105,7 @@ class Session(asyncio.Protocol):
     def _flush(self) -> None:
         out, self._out = self._out, []
         if out and not self._transport.is_closing():
+            self._sink.write_down()
             out.append(b"")
             self._transport.write(b"\r\n".join(out))
 

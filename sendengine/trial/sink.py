@@ -3,6 +3,7 @@
 `rate` refuses at MAIL with 451 4.7.1, as relays do that meter their clients: no more MAILs are taken in any window of
 its length. The ledger has a line for each message whose end arrived, with the reply it got ("" when the connection was
 dropped instead); `rcpt_to` is one address, several are joined by commas. The transactions file has one for each MAIL.
+A line is in its file before the reply leaves: whoever knows that a message was taken finds it there.
 """
 
 from __future__ import annotations
@@ -161,6 +162,13 @@ class Sink:
                     "reply": _text(transaction.reply),
                 }
             )
+
+    def write_down(self) -> None:
+        """Called before replies leave."""
+        if self._ledger is not None:
+            self._ledger.flush()
+        if self._transactions is not None:
+            self._transactions.flush()
 
     def entered(self, session: Session) -> int:
         self._sessions.add(session)

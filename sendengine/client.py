@@ -77,9 +77,23 @@ class Client:
         await accounts.set_tier(self.desk, self.tiers, account, tier)
         return await self.account(account)
 
+    async def boost(
+        self, account: str, rate: str, *, until: Moment, start: Moment = None, who: str = "", why: str = ""
+    ) -> Account:
+        """A dated grant of speed, in force from `start` (now) until `until`, by itself: of the tier and all grants the highest rate holds.
+        `rate` in messages per hour. Raises NotFound, RefusedInput."""
+        now = await self._now()
+        span = (now if start is None else _wall(start, now) or now, _wall(until, now) or 0.0)
+        await accounts.boost(self.desk, self.tiers, account, rate, span, who, why)
+        return await self.account(account)
+
+    async def end_boost(self, account: str, number: int) -> Account:
+        """From now on that boost does not hold. Raises Conflict when it is over or there is none."""
+        await accounts.end_boost(self.desk, account, number)
+        return await self.account(account)
+
     async def set_relay(self, account: str, relay: Relay) -> Account:
-        """The relay, its TLS and its credentials. A worker that is sending for the account takes it up once its sends are paused and
-        resumed, or when it has nothing left of them."""
+        """The relay, its TLS and its credentials; within 1 s, mid-send too. What is on the wire ends at the old relay."""
         await accounts.set_relay(self.desk, account, relay)
         return await self.account(account)
 

@@ -115,6 +115,17 @@ class Relay(msgspec.Struct, frozen=True):
         """host:port, the name people see."""
         return f"{self.host}:{self.port}"
 
+    def encode(self) -> str:
+        """As an account's field `relay` holds it."""
+        return msgspec.json.encode(self).decode()
+
+    @staticmethod
+    def decode(text: str) -> Relay:
+        return _decode_relay(text)
+
+
+_decode_relay = msgspec.json.Decoder(Relay).decode
+
 
 class Envelope(Protocol):
     """What a channel may know of a delivery: the rest of it is the engine's."""

@@ -27,9 +27,6 @@ SMTP_PORT = 25
 SMTPS_PORT = 465  # RFC 8314 3.3
 WIRE_SHARE = 0.8  # of a warm stop's time is for what is on the wire; the rest is for settling it
 
-_decode_relay = msgspec.json.Decoder(Relay).decode
-
-
 class LoopClock:
     """The running loop's timers by time.monotonic (port Clock), whatever the loop calls its own time."""
 
@@ -130,15 +127,10 @@ def relay_from_url(url: str, password: str = "", tls: TlsPolicy = TlsPolicy.OPPO
     return Relay(parts.hostname, SMTP_PORT if port is None else port, user, password, tls)
 
 
-def relay_field(relay: Relay) -> str:
-    """A relay as an account's field `relay` holds it."""
-    return msgspec.json.encode(relay).decode()
-
-
 def relay_of(fields: Mapping[str, str], default: Relay) -> Relay:
     """The relay of an account, of its fields."""
     own = fields.get("relay")
-    return _decode_relay(own) if own else default
+    return Relay.decode(own) if own else default
 
 
 def _text(path: Path) -> str:

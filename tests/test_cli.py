@@ -237,6 +237,18 @@ def test_relay_password_is_never_printed(run: Shell) -> None:
     assert "hunter2" not in done.out + done.err + run("account", "show", "m2").out
 
 
+def test_boost_is_granted_shown_and_ended(run: Shell) -> None:
+    done = run("account", "boost", "m1", "--rate", "200000/h", "--until", "+2h", "--why", "spring sale", "--who", "ops", "--json")
+    [boost] = done.json["boosts"]
+    assert (done.code, done.json["tier"], done.json["rate"]) == (0, "60k", 200_000.0)
+    assert boost.keys() == {"boost", "rate", "from", "until", "who", "why"}
+    assert (boost["boost"], boost["rate"], boost["who"], boost["why"]) == (1, 200_000.0, "ops", "spring sale")
+    assert "spring sale" in run("account", "show", "m1").out
+    assert run("account", "unboost", "m1", "1", "--json").json["rate"] == 60_000.0
+    assert run("account", "unboost", "m1", "1").code == 2
+    assert run("account", "boost", "m1", "--rate", "200000/h", "--until", "now").code == 2
+
+
 def test_relay_of_an_account_is_changed(run: Shell) -> None:
     Path("secret").write_text("hunter2\n")
     done = run("account", "set-relay", "m1", "--relay", "smtp://u@mx.example:587", "--tls", "verify", "--password-file", "secret", "--json")

@@ -111,6 +111,48 @@ async def test_set_tier_writes_rate_and_interval_together(bench: Bench) -> None:
     assert (fields["tier"], float(fields["rate"]), float(fields["iv"])) == ("7200", 7200.0, 500_000.0)
 
 
+async def test_boost_is_in_force_and_hastens_the_estimate(bench: Bench) -> None:
+    await bench.client.set_tier("m1", "3600")
+    await bench.submit([{"email": f"u{i}@example.com", "name": "N"} for i in range(300)])
+    slow = (await bench.client.status("summer")).finish_estimate
+    account = await bench.client.boost("m1", "36000/h", until="+100s", who="ops", why="sale")
+    quick = (await bench.client.status("summer")).finish_estimate
+    assert (account.tier, account.rate) == ("3600", 36_000.0)
+    assert [(each.boost, each.rate, each.who, each.why) for each in account.boosts] == [(1, 36_000.0, "ops", "sale")]
+    assert slow is not None
+    assert quick is not None
+    assert (slow - quick).total_seconds() == pytest.approx(270, abs=3)
+    assert (await bench.client.status("summer")).rate_contracted == 36_000.0
+
+
+async def test_boost_to_come_is_part_of_the_estimate_and_can_be_withdrawn(bench: Bench) -> None:
+    await bench.client.set_tier("m1", "3600")
+    plain = await bench.client.estimate("m1", 300)
+    account = await bench.client.boost("m1", "36000/h", start="+100s", until="+1h")
+    planned = await bench.client.estimate("m1", 300)
+    assert account.rate == 3600.0
+    assert plain.seconds == pytest.approx(299, abs=1)
+    assert planned.seconds == pytest.approx(120, abs=1)
+    account = await bench.client.end_boost("m1", 1)
+    assert account.boosts == []
+    assert (await bench.client.estimate("m1", 300)).seconds == pytest.approx(299, abs=1)
+    with pytest.raises(Conflict, match="no boost 1"):
+        await bench.client.end_boost("m1", 1)
+
+
+@pytest.mark.parametrize(
+    ("rate", "until", "error"),
+    [
+        ("unmetered", "+1h", RefusedInput), ("36000/h", "now", RefusedInput), ("36000/h", "2001-01-01 00:00", RefusedInput),
+        ("60q", "+1h", NotFound),
+    ],
+)
+async def test_boost_that_cannot_be(bench: Bench, rate: str, until: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        await bench.client.boost("m1", rate, until=until)
+    assert (await bench.client.account("m1")).boosts == []
+
+
 async def test_created_interval_is_that_of_set_tier(bench: Bench) -> None:
     await bench.client.create_account("m2", "2300")
     created = await bench.desk.account("m2")

@@ -50,7 +50,7 @@ def test_url_that_names_no_relay_is_refused(url: str, password: str, words: str)
 
 def test_relay_survives_its_account_field() -> None:
     relay = Relay("mx.example.net", 587, "user", "pässword", TlsPolicy.VERIFY)
-    assert wiring.relay_of({"relay": wiring.relay_field(relay)}, DEFAULT) == relay
+    assert wiring.relay_of({"relay": relay.encode()}, DEFAULT) == relay
 
 
 @pytest.mark.parametrize("fields", [{}, {"relay": ""}])

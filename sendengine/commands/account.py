@@ -1,4 +1,4 @@
-"""`account create|show|list|set-tier|set-relay` and `tiers`."""
+"""`account create|show|list|set-tier|boost|unboost|set-relay` and `tiers`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sendengine.commands.common import Json
 
 if TYPE_CHECKING:
     from sendengine.client import Client
-    from sendengine.scheduler.accounts import Account
+    from sendengine.scheduler.accounts import Account, Boost
     from sendengine.types import Relay
 
 app = common.group("Accounts and their speed.")
@@ -68,6 +68,29 @@ def set_tier(account: Id, tier: Annotated[str, typer.Argument()], json: Json = F
     _show(common.call(lambda client: client.set_tier(account, tier)), json)
 
 
+@app.command()
+def boost(
+    account: Id,
+    rate: Annotated[str, typer.Option(metavar="200000/h", help="Messages per hour, or a tier's name.")],
+    until: Annotated[str, typer.Option(metavar="TIME", help="When it ends: RFC 3339, 'YYYY-MM-DD HH:MM' (here), or +2h.")],
+    start: Annotated[str, typer.Option("--from", metavar="TIME", help="When it begins.")] = "now",
+    why: Annotated[str, typer.Option(metavar="TEXT", help="The reason, for whoever asks later.")] = "",
+    who: Annotated[str, typer.Option(metavar="NAME", help="Who grants it; else the user of this machine.")] = "",
+    json: Json = False,
+) -> None:
+    """More speed for a time; it begins and ends by itself. Of overlapping ones, and the tier, the fastest holds."""
+    who = who or common.user()
+    _show(common.call(lambda client: client.boost(account, rate, until=until, start=start, who=who, why=why)), json)
+
+
+@app.command()
+def unboost(
+    account: Id, number: Annotated[int, typer.Argument(metavar="BOOST", help="Its number, see `show`.")], json: Json = False
+) -> None:
+    """End a boost now, or one to come before it begins."""
+    _show(common.call(lambda client: client.end_boost(account, number)), json)
+
+
 @app.command("set-relay")
 def set_relay(
     account: Id,
@@ -76,7 +99,7 @@ def set_relay(
     password_file: PasswordFile = None,
     json: Json = False,
 ) -> None:
-    """Change an account's relay, its TLS and its credentials. Pause and resume what is being sent to have it follow."""
+    """Change an account's relay, its TLS and its credentials; mid-send too."""
     from sendengine.errors import RefusedInput
 
     way = _relay(relay, tls, password_file)
@@ -116,13 +139,19 @@ def _relay(url: str, tls: str, password_file: Path | None) -> Relay | None:
     return relay_from_url(url, password_from(password_file) if password_file else "", TlsPolicy(tls))
 
 
+def _boost_said(each: Boost) -> str:
+    said = f"{each.rate:,.0f} messages per hour from {common.shown(each.start)} until {common.shown(each.end)}"
+    return said + (f", by {each.who}" if each.who else "") + (f": {each.why}" if each.why else "")
+
+
 def _show(found: Account, json: bool) -> None:
     if json:
         common.emit(found)
         return
     facts = [
         ("tier", found.tier),
-        ("rate", "unmetered" if found.rate is None else f"{found.rate:,.0f} messages per hour"),
+        ("rate in force", "unmetered" if found.rate is None else f"{found.rate:,.0f} messages per hour"),
+        *((f"boost {each.boost}", _boost_said(each)) for each in found.boosts),
         ("rate achieved", found.rate_achieved),
         ("relay", found.relay or "the configuration's"),
         ("created", found.created_at),

@@ -40,6 +40,16 @@ def call(work: Callable[[Client], Awaitable[T]]) -> T:
     return asyncio.run(run())
 
 
+def user() -> str:
+    """Who sits at this machine, "" where it does not say."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return ""
+
+
 async def emit_all(items: AsyncIterator[Any], at_once: bool = False) -> int:
     """NDJSON; the number of lines."""
     lines = 0

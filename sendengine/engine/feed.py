@@ -15,6 +15,7 @@ from sendengine.engine.work import Delivery
 from sendengine.types import Attempt, Envelope, Relay
 
 if TYPE_CHECKING:
+    from sendengine.engine.lane import Lane
     from sendengine.ports import Site
 
 SLOT = 0.002  # deliveries due within it leave together
@@ -80,13 +81,16 @@ class Feed:
             self._taken, self._window_at = 0, now
         self.backlog_limit = min(BACKLOG_MOST, max(2 * self.site.sessions + 2, int(self._rate * BACKLOG_SECONDS)))
 
-    def flush(self) -> None:
-        """Withdraw all that was not written (stop, site lost)."""
+    def flush(self, lane: Lane | None = None) -> None:
+        """Withdraw all that was not written, or what is of one lane (it leaves, or we stop)."""
         waiting = [*self._due, *self._bulk]
         self._due.clear()
         self._bulk.clear()
         for delivery in waiting:
-            self._withdraw(delivery)
+            if lane is None or delivery.lane is lane:
+                self._withdraw(delivery)
+            else:
+                (self._due if delivery.due else self._bulk).append(delivery)
 
     # from the sessions
 

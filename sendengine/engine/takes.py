@@ -30,6 +30,7 @@ log = structlog.get_logger("sendengine.takes")
 TOKEN_OCTETS = 8
 LOOK_AHEAD = 5.0  # visits come by themselves in longer times than this
 UNREADABLE_FOR = 60.0  # a campaign that this release cannot read is left alone so long
+OFFERED_AGAIN = 1.0  # we took out of the index what was meant for others
 HUNGRY_AGAIN = 0.25  # an attached account whose list is still being loaded is looked at so often
 
 
@@ -61,6 +62,8 @@ class Takes:
             lane = self.lanes.get(self._found[0])
             if lane is not None:
                 self.look(lane)
+                if self._wants_others(lane):
+                    await self._queue.offer(lane.account, (self._now() + OFFERED_AGAIN + self._journal.wall_offset) * 1e6)
             else:
                 await self._attach(self._found[0])
             self._found.popleft()  # not before: an account that was found and not attached must not be forgotten
@@ -80,8 +83,12 @@ class Takes:
         self._attached()
         feed.site.warm()
         self.look(lane)
-        if lane.rate > self._settings.spread_above:
+        if self._wants_others(lane):
             await self._queue.offer(account, 0)
+
+    def _wants_others(self, lane: Lane) -> bool:
+        """Its rate, or its relay, needs more workers than one."""
+        return lane.rate > self._settings.spread_above or lane.bind.startswith("connections")
 
     def look(self, lane: Lane) -> None:
         """Take what is there, now."""
@@ -233,6 +240,14 @@ class Takes:
 
     # leaving
 
+    async def refresh(self, lane: Lane) -> None:
+        """The account was changed: with another relay it is left, and found again with that one."""
+        fields = await self._queue.account(lane.account)
+        if fields and self._relay_of(fields) != lane.relay and not lane.is_leaving:
+            log.info("relay_changed", account=lane.account, relay=self._relay_of(fields).site)
+            self._leave(lane)
+            lane.feed.flush(lane)
+
     async def _detach(self, lane: Lane, need_us: float) -> None:
         """Nothing is left here: the account goes back into the index for its next need."""
         if lane.dirty or lane.unsent or lane.returns or lane.is_visiting or lane.has_leases:
@@ -252,10 +267,13 @@ class Takes:
         """Stopping: pending rows go back, permits are cut, what is open ends first."""
         self.is_stopping = True
         for lane in self.lanes.values():
-            lane.is_leaving = True
-            for lease in lane.leases():
-                lane.give_back(lease)
-            self._visits.at(lane, self._now())
+            self._leave(lane)
+
+    def _leave(self, lane: Lane) -> None:
+        lane.is_leaving = True
+        for lease in lane.leases():
+            lane.give_back(lease)
+        self._visits.at(lane, self._now())
 
     def _leave_if_empty(self, lane: Lane) -> None:
         holds = lane.has_leases or lane.dirty or lane.unsent or lane.returns

@@ -348,6 +348,7 @@ class Worker:
         if news.cut:
             lane.learn_cut(news.cut, news.cut_us)
             lane.must_check = True
+            self._spawn(self._takes.refresh(lane))
         lane.take_at = 0.0
         self._visits.start(lane)
         self._takes.look(lane)

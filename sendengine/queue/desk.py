@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sendengine.intake import PackedBatch
+from sendengine.policy.grants import SPAN
 from sendengine.policy.tiers import interval_us
 from sendengine.ports import OutcomeChunk, Standing, Stored
 from sendengine.queue import keys, scripts
@@ -45,17 +46,31 @@ class RedisDesk:
     async def create_account(self, account: str, fields: Mapping[str, str]) -> bool:
         await self._link.call("SADD", keys.ACCOUNTS, account)
         flat = [item for pair in fields.items() for item in pair]
-        return bool(await self._script("account", account, "new", *flat))
+        [is_new] = await self._script("account", account, "new", self._cut_delay, *flat)
+        return bool(is_new)
 
     async def set_account(self, account: str, fields: Mapping[str, str]) -> bool:
         flat = [item for pair in fields.items() for item in pair]
-        return bool(await self._script("account", account, "set", *flat))
+        return await self._tell_cut(account, (await self._script("account", account, "set", self._cut_delay, *flat))[1:])
 
     async def set_rate(self, account: str, tier: str, per_hour: float | None) -> bool:
-        reply = await self._script("rate", account, tier, per_hour or "", interval_us(per_hour), self._cut_delay)
-        if reply:
-            await spread_news(self._link, account, reply[0], float(reply[1]))
-        return bool(reply)
+        cut = await self._script("rate", account, tier, per_hour or "", interval_us(per_hour), self._cut_delay)
+        return await self._tell_cut(account, cut)
+
+    async def boost(self, account: str, grant: bytes) -> int | None:
+        spans = (f"{value:.3f}" for value in SPAN.unpack_from(grant))
+        reply = await self._script("boost", account, self._cut_delay, "new", *spans, grant[SPAN.size :])
+        await self._tell_cut(account, reply[1:])
+        return int(reply[0]) if reply else None
+
+    async def end_boost(self, account: str, number: int) -> bool:
+        return await self._tell_cut(account, (await self._script("boost", account, self._cut_delay, "end", number))[1:])
+
+    async def _tell_cut(self, account: str, cut: Sequence[Any]) -> bool:
+        """Workers hear of the cut that came with a change, if there was one."""
+        if cut:
+            await spread_news(self._link, account, cut[0], float(cut[1]))
+        return bool(cut)
 
     async def account(self, account: str) -> Mapping[str, str]:
         return as_text(await self._link.call("HGETALL", keys.account(account)))

@@ -6,7 +6,8 @@ Scripts get the first key of their slot and form the others from it (lua/lib.lua
 account slot, A = {m1234}
   A               hash    the account: tier, rate (messages/h, "" unmetered), iv (µs between messages, 0 unmetered), last (µs of Redis
                           time of the last permit granted), cut and cut_at (number and µs of the last cut), relay, bind (what binds now),
-                          idle (µs that the relay refused us: no lifetime runs)
+                          idle (µs that the relay refused us: no lifetime runs), boosts (grants of speed so far), boost:N (one of them:
+                          from µs, until µs, interval, then JSON), grants (the same 24 octets of those that are not over)
   A:sends         zset    campaign -> µs of its creation
   A:run           zset    campaigns that may send now -> messages served since the set last changed (the deal's memory)
   A:line          list    sequential campaigns that are not through, in their order

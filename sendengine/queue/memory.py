@@ -213,14 +213,14 @@ class MemoryQueue:
         if bind != "=":
             bind_to(state, now, bind)
         may_send = [name in state.run or name == TRANSACTIONAL for name in held]
-        permits, delay = grant(state, now, want if any(may_send) else 0, horizon_us, lead_us)
+        permits, delay, interval = grant(state, now, want if any(may_send) else 0, horizon_us, lead_us)
         return Visited(
             now_us=now,
             cut=fields.number("cut"),
             cut_us=float(fields.get("cut_at", 0)),
             permits=permits,
             delay_us=delay,
-            interval_us=float(fields["iv"]),
+            interval_us=round(interval, 3),
             deal=deal(state, permits, held),
             stopped=bytes(place for place, may in enumerate(may_send) if not may),
             idle_us=float(fields.get("idle", 0)),

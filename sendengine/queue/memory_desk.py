@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sendengine.errors import Unavailable
 from sendengine.intake import PackedBatch
+from sendengine.policy.grants import FIELD, SPAN
 from sendengine.policy.tiers import interval_us
 from sendengine.ports import OutcomeChunk, Standing, Stored
 from sendengine.queue.memory_settling import mask_of
@@ -62,9 +63,12 @@ class MemoryDesk:
 
     async def set_account(self, account: str, fields: Mapping[str, str]) -> bool:
         state = self._store.accounts.get(account)
-        if state is not None:
-            state.fields.update(fields)
-        return state is not None
+        if state is None:
+            return False
+        cut = state.cut(self._now(), self._cut_delay)
+        state.fields.update(fields)
+        self._store.spread(account, *cut)
+        return True
 
     async def set_rate(self, account: str, tier: str, per_hour: float | None) -> bool:
         state = self._store.accounts.get(account)
@@ -72,6 +76,28 @@ class MemoryDesk:
             return False
         cut = state.cut(self._now(), self._cut_delay)
         state.fields.update(tier=tier, rate="" if per_hour is None else str(per_hour), iv=interval_us(per_hour))
+        self._store.spread(account, *cut)
+        return True
+
+    async def boost(self, account: str, grant: bytes) -> int | None:
+        state = self._store.accounts.get(account)
+        if state is None:
+            return None
+        cut = state.cut(self._now(), self._cut_delay)
+        state.fields.add("boosts", 1)
+        number = state.fields.number("boosts")
+        state.hold_grant(number, grant, self._now())
+        self._store.spread(account, *cut)
+        return number
+
+    async def end_boost(self, account: str, number: int) -> bool:
+        state, now = self._store.accounts.get(account, Account()), self._now()
+        value = state.fields.octets(f"{FIELD}{number}")
+        start, end, interval = SPAN.unpack_from(value) if value else (0.0, 0.0, 0.0)
+        if end <= now:
+            return False
+        cut = state.cut(now, self._cut_delay)
+        state.hold_grant(number, SPAN.pack(min(start, now), now, interval) + value[SPAN.size :], now)
         self._store.spread(account, *cut)
         return True
 

@@ -26,19 +26,27 @@ def bind_to(state: Account, now: float, bind: str) -> None:
         fields.forget("bind")
 
 
-def grant(state: Account, now: float, want: int, horizon: float, lead: float) -> tuple[int, float]:
-    """Permits, and µs until the first: GCRA, one clock an account. A clock that fell behind saves up no credit (design 3.2)."""
-    interval, last = float(state.fields["iv"]), float(state.fields.get("last", 0))
+def grant(state: Account, now: float, want: int, horizon: float, lead: float) -> tuple[int, float, float]:
+    """Permits, µs until the first, and between them: GCRA, one clock an account. A clock that fell behind saves up no credit (design 3.2);
+    permits end before the rate changes, and those beyond are spaced at the rate that holds there (docs/design/009)."""
+    last, (interval, turn) = float(state.fields.get("last", 0)), state.speed(now)
+    if interval and turn is None:
+        state.fields.forget("grants")  # all are over
     if want <= 0 or not interval:
-        return max(0, want), 0.0
+        return max(0, want), 0.0, interval
     if last > now + max(horizon, LATEST_US) + interval:  # the clock stepped back
         last = now + max(horizon, LATEST_US) + interval
         state.fields["last"] = f"{last:.3f}"
     first = max(last + interval, now + lead - min(LATE_US, interval))
-    permits = max(0, min(want, floor((now + horizon - first) / interval) + 1))
+    while turn is not None and first >= turn:
+        begins = turn
+        interval, turn = state.speed(begins)
+        first = max(last + interval, begins, now + lead - min(LATE_US, interval))
+    upto = now + horizon if turn is None else min(now + horizon, turn - 1)
+    permits = max(0, min(want, floor((upto - first) / interval) + 1))
     if permits:
         state.fields["last"] = f"{first + (permits - 1) * interval:.3f}"
-    return permits, round(first - now, 1)
+    return permits, round(first - now, 1), interval
 
 
 def deal(state: Account, permits: int, held: Sequence[str]) -> bytes:

@@ -166,8 +166,7 @@ class _Settling:
         if last_first > fields.number("first_mail_last"):
             fields.set_times(first_mail_last=last_first)
         if mails:
-            octets = fields.get("recent", "").encode("utf-8", "surrogateescape")
-            fields["recent"] = sample(octets, mails, last).decode("utf-8", "surrogateescape")
+            fields.set_octets("recent", sample(fields.octets("recent"), mails, last))
 
 
 def sample(octets: bytes, mails: int, last: float) -> bytes:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Mapping
 from math import ceil
 
+from sendengine.policy.grants import FIELD, SPAN
 from sendengine.ports import News, OutcomeChunk
 from sendengine.queue.keys import LEVELS
 from sendengine.records import TRANSACTIONAL
@@ -18,6 +19,7 @@ from sendengine.types import Outcome, SendState
 ENDED = (SendState.CANCELLED, SendState.FINISHED)
 OUTCOME_FIELDS = tuple(outcome.name.lower() for outcome in Outcome)
 
+GRANT_KEPT_US = 30 * 86400e6
 History = dict[int, tuple[int, int]]  # row -> tries, first MAIL (active s)
 
 
@@ -37,6 +39,12 @@ class Fields(dict[str, str]):
     def forget(self, *names: str) -> None:
         for name in names:
             self.pop(name, None)
+
+    def octets(self, name: str) -> bytes:
+        return self.get(name, "").encode("utf-8", "surrogateescape")
+
+    def set_octets(self, name: str, value: bytes) -> None:
+        self[name] = value.decode("utf-8", "surrogateescape")
 
 
 class StoredBatch:
@@ -165,13 +173,36 @@ class Account:
 
     def cut(self, now: float, delay: float) -> tuple[int, float]:
         """Permits later than now + delay, granted under a smaller number, are void; the clock goes back on its grid (design 3.2)."""
-        interval, last, at = float(self.fields.get("iv", 0)), float(self.fields.get("last", 0)), now + delay
-        if last > at and interval > 0:
-            last -= ceil((last - at) / interval) * interval
+        last, at = float(self.fields.get("last", 0)), now + delay
+        if last > at:
+            (grid, _), (before, _) = self.speed(last), self.speed(at)
+            if grid > 0:
+                last -= ceil((last - at) / grid) * grid
+            if before != grid:
+                last = max(last, at - before)
         self.fields["last"] = f"{last:.3f}"
         self.fields.add("cut", 1)
         self.fields.set_times(cut_at=at)
         return self.fields.number("cut"), float(self.fields["cut_at"])
+
+    def speed(self, at: float) -> tuple[float, float | None]:
+        """The interval in force at a time, and when it may change next."""
+        own = float(self.fields.get("iv", 0))
+        if not own:
+            return own, None
+        grants = list(SPAN.iter_unpack(self.fields.octets("grants")))
+        turns = [turn for start, end, _ in grants for turn in (start, end) if turn > at]
+        return min([own, *(iv for start, end, iv in grants if start <= at < end)]), min(turns, default=None)
+
+    def hold_grant(self, number: int, grant: bytes, now: float) -> None:
+        """A grant is written; those over for long are forgotten."""
+        fields = self.fields
+        fields.set_octets(f"{FIELD}{number}", grant)
+        spans = {name: fields.octets(name)[: SPAN.size] for name in fields if name.startswith(FIELD)}
+        ends = {name: SPAN.unpack(span)[1] for name, span in spans.items()}
+        fields.forget("grants", *(name for name, end in ends.items() if end < now - GRANT_KEPT_US))
+        if live := [span for name, span in spans.items() if ends[name] > now]:
+            fields.set_octets("grants", b"".join(live))
 
     def next_need(self) -> float:
         """When does it need a worker next? 0: now; -1: never, as things stand."""

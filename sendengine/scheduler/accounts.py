@@ -7,24 +7,37 @@ from datetime import datetime
 
 import msgspec
 
-from sendengine.errors import Conflict
+from sendengine.errors import Conflict, NotFound, RefusedInput
+from sendengine.policy.grants import Words, encode
 from sendengine.policy.tiers import Tier, interval_us, parse_rate
+from sendengine.policy.times import format_time
 from sendengine.ports import Desk
 from sendengine.scheduler.binding import Binding, account_binding
 from sendengine.scheduler.names import account_id, existing_account
-from sendengine.scheduler.view import View, moment, rate_achieved
+from sendengine.scheduler.view import View, moment, rate_achieved, wall
 from sendengine.types import Relay
 
-_decode_relay = msgspec.json.Decoder(Relay).decode
+
+class Boost(msgspec.Struct, frozen=True):
+    """A dated grant of speed, in messages per hour. Of all that hold at a time, and the tier, the highest is in force."""
+
+    boost: int  # its number in the account
+    rate: float
+    start: datetime = msgspec.field(name="from")
+    end: datetime = msgspec.field(name="until")
+    who: str
+    why: str
 
 
 class Account(msgspec.Struct, frozen=True):
-    """Rates in messages per hour; rate None is unmetered. `relay` is host:port, or None for the configuration's. No secret is in here."""
+    """Rates in messages per hour; `rate` is the one in force now, None is unmetered. `boosts` hold now or will. `relay` is host:port, or
+    None for the configuration's. No secret is in here."""
 
     account: str
     tier: str
     rate: float | None
     rate_achieved: float | None
+    boosts: list[Boost]
     relay: str | None
     created_at: datetime | None
     sends: list[str]  # those that have not ended
@@ -35,7 +48,7 @@ async def create(desk: Desk, tiers: Mapping[str, Tier], account: str, tier: str,
     """False when the same account stands already; raises Conflict when it stands with other settings."""
     fields = _speed(tiers, tier)
     if relay is not None:
-        fields |= _way(relay)
+        fields["relay"] = relay.encode()
     if await desk.create_account(account_id(account), fields):
         return True
     standing = await desk.account(account)
@@ -53,10 +66,34 @@ async def set_tier(desk: Desk, tiers: Mapping[str, Tier], account: str, tier: st
     await desk.set_rate(account, name, per_hour)
 
 
-async def set_relay(desk: Desk, account: str, relay: Relay) -> None:
-    """A worker that is at this account goes on with the old relay until it has nothing of it in hand (a pause does that)."""
+async def boost(
+    desk: Desk, tiers: Mapping[str, Tier], account: str, rate: str, span: tuple[float, float], who: str, why: str
+) -> int:
+    """A grant from span[0] until span[1] (UNIX seconds); its number. Raises NotFound, RefusedInput."""
     await existing_account(desk, account)
-    await desk.set_account(account, _way(relay))
+    _, per_hour = parse_rate(rate, tiers)
+    start, end = span
+    now = await desk.now_us() / 1e6
+    if per_hour is None:
+        raise RefusedInput("a boost has a rate: without one it could not end at its time", f"sendengine account set-tier {account} {rate}")
+    if end <= max(start, now):
+        raise RefusedInput(f"a boost until {format_time(end)} is over before it begins", "--until names a later time than --from and now")
+    number = await desk.boost(account, encode(start, end, Words(per_hour, who, why, now)))
+    if number is None:
+        raise NotFound(f"unknown account {account}")
+    return number
+
+
+async def end_boost(desk: Desk, account: str, number: int) -> None:
+    await existing_account(desk, account)
+    if not await desk.end_boost(account, number):
+        raise Conflict(f"account {account} has no boost {number} that holds or will", f"sendengine account show {account}")
+
+
+async def set_relay(desk: Desk, account: str, relay: Relay) -> None:
+    """What is on the wire ends at the old relay; what follows goes to the new one, within a second."""
+    await existing_account(desk, account)
+    await desk.set_account(account, {"relay": relay.encode()})
 
 
 def shown(view: View) -> Account:
@@ -67,15 +104,14 @@ def shown(view: View) -> Account:
         tier=view.fields.get("tier", ""),
         rate=view.rate,
         rate_achieved=sum(rates) if rates else None,
-        relay=_decode_relay(relay).site if relay else None,
+        boosts=[
+            Boost(each.number, each.rate, wall(each.start), wall(each.end), each.words.who, each.words.why) for each in view.grants
+        ],
+        relay=Relay.decode(relay).site if relay else None,
         created_at=moment(view.fields, "created"),
         sends=[f"{view.account}:{campaign}" for campaign in view.open_sends],
         binding=account_binding(view),
     )
-
-
-def _way(relay: Relay) -> dict[str, str]:
-    return {"relay": msgspec.json.encode(relay).decode()}
 
 
 def _speed(tiers: Mapping[str, Tier], tier: str) -> dict[str, str]:

@@ -87,4 +87,4 @@ def _rate_binds(view: View, campaign: str, send: Mapping[str, str]) -> Binding |
         return Binding("share", since, f"{others} other send{'s' if others > 1 else ''} of the account ends, or a faster tier")
     if view.rate is None:
         return Binding("connections", since, "more processes (worker -p) or sessions (worker -c), or a faster relay")
-    return Binding("rate", since, f"a faster tier: sendengine account set-tier {view.account} TIER")
+    return Binding("rate", since, f"a faster tier: sendengine account set-tier {view.account} TIER, or boost for a time")

@@ -8,6 +8,7 @@ from datetime import datetime
 import msgspec
 
 from sendengine.policy.estimate import Job, estimate
+from sendengine.policy.grants import changes, rate_at
 from sendengine.policy.tiers import Tier
 from sendengine.scheduler.view import View, jobs, wall
 
@@ -36,8 +37,10 @@ class Estimate(msgspec.Struct, frozen=True):
 def plan(view: View, tiers: Mapping[str, Tier], recipients: int, start: float | None, finish_by: float | None) -> Estimate:
     todo = [*jobs(view).values(), Job(remaining=recipients, starts_at=start or 0.0)]
 
-    def through(rate: float | None) -> float | None:
-        return None if rate is None else estimate(view.now, rate, todo, len(todo) - 1)
+    def through(tier: float | None) -> float | None:
+        """With the account's boosts, whatever the tier."""
+        rate = rate_at(tier, view.grants, view.now)
+        return None if rate is None else estimate(view.now, rate, todo, len(todo) - 1, changes(tier, view.grants, view.now))
 
     def makes_it(end: float | None) -> bool | None:
         return None if finish_by is None else end is not None and end <= finish_by
@@ -47,7 +50,7 @@ def plan(view: View, tiers: Mapping[str, Tier], recipients: int, start: float | 
         end = through(tier.per_hour)
         rows.append(TierEstimate(tier.name, tier.per_hour, None if end is None else wall(end), makes_it(end)))
     rows.sort(key=lambda row: row.per_hour or float("inf"))
-    own = through(view.rate)
+    own = through(view.tier_rate)
     return Estimate(
         account=view.account,
         recipients=recipients,

@@ -13,6 +13,7 @@ from struct import Struct
 import msgspec
 
 from sendengine.policy.estimate import Job, estimate
+from sendengine.policy.grants import Grant, changes, grants_of, rate_at
 from sendengine.policy.window import Window
 from sendengine.ports import Desk
 from sendengine.records import TRANSACTIONAL
@@ -37,9 +38,24 @@ class View(msgspec.Struct, frozen=True):
     has_worker: bool
 
     @property
-    def rate(self) -> float | None:
-        """Messages per hour; None is unmetered."""
+    def tier_rate(self) -> float | None:
+        """Messages per hour that the tier gives; None is unmetered."""
         return float(self.fields["rate"]) if self.fields.get("rate") else None
+
+    @property
+    def rate(self) -> float | None:
+        """Messages per hour in force now: the tier's, or a higher boost's; None is unmetered."""
+        return rate_at(self.tier_rate, self.grants, self.now)
+
+    @property
+    def grants(self) -> list[Grant]:
+        """Boosts that hold now or will; those that are over are not among them."""
+        return [grant for grant in grants_of(self.fields) if grant.end > self.now]
+
+    @property
+    def changes(self) -> list[tuple[float, float]]:
+        """The rates to come, with their times."""
+        return changes(self.tier_rate, self.grants, self.now)
 
     @property
     def open_sends(self) -> dict[str, Mapping[str, str]]:
@@ -144,7 +160,7 @@ def finish_estimate(view: View, campaign: str) -> float | None:
         return None
     todo = jobs(view)
     rate = view.rate or sum(rate_achieved(view.sends[other], view.now) or 0.0 for other in view.running)
-    found = estimate(_counted_at(view, rate), rate or None, list(todo.values()), list(todo).index(campaign))
+    found = estimate(_counted_at(view, rate), rate or None, list(todo.values()), list(todo).index(campaign), view.changes)
     return None if found is None else max(found, view.now)
 
 

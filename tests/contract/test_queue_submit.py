@@ -139,7 +139,7 @@ async def test_accounts_are_made_once_and_set(bench: Bench) -> None:
     assert not await bench.desk.create_account("m1", {"tier": "other"})
     assert await bench.desk.set_account("m1", {"relay": "r"})
     account = await bench.desk.account("m1")
-    assert (account["tier"], account["relay"], account["last"], account["cut"]) == ("t", "r", "0", "0")
+    assert (account["tier"], account["relay"], float(account["last"]), account["cut"]) == ("t", "r", 0.0, "1")  # who sends asks anew
     assert account == await bench.queue.account("m1")
     assert await bench.desk.accounts() == await bench.queue.accounts() == ["m1"]
 

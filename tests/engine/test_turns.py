@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from itertools import pairwise
 
+import msgspec
 import pytest
 
 from sendengine.batch import Batch, pack
+from sendengine.engine.settings import EngineSettings
 from sendengine.intake import Intake
+from sendengine.policy.grants import Words, encode
 from sendengine.render.message import Message, dump
 from sendengine.types import Attempt, Stage
 from tests.engine.rig import DELIVERED, EPOCH, FIELDS, MESSAGE, Rig, number, replied
@@ -195,3 +199,57 @@ async def test_an_idle_worker_asks_for_no_account() -> None:
     assert visits == 0
     assert pytest.approx(worker.journal.doubtful) == 0
     await rig.stop()
+
+
+@virtual
+async def test_a_boost_begins_and_ends_by_itself() -> None:
+    rig = Rig()
+    await rig.account(per_hour=36000)
+    await rig.submit(1000)
+    rig.start()
+    await asyncio.sleep(3)
+    start, end = rig.loop.time() + 5, rig.loop.time() + 10
+    await rig.desk.boost("m1", encode(EPOCH + start, EPOCH + end, Words(360_000.0, "", "", 0.0)))
+    await asyncio.sleep(15)
+    times = rig.times()
+    within = [at for at in times if start <= at < end]
+    beside = [at for at in times if at < start or at >= end]
+    assert len(within) == pytest.approx(500, abs=2)
+    assert within[0] - start <= 0.11
+    assert len(beside) == pytest.approx(130, abs=2)
+    assert max(later - sooner for sooner, later in pairwise(within)) <= 0.02
+    await rig.stop()
+
+
+@virtual
+async def test_a_boost_is_shared_by_workers_that_share_the_account() -> None:
+    rig = Rig()
+    await rig.account(per_hour=36000)
+    await rig.submit(2000)
+    rig.start("w1", msgspec.structs.replace(EngineSettings(), spread_above=1.0))
+    rig.start("w2", msgspec.structs.replace(EngineSettings(), spread_above=1.0))
+    await asyncio.sleep(3)
+    start = rig.loop.time() + 2
+    await rig.desk.boost("m1", encode(EPOCH + start, EPOCH + start + 5, Words(360_000.0, "", "", 0.0)))
+    await asyncio.sleep(10)
+    within = [at for at in rig.times() if start <= at < start + 5]
+    assert len(within) == pytest.approx(500, abs=3)
+    assert rig.most_in(1.0) <= 100 * 1.5 + 1
+    await rig.stop("w1")
+    await rig.stop("w2")
+
+
+@virtual
+async def test_a_worker_that_comes_later_shares_a_fast_account() -> None:
+    """Its first worker takes the account out of the index again and again: it must not keep it from the others."""
+    rig = Rig()
+    spread = msgspec.structs.replace(EngineSettings(), spread_above=1.0)
+    await rig.account(per_hour=36000)
+    await rig.submit(2000)
+    rig.start("w1", spread)
+    await asyncio.sleep(10)
+    second = rig.start("w2", spread)
+    await asyncio.sleep(3)
+    assert second.report().busy == ["m1"]
+    await rig.stop("w1")
+    await rig.stop("w2")

@@ -1,3 +1,4 @@
+-- include: speed
 -- The states of campaigns: who may send, whose turn it is, when it ends (docs/queue-states.md).
 -- The run set: who may send now. Served counts start anew whenever one joins, so shares are equal from then on.
 local function sync_run(id)
@@ -43,10 +44,15 @@ local function start(id)
 end
 
 -- Cut (design 3.2): permits later than now + delay, granted under a smaller number, are void; the clock goes back on its grid.
+-- Where the rate changes between the cut and the last permit, no further than an interval before the cut (docs/design/009).
 local function cut(now, delay)
-  local a = call('HMGET', A, 'iv', 'last', 'cut')
-  local iv, last, at = num(a[1]), num(a[2]), now + delay
-  if last > at and iv > 0 then last = last - math.ceil((last - at) / iv) * iv end
+  local a = call('HMGET', A, 'iv', 'last', 'cut', 'grants')
+  local last, at = num(a[2]), now + delay
+  if last > at then
+    local grid, before = speed(num(a[1]), a[4], last), speed(num(a[1]), a[4], at)
+    if grid > 0 then last = last - math.ceil((last - at) / grid) * grid end
+    if before ~= grid then last = math.max(last, at - before) end
+  end
   local number = num(a[3]) + 1
   call('HSET', A, 'last', string.format('%.3f', last), 'cut', number, 'cut_at', int(at))
   return number, at

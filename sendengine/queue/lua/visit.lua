@@ -1,8 +1,9 @@
--- include: lib
+-- include: lib speed
 -- A visit: outcomes in, permits out (design 3.1.4).  KEYS[1] account.
 -- ARGV: permits wanted, horizon µs, lead µs (a clock that fell behind starts so late), binding ("limit|lift", "" nothing binds, "=" no change),
 --       number of campaigns held, their ids, then per settlement 8: token, final mask, records, dictionary, nums, deferred, doubts,
 --       mask of rows given back ("" none).
+-- Permits end before the rate changes; those beyond it are spaced at the rate that holds there (docs/design/009).
 -- Replies: now µs, cut number, cut µs, permits n, delay of the first µs, µs between (0 unmetered), deal (one octet a permit: place in the
 --          held list; "" when there is one), held campaigns that may not send now (octets), µs that the relay refused, settlements that acted.
 -- Never writes for a lease that does not stand, so a purged account is not re-created. Settlements need settle.lua, which includes this.
@@ -12,9 +13,10 @@ for i = 6, at - 1 do held[#held + 1] = ARGV[i] end
 for i = at, #ARGV, 8 do
   acted[#acted + 1] = settle(now, ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7])
 end
-local a = call('HMGET', A, 'iv', 'last', 'cut', 'cut_at', 'idle', 'bind')
+local a = call('HMGET', A, 'iv', 'last', 'cut', 'cut_at', 'idle', 'bind', 'grants')
 if not a[1] then return {int(now), 0, '0', 0, '0', '0', '', '', '0', acted} end
-local iv, last = tonumber(a[1]), num(a[2])
+local last, iv, turn = num(a[2]), speed(tonumber(a[1]), a[7], now)
+if a[7] and not turn and a[1] ~= '0' then call('HDEL', A, 'grants') end   -- all are over
 if ARGV[4] ~= '=' then
   local limit, since = string.match(a[6] or '', '^([%a_]*)|(%d*)')
   if limit ~= string.match(ARGV[4], '^[%a_]*') then
@@ -40,8 +42,15 @@ if want > 0 and (is_held or #sharers > 0) then
   else
     local latest = now + math.max(horizon, 5e6) + iv      -- nobody asks further ahead: Redis' clock stepped back
     if last > latest then last = latest call('HSET', A, 'last', string.format('%.3f', last)) end
-    first = math.max(last + iv, now + tonumber(ARGV[3]) - math.min(10000, iv))
-    n = math.max(0, math.min(want, math.floor((now + horizon - first) / iv) + 1))
+    local function soonest(from) return math.max(last + iv, from, now + tonumber(ARGV[3]) - math.min(10000, iv)) end
+    first = soonest(0)
+    while turn and first >= turn do
+      local from = turn
+      iv, turn = speed(tonumber(a[1]), a[7], from)
+      first = soonest(from)
+    end
+    local upto = turn and math.min(now + horizon, turn - 1) or now + horizon
+    n = math.max(0, math.min(want, math.floor((upto - first) / iv) + 1))
     if n > 0 then call('HSET', A, 'last', string.format('%.3f', first + (n - 1) * iv)) end
   end
 end
@@ -56,5 +65,5 @@ if n > 0 and #sharers > 1 then
   end
   for _, s in ipairs(sharers) do call('ZADD', A .. ':run', 'XX', int(s[2]), s[3]) end
 elseif n > 0 and #sharers == 1 and call('ZCARD', A .. ':run') > 1 then call('ZINCRBY', A .. ':run', n, sharers[1][3]) end
-return {int(now), num(a[3]), a[4] or '0', n, string.format('%.1f', first - now), a[1], table.concat(deal), table.concat(stopped),
+return {int(now), num(a[3]), a[4] or '0', n, string.format('%.1f', first - now), string.format('%.3f', iv), table.concat(deal), table.concat(stopped),
   a[5] or '0', acted}

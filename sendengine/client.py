@@ -11,6 +11,7 @@ be repeated.
 from __future__ import annotations
 
 import asyncio
+import builtins
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime
@@ -26,12 +27,13 @@ from sendengine.policy.times import parse_time
 from sendengine.policy.window import Window
 from sendengine.ports import Desk
 from sendengine.render.message import Message
-from sendengine.scheduler import accounts, fsck, names, planning, resend, single, sources, submitting, view
+from sendengine.scheduler import accounts, fsck, names, planning, quarantine, resend, single, sources, submitting, view
 from sendengine.scheduler.accounts import Account
 from sendengine.scheduler.binding import Binding
 from sendengine.scheduler.fsck import Checked, Finding
 from sendengine.scheduler.names import Ref
 from sendengine.scheduler.outcomes import Outcomes, RecipientOutcome
+from sendengine.scheduler.quarantine import SetAside
 from sendengine.scheduler.sources import Recipients
 from sendengine.scheduler.status import Send, Status, as_send, status
 from sendengine.scheduler.submitting import OnAbsent, OnReject, Order
@@ -189,6 +191,10 @@ class Client:
             raise Conflict(f"{ref} is {answer}", "its state forbids this")
         return await self._status(ref)
 
+    async def replay(self, campaign: str) -> Status:
+        """What was set aside because workers died of it may be sent again."""
+        return await self._verb(self.desk.replay, campaign)
+
     # looking
 
     async def status(self, campaign: str) -> Status:
@@ -239,11 +245,19 @@ class Client:
 
     async def check(self, campaign: str | None = None, *, repair: bool = False) -> AsyncIterator[Checked]:
         """As `fsck`, but one for each send, those that add up too."""
-        refs = [await names.resolve(self.desk, campaign)] if campaign else [
-            Ref(account, name) for account in await self.desk.accounts() for name in await self.desk.campaigns(account)
-        ]  # fmt: skip
-        for ref in refs:
+        for ref in await self._refs(campaign):
             yield await fsck.check(self.desk, ref, repair)
+
+    async def quarantined(self, campaign: str | None = None) -> AsyncIterator[SetAside]:
+        """Batches set aside, of one send or of all: three workers in a row died with them in hand."""
+        for ref in await self._refs(campaign):
+            for aside in await quarantine.read(self.desk, ref):
+                yield aside
+
+    async def _refs(self, campaign: str | None) -> builtins.list[Ref]:
+        if campaign:
+            return [await names.resolve(self.desk, campaign)]
+        return [Ref(account, name) for account in await self.desk.accounts() for name in await self.desk.campaigns(account)]
 
     async def workers(self) -> dict[str, dict[str, Any]]:
         """What each registered worker last said of itself; {} of one that is silent."""

@@ -6,6 +6,7 @@ Adapters live in queue/, channel/ and sink/; each port has an in-memory twin the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
 from typing import Protocol
 
 import msgspec
@@ -111,6 +112,7 @@ class Leased(msgspec.Struct, frozen=True, gc=False):
     stored: bytes  # payload (batch.unpack)
     message: bytes  # transactional only: the message itself
     idle_us: float = 0.0  # time in which the campaign stood still: it does not count against lifetimes
+    kills: int = 0  # workers that died of this batch without progress between: a suspect
 
 
 class Taken(msgspec.Struct, frozen=True, gc=False):
@@ -118,6 +120,14 @@ class Taken(msgspec.Struct, frozen=True, gc=False):
     wake_us: float  # when something falls due even if the account is busy: a retry, a schedule, a window; -1 never
     look: tuple[str, ...]  # campaigns whose window must be evaluated
     leases: tuple[Leased, ...]
+
+
+class Blame(StrEnum):
+    """What a batch has to do with its worker's death (docs/design/010). Three kills without progress between, and it is set aside."""
+
+    NONE = ""
+    SUSPECT = "suspect"  # it may have been the one that was being opened
+    KILL = "kill"  # it was being opened, or something of it was on its way
 
 
 class Settlement(msgspec.Struct, frozen=True, gc=False):
@@ -131,6 +141,7 @@ class Settlement(msgspec.Struct, frozen=True, gc=False):
     deferred: bytes = b""
     doubts: bytes = b""
     back: bytes = b""  # mask of the rows that are READY again; a lease without rows is gone
+    blame: Blame = Blame.NONE
 
 
 class Visited(msgspec.Struct, frozen=True, gc=False):
@@ -264,6 +275,7 @@ class Standing(msgspec.Struct, frozen=True):
     leased: Mapping[int, list[bytes]]
     retry: Mapping[int, list[bytes]]
     doubts: Mapping[tuple[int, int], int]  # (batch, row) -> times in doubt
+    aside: Mapping[int, list[bytes]] = {}  # in quarantine
 
 
 class Desk(Protocol):
@@ -302,6 +314,10 @@ class Desk(Protocol):
     async def cancel(self, account: str, campaign: str) -> str: ...
     async def reverse(self, account: str, campaign: str) -> str: ...
     async def move(self, account: str, campaign: str, direction: str) -> str: ...
+    async def replay(self, account: str, campaign: str) -> str:
+        """What was set aside is READY again."""
+        ...
+
     async def campaign(self, account: str, campaign: str) -> Mapping[str, str]: ...
     async def message(self, account: str, campaign: str) -> bytes: ...
     async def campaigns(self, account: str) -> list[str]:

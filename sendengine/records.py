@@ -125,12 +125,14 @@ def decode_lease(value: bytes) -> LeaseRecord:
 
 
 class Note(msgspec.Struct, frozen=True, array_like=True):
-    """A lease note in the journal: which lease a number stands for. Written no later than the first intent under it."""
+    """A lease note in the journal: which lease a number stands for. Written no later than the first intent under it; before its batch is
+    opened (is_opening), where workers have died of that batch."""
 
     account: str
     token: bytes
     campaign: str
     batch: int
+    is_opening: bool = False
 
 
 encode_note = msgspec.msgpack.Encoder().encode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -13,11 +14,15 @@ import pytest
 import typer
 
 from sendengine import cli
+from sendengine.engine.takeover import give_back
+from sendengine.ports import Blame
+from sendengine.queue.redis import RedisQueue
 
 EML = b"From: Shop <news@shop.example>\r\nSubject: Hi {{ name }}\r\n\r\nHello {{ name }}\r\n"
 STATUS = [
     "campaign", "account", "state", "sealed", "rows", "accepted", "rejected", "duplicates", "sent", "bounced", "expired",
-    "suppressed", "cancelled", "unknown", "pending", "deferred", "rate_contracted", "rate_achieved", "started_at", "through_at",
+    "suppressed", "cancelled", "unknown", "pending", "deferred", "quarantined", "rate_contracted", "rate_achieved", "started_at",
+    "through_at",
     "finished_at", "finish_estimate", "binding",
 ]  # fmt: skip
 OUTCOME = [
@@ -333,3 +338,27 @@ def test_help_loads_nothing_heavy() -> None:
     loaded = set(done.stdout.split())
     assert "typer" in loaded
     assert loaded & {"redis", "rich", "minijinja", "aiosmtplib", "uvloop", "asyncio", "orjson", "sendengine.client"} == set()
+
+
+async def die_of_everything(url: str, times: int) -> None:
+    """As rescuers tell it: so many workers died with all of m1 in hand."""
+    queue = RedisQueue(url)
+    await queue.register("w1", b"t")
+    await queue.tell("w1", b"{}")
+    for _ in range(times):
+        taken = await queue.take("m1", "w1", 100, [os.urandom(8)], [], [])
+        await queue.visit("m1", 0, 0.0, "=", [], [give_back(lease.token, Blame.KILL) for lease in taken.leases])
+    await queue.close()
+
+
+def test_what_was_set_aside_is_listed_and_replayed(run: Shell, redis_url: str) -> None:
+    run.submit(GOOD)
+    asyncio.run(die_of_everything(redis_url, 3))
+    [line] = run("quarantine", "list", "--json").lines
+    assert line == {"campaign": "m1:c", "batch": 0, "rows": 2, "indexes": [0, 1]}
+    status = run("status", "m1:c", "--json").json
+    assert (status["pending"], status["quarantined"], status["binding"]["limit"]) == (2, 2, "quarantine")
+    assert "quarantine replay m1:c" in run("why", "m1:c").out
+    assert run("fsck").code == 0
+    assert run("quarantine", "replay", "m1:c", "--json").json["quarantined"] == 0
+    assert run("quarantine", "list", "--json").lines == []

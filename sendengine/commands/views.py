@@ -35,6 +35,7 @@ def facts(send: Status) -> list[tuple[str, object]]:
         ("rows", f"{send.rows:,}: {send.accepted:,} accepted, {send.rejected:,} rejected, {send.duplicates:,} duplicates"),
         ("outcomes", ", ".join(f"{n:,} {name}" for name, n in outcomes if n) or "none yet"),
         ("pending", f"{send.pending:,}, {send.deferred:,} of them wait for a retry"),
+        ("set aside", f"{send.quarantined:,}, see sendengine quarantine list {send.campaign}" if send.quarantined else None),
         ("progress", f"{done / send.accepted:.1%}" if send.accepted else None),
         ("rate contracted", None if has_ended else contracted),
         ("rate achieved", None if send.rate_achieved is None else f"{send.rate_achieved:,.0f} messages per hour"),

@@ -90,11 +90,21 @@ class Journal:
 
     # what is written
 
-    def note(self, lease: Lease, account: str) -> None:
+    def note(self, lease: Lease, account: str, is_opening: bool = False) -> None:
         """The lease's number means this lease from now on."""
-        value = records.encode_note(records.Note(account, lease.token, lease.campaign.id, lease.batch))
+        value = records.encode_note(records.Note(account, lease.token, lease.campaign.id, lease.batch, is_opening))
         self._notes[lease.number] = value
         self._current.fields += (b"L%d" % lease.number, value)
+
+    async def note_opening(self, lease: Lease, account: str) -> None:
+        """The same of a suspect batch, and the note stands when this returns. Raises Unavailable: then the lease is unknown here."""
+        self.note(lease, account, is_opening=True)
+        appending = self.append()
+        if appending is not None:
+            await asyncio.wait([appending])
+        if self.is_away or self.failure is not None:
+            self.forget(lease)
+            raise Unavailable("Redis is away: the note of a suspect batch does not stand")
 
     def forget(self, lease: Lease) -> None:
         """The lease has ended: nobody need know its number."""
@@ -158,10 +168,10 @@ class Journal:
 
     # the append
 
-    def append(self) -> None:
+    def append(self) -> asyncio.Task[None] | None:
         """Send the present tick; several may be on their way. While Redis is away nothing is sent: `recover` does it."""
         if self.is_away:
-            return
+            return None
         self._carry()
         tick, self._current = self._current, Tick(self._current.number + 1)
         if tick.blob:
@@ -169,6 +179,7 @@ class Journal:
         task = asyncio.get_running_loop().create_task(self._append(tick))
         self._appending.add(task)
         task.add_done_callback(self._appended)
+        return task
 
     def _appended(self, task: asyncio.Task[None]) -> None:
         self._appending.discard(task)

@@ -15,7 +15,7 @@ import structlog
 
 from sendengine import records
 from sendengine.engine.settings import EngineSettings
-from sendengine.ports import Queue, Settlement
+from sendengine.ports import Blame, Queue, Settlement
 from sendengine.types import Outcome
 
 log = structlog.get_logger("sendengine.takeover")
@@ -79,21 +79,26 @@ class Takeover:
             await self._queue.offer(account, 0)
         await self._queue.bury(name)
         self._seen.pop(name, None)
+        await self.sweep()  # leases that it took and had not noted yet: nobody else would meet them for a minute
         log.warning("worker_taken_over", worker=name, accounts=len(rescued), leases=sum(map(len, rescued.values())))
 
     async def sweep(self) -> None:
         """Accounts with work that stand nowhere go back into the index; a lease without a journal was never sent from."""
+        lives: dict[str, bool] = {}  # a worker without a journal never gets one
         for account in await self._queue.accounts():
             need, leases = await self._queue.need(account)
-            orphans = [token for token, worker in leases.items() if await self._queue.beat(worker) is None]
+            for worker in set(leases.values()) - lives.keys():
+                lives[worker] = await self._queue.beat(worker) is not None
+            orphans = [token for token, worker in leases.items() if not lives[worker]]
             if orphans:
-                await self._queue.visit(account, 0, 0.0, "=", [], [give_back(token) for token in orphans])
+                await self._queue.visit(account, 0, 0.0, "=", [], [give_back(token, Blame.SUSPECT) for token in orphans])
             if (need >= 0 and len(orphans) == len(leases)) or orphans:
                 await self._queue.offer(account, max(need, 0.0))
 
 
-def give_back(token: bytes) -> Settlement:
-    return Settlement(token, records.NO_ROWS, b"", b"{}", records.NUMS.pack(*[0] * 8, 0.0, 0.0, 0.0), back=ALL_ROWS)
+def give_back(token: bytes, blame: Blame = Blame.NONE) -> Settlement:
+    """All of a lease."""
+    return Settlement(token, records.NO_ROWS, b"", b"{}", records.NUMS.pack(*[0] * 8, 0.0, 0.0, 0.0), back=ALL_ROWS, blame=blame)
 
 
 def settlements_of(journal: Mapping[bytes, bytes], now_ms: int) -> dict[str, list[Settlement]]:
@@ -114,13 +119,24 @@ def settlements_of(journal: Mapping[bytes, bytes], now_ms: int) -> dict[str, lis
             if lease in rows:
                 rows[lease][body[0]] = (kind, body)
     by_account: dict[str, list[Settlement]] = {}
+    blamed: set[tuple[str, str, int]] = set()
     for number, note in notes.items():
-        by_account.setdefault(note.account, []).append(_settlement(note.token, rows[number], replies, now_ms))
+        batch = note.account, note.campaign, note.batch
+        blame = Blame.NONE
+        if batch not in blamed and _may_have_killed(note, rows[number]):
+            blame = Blame.KILL
+            blamed.add(batch)  # a death counts once, however many leases of a batch it left
+        by_account.setdefault(note.account, []).append(_settlement(note.token, rows[number], replies, now_ms, blame))
     return by_account
 
 
+def _may_have_killed(note: records.Note, rows: Mapping[int, tuple[int, bytes]]) -> bool:
+    """Its batch was being opened, or something of it was on its way (docs/design/010)."""
+    return note.is_opening or any(kind == records.KIND_INTENT for kind, _ in rows.values())
+
+
 def _settlement(
-    token: bytes, rows: Mapping[int, tuple[int, bytes]], replies: Mapping[int, bytes], now_ms: int
+    token: bytes, rows: Mapping[int, tuple[int, bytes]], replies: Mapping[int, bytes], now_ms: int, blame: Blame
 ) -> Settlement:  # fmt: skip
     finals, deferred, doubts = bytearray(), bytearray(), bytearray()
     final_rows: list[int] = []
@@ -157,6 +173,7 @@ def _settlement(
         deferred=bytes(deferred),
         doubts=bytes(doubts),
         back=ALL_ROWS,
+        blame=blame,
     )
 
 

@@ -184,7 +184,14 @@ class Takes:
         self._lease_numbers += 1
         lease = Lease(self._lease_numbers, leased.token, share, leased.batch, rows[::-1], self._now(), leased.idle_us)
         lease.past = {row: (tries, first) for row, tries, first in PAST.iter_unpack(leased.past)}
+        if leased.kills:  # if it ends this worker too, the journal tells that it was this one (docs/design/010)
+            await self._journal.note_opening(lease, lane.account)
+        self._prepare(lane, lease, leased, rows)
         self._journal.note(lease, lane.account)
+
+    def _prepare(self, lane: Lane, lease: Lease, leased: Leased, rows: list[int]) -> None:
+        """Its batch, unpacked and encoded by columns, as far as that can be done; what cannot be rendered has its outcome."""
+        campaign = lease.campaign
         try:
             batch = unpack(leased.stored)
         except UnknownVersion:  # for a newer worker: untouched

@@ -153,6 +153,12 @@ class RedisDesk:
             await self._tell(account)
         return _answer(status, state)
 
+    async def replay(self, account: str, campaign: str) -> str:
+        status, state = await self._script("replay", account, campaign)
+        if status != b"closed":
+            await self._tell(account)
+        return _answer(status, state)
+
     async def move(self, account: str, campaign: str, direction: str) -> str:
         status, state = await self._script("move", account, campaign, direction)
         return _answer(status, state)
@@ -205,8 +211,10 @@ class RedisDesk:
                 for entry, flat in entries:
                     ready.setdefault(int(entry.split(b"-")[0]) - 1, []).append(flat[1])
                 after = "(" + entries[-1][0].decode()
-        for value in await self._link.call("LRANGE", key + ":b", 0, -1):
-            ready.setdefault(int.from_bytes(value[:4], "little"), []).append(value[5:18])
+        aside: dict[int, list[bytes]] = {}
+        for place, masks in (":b", ready), (":z", aside):
+            for value in await self._link.call("LRANGE", key + place, 0, -1):
+                masks.setdefault(int.from_bytes(value[:4], "little"), []).append(value[5:18])
         held = await self._link.call("HGETALL", keys.account(account) + ":lease")
         for lease in map(decode_lease, held[1::2]):
             if lease.campaign == campaign:
@@ -216,7 +224,8 @@ class RedisDesk:
             retry.setdefault(int(number), []).append(mask_of(entries[::RETRY_OCTETS]))
         doubts = await self._link.call("HGETALL", key + ":d")
         named = [tuple(map(int, name.split(b":"))) for name in doubts[::2]]
-        return Standing(ready, leased, retry, {(k, row): int(n) for (k, row), n in zip(named, doubts[1::2], strict=True)})
+        times = {(k, row): int(n) for (k, row), n in zip(named, doubts[1::2], strict=True)}
+        return Standing(ready, leased, retry, times, aside)
 
     async def restore(
         self, account: str, campaign: str, last_entry: str, nowhere: Mapping[int, bytes], counts: Mapping[str, int]

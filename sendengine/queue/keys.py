@@ -18,6 +18,8 @@ account slot, A = {m1234}
   A:c:ID:p        hash    batch number -> digest (8) + accepted mask (13) + payload (batch.pack)
   A:c:ID:q0 … q9  stream  one per priority level: entry <number+1>-0, field m = mask of the rows that are READY in it
   A:c:ID:b        list    rows given back by a lease: batch, level, mask, histories (READY again)
+  A:c:ID:k        hash    batch number -> workers that died of it without progress between (docs/design/010)
+  A:c:ID:z        list    rows set aside, as in A:c:ID:b: nobody takes them
   A:c:ID:r        hash    batch number -> rows in RETRY: history, due
   A:c:ID:w        zset    batch number -> µs of its earliest retry
   A:c:ID:d        hash    "batch:row" -> times it was in doubt

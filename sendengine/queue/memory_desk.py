@@ -11,7 +11,7 @@ from sendengine.policy.tiers import interval_us
 from sendengine.ports import OutcomeChunk, Standing, Stored
 from sendengine.queue.memory_settling import mask_of
 from sendengine.queue.memory_state import Account, Campaign, MemoryStore, StoredBatch
-from sendengine.queue.memory_verbs import DONE, SAME, Verb, cancel, move, pause, restorable, resume, reverse
+from sendengine.queue.memory_verbs import DONE, SAME, Verb, cancel, move, pause, replay, restorable, resume, reverse
 from sendengine.records import MASK_OCTETS, TRANSACTIONAL
 from sendengine.types import SendState
 
@@ -250,6 +250,15 @@ class MemoryDesk:
             self._tell(account)
         return answer
 
+    async def replay(self, account: str, campaign: str) -> str:
+        found = self._campaign(account, campaign)
+        if found is None:
+            return "missing"
+        answer = replay(found)
+        if answer == DONE:
+            self._tell(account)
+        return answer
+
     async def move(self, account: str, campaign: str, direction: str) -> str:
         found = self._campaign(account, campaign)
         return "missing" if found is None else move(self._store.accounts[account], found, direction)
@@ -303,7 +312,10 @@ class MemoryDesk:
             if lease.campaign == campaign:
                 leased.setdefault(lease.batch, []).append(_octets(lease.mask))
         retry = {batch: [_octets(mask_of(rows))] for batch, rows in found.retries.items()}
-        return Standing(ready, leased, retry, dict(found.doubts))
+        aside: dict[int, list[bytes]] = {}
+        for portion in found.aside:
+            aside.setdefault(portion.batch, []).append(_octets(portion.mask))
+        return Standing(ready, leased, retry, dict(found.doubts), aside)
 
     async def restore(
         self, account: str, campaign: str, last_entry: str, nowhere: Mapping[int, bytes], counts: Mapping[str, int]

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from struct import Struct
 
-from sendengine.ports import Settlement
+from sendengine.ports import Blame, Settlement
 from sendengine.queue.memory_state import OUTCOME_FIELDS, Account, Campaign, History, Lease, Portion, Retry
 from sendengine.records import DEFERRED, DOUBT, FIRST_TRY, NO_REPLY, NUMS, OUTCOME, TRANSACTIONAL
 from sendengine.types import OnDoubt, Outcome, SendState
@@ -14,6 +14,8 @@ from sendengine.types import OnDoubt, Outcome, SendState
 _SAMPLE = Struct("<dd")  # MAIL at µs, messages so far
 _SAMPLES = 12
 _SAMPLE_EVERY = 1e6  # µs
+_PROGRESS = ("sent", "bounced", "expired", "suppressed", "deferred")
+KILLS_MOST = 3
 _KEPT_WHATEVER_DOUBT = (Outcome.SENT, Outcome.BOUNCED)
 
 
@@ -33,6 +35,7 @@ def settle(account: Account, now: float, settlement: Settlement) -> int:
     acting = _Settling(account, account.campaigns[lease.campaign], lease, settlement.dictionary.decode(), now)
     acting.outcomes(settlement.records)
     acting.deferred(settlement.deferred)
+    acting.charge(settlement.blame)
     acting.doubts(settlement.doubts)
     acting.back(int.from_bytes(settlement.back, "little"))
     acting.end(settlement)
@@ -56,6 +59,7 @@ class _Settling:
         self._left = lease.mask
         self._is_cancelled = campaign.state == SendState.CANCELLED
         self._tally: Counter[str] = Counter()
+        self._is_aside = False
 
     def _acts_on(self, row: int) -> bool:
         return bool(self._left >> row & 1)
@@ -95,6 +99,19 @@ class _Settling:
         elif waiting:
             self._campaign.retries.setdefault(self._lease.batch, {}).update(waiting)
             self._tally["deferred"] += len(waiting)
+
+    def charge(self, blame: Blame) -> None:
+        """A kill counts against the batch; where something of it moved on, the count begins anew (docs/design/010)."""
+        kills, batch = self._campaign.kills, self._lease.batch
+        if any(self._tally[name] for name in _PROGRESS):
+            kills.pop(batch, None)
+        if blame is not Blame.NONE:
+            self._campaign.fields["killed"] = "1"
+        if blame is Blame.SUSPECT:
+            kills.setdefault(batch, 1)
+        elif blame is Blame.KILL:
+            kills[batch] = kills.get(batch, 0) + 1
+            self._is_aside = kills[batch] >= KILLS_MOST
 
     def doubts(self, records: bytes) -> None:
         """Sent again at most max_doubt times, and never under `hold` or after cancel; else unknown (design 3.2)."""
@@ -137,9 +154,15 @@ class _Settling:
             self._give_back(mask, self._lease.past)
 
     def _give_back(self, mask: int, past: History) -> None:
-        if mask:
-            kept = {row: history for row, history in past.items() if mask >> row & 1}
-            self._campaign.given_back.append(Portion(self._lease.batch, self._lease.level, mask, kept))
+        if not mask:
+            return
+        kept = {row: history for row, history in past.items() if mask >> row & 1}
+        portion = Portion(self._lease.batch, self._lease.level, mask, kept)
+        if self._is_aside:
+            self._campaign.aside.append(portion)
+            self._tally["quarantined"] += mask.bit_count()
+        else:
+            self._campaign.given_back.append(portion)
 
     def end(self, settlement: Settlement) -> None:
         """Counts and times follow; a lease without rows is gone."""

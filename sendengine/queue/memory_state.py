@@ -80,6 +80,8 @@ class Campaign:
         self.batches: dict[int, StoredBatch] = {}
         self.levels: dict[int, dict[int, int]] = {level: {} for level in LEVELS}  # batch -> mask, in the order of input
         self.given_back: deque[Portion] = deque()
+        self.aside: list[Portion] = []  # in quarantine
+        self.kills: dict[int, int] = {}  # by batch: workers that died of it without progress between
         self.retries: dict[int, dict[int, Retry]] = {}  # by batch, by row
         self.doubts: dict[tuple[int, int], int] = {}  # (batch, row) -> times
         self.outcomes: list[OutcomeChunk] = []

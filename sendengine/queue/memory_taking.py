@@ -81,7 +81,7 @@ class Taking:
         stored = campaign.batches.get(batch)
         payload = stored.payload if stored else b""
         message, idle = campaign.messages.get(batch, b""), float(campaign.fields.get("idle", 0))
-        self.leases.append(Leased(token, campaign.id, batch, mask, past, payload, message, idle))
+        self.leases.append(Leased(token, campaign.id, batch, mask, past, payload, message, idle, campaign.kills.get(batch, 0)))
         return n
 
 

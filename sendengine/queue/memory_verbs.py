@@ -60,6 +60,9 @@ def cancel(account: Account, campaign: Campaign, now: float) -> str:
     campaign.count(_cancelled(campaign, now))
     campaign.levels = {level: {} for level in campaign.levels}
     campaign.given_back.clear()
+    campaign.aside.clear()
+    campaign.kills.clear()
+    campaign.fields.forget("quarantined")
     campaign.retries.clear()
     campaign.fingerprints.clear()
     campaign.fields.update(state=SendState.CANCELLED.value, deferred="0")
@@ -74,7 +77,7 @@ def cancel(account: Account, campaign: Campaign, now: float) -> str:
 def _cancelled(campaign: Campaign, now: float) -> dict[str, int]:
     fields = campaign.fields
     rest = fields.number("accepted") - fields.number("leased") - sum(map(fields.number, OUTCOME_FIELDS))
-    waiting = [(portion.batch, portion.mask) for portion in campaign.given_back]
+    waiting = [(portion.batch, portion.mask) for portion in (*campaign.given_back, *campaign.aside)]
     waiting += [(batch, mask_of(rows)) for batch, rows in campaign.retries.items()]
     unknown = sum(drop(campaign, batch, mask, now)["unknown"] for batch, mask in waiting)
     return {"cancelled": rest - unknown, "unknown": unknown}
@@ -102,11 +105,23 @@ def move(account: Account, campaign: Campaign, direction: str) -> str:
     return DONE
 
 
+def replay(campaign: Campaign) -> str:
+    """What was set aside is READY again, its batches without a count of kills."""
+    if campaign.state in ENDED:
+        return campaign.state
+    for portion in campaign.aside:
+        campaign.kills.pop(portion.batch, None)
+    campaign.given_back.extend(campaign.aside)
+    campaign.aside.clear()
+    campaign.fields.forget("quarantined")
+    return DONE
+
+
 def restorable(account: Account, campaign: Campaign, nowhere: Mapping[int, bytes], counts: Mapping[str, int]) -> list[Portion]:
     """Counts written anew; of the rows that are said to stand nowhere, those that do."""
     held: dict[int, int] = {}
     leases = [lease for lease in account.leases.values() if lease.campaign == campaign.id]
-    for portion in (*leases, *campaign.given_back):
+    for portion in (*leases, *campaign.given_back, *campaign.aside):
         held[portion.batch] = held.get(portion.batch, 0) | portion.mask
     for batch, rows in campaign.retries.items():
         held[batch] = held.get(batch, 0) | mask_of(rows)
@@ -115,6 +130,7 @@ def restorable(account: Account, campaign: Campaign, nowhere: Mapping[int, bytes
             held[batch] = held.get(batch, 0) | mask
     campaign.fields.update({name: str(n) for name, n in counts.items()})
     campaign.fields["leased"] = str(sum(lease.mask.bit_count() for lease in leases))
+    campaign.fields["quarantined"] = str(sum(portion.mask.bit_count() for portion in campaign.aside))
     campaign.fields["deferred"] = str(sum(map(len, campaign.retries.values())))
     if campaign.state == SendState.CANCELLED:
         return []

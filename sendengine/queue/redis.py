@@ -74,8 +74,8 @@ class RedisQueue:
             float(wake),
             tuple(name.decode() for name in look),
             tuple(
-                Leased(token, campaign.decode(), batch, mask, past, (stored or b"")[21:], message, float(idle))
-                for token, campaign, batch, mask, past, stored, message, idle in leases
+                Leased(token, campaign.decode(), batch, mask, past, (stored or b"")[21:], message, float(idle), int(kills or 0))
+                for token, campaign, batch, mask, past, stored, message, idle, kills in leases
             ),
         )
 
@@ -85,7 +85,7 @@ class RedisQueue:
     ) -> Visited:  # fmt: skip
         args: list[Argument] = [want, f"{horizon_us:.0f}", f"{lead_us:.0f}", bind, len(held), *held]
         for s in settlements:
-            args += (s.token, s.final, s.records, s.dictionary, s.nums, s.deferred, s.doubts, s.back)
+            args += (s.token, s.final, s.records, s.dictionary, s.nums, s.deferred, s.doubts, s.back, s.blame.value)
         now, cut, cut_us, n, delay, interval, deal, stopped, idle, acted = await self._script(
             "settle" if settlements else "visit", keys.account(account), *args
         )

@@ -27,7 +27,7 @@ def binding(view: View, campaign: str) -> Binding | None:
     send = view.sends[campaign]
     if send["state"] in ENDED or (campaign == TRANSACTIONAL and not pending(send)):
         return None
-    return _state_binds(view, campaign, send) or _surroundings_bind(view, send) or _rate_binds(view, campaign, send)
+    return _state_binds(view, campaign, send) or _surroundings_bind(view, send) or _rest_binds(view, campaign, send)
 
 
 def account_binding(view: View) -> Binding | None:
@@ -78,9 +78,11 @@ def _surroundings_bind(view: View, send: Mapping[str, str]) -> Binding | None:
     return None
 
 
-def _rate_binds(view: View, campaign: str, send: Mapping[str, str]) -> Binding | None:
+def _rest_binds(view: View, campaign: str, send: Mapping[str, str]) -> Binding | None:
     if not untried(send):
-        return None
+        aside = number(send, "quarantined")
+        lift = f"sendengine quarantine replay {view.account}:{campaign}, or cancel"
+        return Binding("quarantine", moment(send, "last_mail"), lift) if aside and aside == pending(send) else None
     since = moment(send, "first_mail") or moment(send, "created")
     if len(view.running) > 1 and campaign != TRANSACTIONAL:  # single messages go ahead of all others
         others = len(view.running) - 1

@@ -51,7 +51,7 @@ class _Reading:
         self.counted = dict.fromkeys(COUNTS, 0)
         self.standing: dict[int, int] = {}
         self.twice: dict[int, int] = {}
-        self.deferred = self.leased = 0
+        self.deferred = self.leased = self.aside = 0
         self.last_entry = ""
         self.is_kept = True
 
@@ -88,6 +88,7 @@ async def _read(desk: Desk, ref: Ref) -> _Reading:
     reading = _Reading(await desk.campaign(ref.account, ref.id))
     standing = await desk.standing(ref.account, ref.id)
     reading.stand(standing.ready)
+    reading.aside = reading.stand(standing.aside)
     reading.leased = reading.stand(standing.leased)
     reading.deferred = reading.stand(standing.retry)
     while chunks := await desk.outcomes(ref.account, ref.id, reading.last_entry, _AT_ONCE):
@@ -145,6 +146,7 @@ def _nowhere(reading: _Reading) -> dict[int, int]:
 def _true_counts(reading: _Reading) -> dict[str, int]:
     accepted = sum(mask.bit_count() for mask in reading.accepted.values())
     counts = {"accepted": accepted, "deferred": reading.deferred, "leased": reading.leased, **reading.counted}
+    counts["quarantined"] = reading.aside
     if reading.after["state"] == "cancelled":  # most of these have no record
         counts["cancelled"] = accepted - reading.leased - sum(n for name, n in reading.counted.items() if name != "cancelled")
     return counts
@@ -162,7 +164,8 @@ def _wrong_counts(reading: _Reading) -> list[str]:
 
 
 def _is_still(reading: _Reading, grows: bool) -> bool:
-    return grows or all(reading.before.get(name) == reading.after.get(name) for name in (*COUNTS, "leased", "deferred", "accepted"))
+    names = (*COUNTS, "leased", "deferred", "accepted", "quarantined")
+    return grows or all(reading.before.get(name) == reading.after.get(name) for name in names)
 
 
 async def _named(desk: Desk, ref: Ref, finding: Finding) -> Finding:

@@ -14,7 +14,7 @@ from sendengine.scheduler.view import ENDED, View, finish_estimate, moment, numb
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Times are of MAIL on the wire (finished_at: of the last outcome). Rates are messages per hour; rate_contracted is None for an
     unmetered account and once the send has ended, when rate_achieved is the average over all of it. Counts may lag by 5 s.
-    pending = accepted - sum of outcomes; deferred of these wait for a retry."""
+    pending = accepted - sum of outcomes; deferred of these wait for a retry, quarantined ones for a person."""
 
     campaign: str  # the full form, m1234:ID
     account: str
@@ -32,6 +32,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     unknown: int
     pending: int
     deferred: int
+    quarantined: int
     rate_contracted: float | None
     rate_achieved: float | None
     started_at: datetime | None
@@ -70,6 +71,7 @@ def status(view: View, campaign: str) -> Status:
         unknown=number(send, "unknown"),
         pending=pending(send),
         deferred=number(send, "deferred"),
+        quarantined=number(send, "quarantined"),
         rate_contracted=None if send["state"] in ENDED else view.rate,
         rate_achieved=rate_achieved(send, view.now),
         started_at=moment(send, "first_mail"),

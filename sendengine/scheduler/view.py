@@ -106,7 +106,8 @@ def pending(send: Mapping[str, str]) -> int:
 
 
 def untried(send: Mapping[str, str]) -> int:
-    return max(0, number(send, "accepted") - number(send, "tried"))
+    """Those whose first try is to come; what was set aside waits for a person."""
+    return max(0, number(send, "accepted") - number(send, "tried") - number(send, "quarantined"))
 
 
 def is_loading(send: Mapping[str, str]) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from sendengine import records
 from sendengine.intake import Intake, PackedBatch
-from sendengine.ports import Desk, Leased, Queue, Settlement, Standing, Taken, Visited
+from sendengine.ports import Blame, Desk, Leased, Queue, Settlement, Standing, Taken, Visited
 from sendengine.queue.desk import RedisDesk
 from sendengine.queue.memory import MemoryDesk, MemoryQueue, MemoryStore
 from sendengine.queue.redis import RedisQueue
@@ -56,8 +56,9 @@ def doubts(rows: Iterable[int], tries: int = 1, first: int = 100) -> bytes:
 
 
 def settlement(
-    token: bytes, finals: bytes = b"", deferred: bytes = b"", doubts: bytes = b"", back: Iterable[int] = (), at: float = NOON
-) -> Settlement:
+    token: bytes, finals: bytes = b"", deferred: bytes = b"", doubts: bytes = b"", back: Iterable[int] = (), at: float = NOON,
+    blame: Blame = Blame.NONE,
+) -> Settlement:  # fmt: skip
     """Outcomes as a worker settles them; every row with a record was mailed at `at`."""
     rows, counts, tried = [], [0] * 6, 0
     for record in records.decode_outcomes(finals):
@@ -67,7 +68,7 @@ def settlement(
     mails = len(rows) + len(deferred) // records.DEFERRED.size + len(doubts) // records.DOUBT.size
     times = (at, at, at) if mails else (0.0, 0.0, 0.0)
     nums = records.NUMS.pack(*counts, tried, mails, *times)
-    return Settlement(token, records.mask_of(rows), finals, b"{}", nums, deferred, doubts, records.mask_of(back) if back else b"")
+    return Settlement(token, records.mask_of(rows), finals, b"{}", nums, deferred, doubts, records.mask_of(back) if back else b"", blame)
 
 
 def rows(lease: Leased) -> list[int]:
@@ -77,6 +78,8 @@ def rows(lease: Leased) -> list[int]:
 def where(standing: Standing) -> dict[str, int]:
     """Rows by where they stand."""
     parts = {"ready": standing.ready, "leased": standing.leased, "retry": standing.retry}
+    if standing.aside:
+        parts["aside"] = standing.aside
     return {name: sum(records.count(mask) for masks in part.values() for mask in masks) for name, part in parts.items()}
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
+from sendengine.batch import Batch, unpack
 from sendengine.errors import Unavailable
 from sendengine.types import Outcome, Stage
 from tests.engine.rig import DELIVERED, Rig, number, replied
 from tests.engine.test_engine import virtual
+from tests.engine.virtual import run_virtually
 
 
 @virtual
@@ -159,3 +163,52 @@ async def test_a_worker_that_cannot_settle_leaves_its_journal_to_a_rescuer() -> 
     doubts = (await rig.desk.standing("m1", "c1")).doubts
     assert len(rig.accepted) - 2000 <= sum(doubts.values())
     await rig.stop("w2")
+
+
+class Lethal:
+    """Opens batches as ever, but for one: that ends the worker, as a bug in a decoder would."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+        self.deaths = 0
+        self.is_lethal = True
+
+        def opened(payload: bytes) -> Batch:
+            batch = unpack(payload)
+            if batch.number == number and self.is_lethal:
+                self.deaths += 1
+                raise RuntimeError("a bug")
+            return batch
+
+        monkeypatch.setattr("sendengine.engine.takes.unpack", opened)
+
+
+async def replace_the_dead(rig: Rig, rounds: int) -> None:
+    """As a supervisor does: a worker that ended is followed by another one."""
+    for at in range(rounds):
+        worker = rig.start(f"w{at}")
+        await asyncio.sleep(60)
+        if worker._error is None:
+            return
+        rig.kill(f"w{at}")
+    raise AssertionError("they die and die")
+
+
+def test_a_batch_that_kills_workers_is_set_aside_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def history() -> None:
+        lethal = Lethal(monkeypatch, 3)
+        rig = Rig()
+        await rig.account(per_hour=None)
+        names = await rig.submit(1000)
+        await replace_the_dead(rig, 6)
+        status = await rig.status()
+        aside = (await rig.desk.standing("m1", "c1")).aside
+        assert lethal.deaths == 3
+        assert (number(status, "sent"), number(status, "quarantined")) == (900, 100)
+        assert list(aside) == [3]
+        assert sorted(rig.accepted) == sorted(names[:300] + names[400:])
+        lethal.is_lethal = False
+        assert await rig.desk.replay("m1", "c1") == "done"
+        await rig.until_ended()
+        assert sorted(rig.accepted) == sorted(names)
+
+    run_virtually(history())

@@ -8,13 +8,14 @@ if not s[1] or s[1] == 'finished' or id == TRANSACTIONAL then return {'closed', 
 local rest, tally = num(s[2]), {}
 for i = 3, 9 do rest = rest - num(s[i]) end
 if s[10] then                                     -- rows READY or RETRY that were in doubt: few, and named
-  local records = call('LRANGE', key .. ':b', 0, -1)
-  for _, v in ipairs(records) do
-    local k, _ = unpack_('<I4', v)
-    local mask = sub(v, 6, 18)
-    local n = count(mask)
-    drop(key, k, mask, n, tally)
-    rest = rest - n
+  for _, place in ipairs({':b', ':z'}) do
+    for _, v in ipairs(call('LRANGE', key .. place, 0, -1)) do
+      local k, _ = unpack_('<I4', v)
+      local mask = sub(v, 6, 18)
+      local n = count(mask)
+      drop(key, k, mask, n, tally)
+      rest = rest - n
+    end
   end
   for _, k in ipairs(call('HKEYS', key .. ':r')) do
     local entries, rows = call('HGET', key .. ':r', k), {}
@@ -26,7 +27,8 @@ end
 tally.cancelled = num(tally.cancelled) + rest
 for field, n in pairs(tally) do if n > 0 then call('HINCRBY', key, field, n) end end
 call('HSET', key, 'state', 'cancelled', 'deferred', 0, 'cancelled_at', int(now))
-for _, part in ipairs({':b', ':r', ':w', ':f0', ':f1', ':f2'}) do call('UNLINK', key .. part) end
+call('HDEL', key, 'quarantined')
+for _, part in ipairs({':b', ':z', ':k', ':r', ':w', ':f0', ':f1', ':f2'}) do call('UNLINK', key .. part) end
 for level = 0, 9 do call('UNLINK', key .. ':q' .. level) end
 call('ZREM', A .. ':at', id)
 sync_run(id)

@@ -8,7 +8,7 @@ if call('EXISTS', key) == 0 then return -1 end
 local last = call('XREVRANGE', key .. ':o', '+', '-', 'COUNT', 1)[1]
 if (last and last[1] or '') ~= ARGV[2] then return -1 end
 local state = call('HGET', key, 'state')
-local held, leased, deferred = {}, 0, 0
+local held, leased, deferred, aside = {}, 0, 0, 0
 local function hold(k, mask) held[k] = held[k] and mask_op(bit.bor, held[k], mask) or mask return count(mask) end
 local leases = call('HVALS', A .. ':lease')
 for _, v in ipairs(leases) do
@@ -16,6 +16,7 @@ for _, v in ipairs(leases) do
   if campaign == id then leased = leased + hold(k, mask) end
 end
 for _, v in ipairs(call('LRANGE', key .. ':b', 0, -1)) do hold((unpack_('<I4', v)), sub(v, 6, 18)) end
+for _, v in ipairs(call('LRANGE', key .. ':z', 0, -1)) do aside = aside + hold((unpack_('<I4', v)), sub(v, 6, 18)) end
 for _, k in ipairs(call('HKEYS', key .. ':r')) do
   local entries, rows = call('HGET', key .. ':r', k), {}
   for i = 1, #entries, 14 do rows[#rows + 1] = byte(entries, i) end
@@ -23,7 +24,7 @@ for _, k in ipairs(call('HKEYS', key .. ':r')) do
 end
 local first, back = 4 + 2 * tonumber(ARGV[3]), 0
 for i = 4, first - 1, 2 do call('HSET', key, ARGV[i], ARGV[i + 1]) end
-call('HSET', key, 'leased', leased, 'deferred', deferred)
+call('HSET', key, 'leased', leased, 'deferred', deferred, 'quarantined', aside)
 if state == 'cancelled' then return 0 end
 for i = first, #ARGV, 2 do
   local k = tonumber(ARGV[i])

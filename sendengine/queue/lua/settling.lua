@@ -2,8 +2,21 @@
 -- outcome record, 14: row, outcome + 8 if this was its first try, tries, reply(2), MAIL at ms mod 2^32 (4), paced, transmit, connect
 -- deferred record, 11: row, 8 if first try, tries, first MAIL s (4), delay ms (4).   doubt record, 18: outcome record, first MAIL s (4)
 local OUTCOMES = {'sent', 'bounced', 'expired', 'suppressed', 'cancelled', 'unknown'}
-local function give_back(key, k, level, mask, past)
-  if mask ~= NONE then call('RPUSH', key .. ':b', pack('<I4B', k, level) .. mask .. histories(past, mask)) end
+local KILLS_MOST = 3     -- workers that a batch may end, one after the other without progress, before it is set aside (docs/design/010)
+local function give_back(key, k, level, mask, past, tally)
+  if mask == NONE then return end
+  local place = ':b'
+  if tally.is_aside then place = ':z' tally.quarantined = num(tally.quarantined) + count(mask) end
+  call('RPUSH', key .. place, pack('<I4B', k, level) .. mask .. histories(past, mask))
+end
+-- Counts a kill against the batch, or makes it a suspect, and begins anew where something of it moved on. True when it is set aside now.
+local function charge(key, k, blame, had_kills, tally)
+  local moved = tally.sent or tally.bounced or tally.expired or tally.suppressed or tally.deferred
+  if had_kills and moved then call('HDEL', key .. ':k', k) end
+  if blame == '' then return false end
+  call('HSET', key, 'killed', 1)
+  if blame == 'suspect' then call('HSETNX', key .. ':k', k, 1) return false end
+  return call('HINCRBY', key .. ':k', k, 1) >= KILLS_MOST
 end
 local function write_outcomes(key, k, records, dictionary, worker)
   call('XADD', key .. ':o', '*', 'k', k, 'r', records, 'd', dictionary, 'w', worker)
@@ -84,7 +97,7 @@ local function doubt(now, key, k, level, records, mask, past, s, dictionary, wor
   end
   if #unknown > 0 then write_outcomes(key, k, table.concat(unknown), dictionary, worker) end
   tally.unknown = num(tally.unknown) + #unknown
-  give_back(key, k, level, mask_of(again), table.concat(past))
+  give_back(key, k, level, mask_of(again), table.concat(past), tally)
   return mask_of(rows), #rows
 end
 -- The last messages' times and their number so far, 12 of them, 1 s apart but for the last: what the achieved rate is read from.
@@ -97,12 +110,12 @@ local function sample(old, mails, last)
   return sub(old .. pack('<dd', math.max(last, at), total), -192)
 end
 -- nums: sent bounced expired suppressed cancelled unknown tried mails (2 each), first MAIL, last first try's MAIL, last MAIL (µs, 8 each)
-local function settle(now, token, final, records, dictionary, nums, deferred, doubts, back)
+local function settle(now, token, final, records, dictionary, nums, deferred, doubts, back, blame)
   local v = call('HGET', A .. ':lease', token)
   if not v then return 0 end
   local mask, k, level, taken, id, worker, past = lease_unpack(v)
   local key = send_key(id)
-  local s = call('HMGET', key, 'state', 'on_doubt', 'max_doubt', 'doubts', 'first_mail', 'first_mail_last', 'last_mail', 'recent', 'accepted', 'tried', 'leased')
+  local s = call('HMGET', key, 'state', 'on_doubt', 'max_doubt', 'doubts', 'first_mail', 'first_mail_last', 'last_mail', 'recent', 'accepted', 'tried', 'leased', 'killed')
   local cancelled, tally, left, n = s[1] == 'cancelled', {}, mask, 0
   local c = {unpack_('<I2I2I2I2I2I2I2I2ddd', nums)}
   if #records > 0 then
@@ -121,6 +134,7 @@ local function settle(now, token, final, records, dictionary, nums, deferred, do
     local gone, m = defer(key, k, deferred, left, cancelled, now, tally)
     left, n = mask_minus(left, gone), n + m
   end
+  if s[12] or blame ~= '' then tally.is_aside = charge(key, k, blame, s[12], tally) end
   if #doubts > 0 then
     local gone, m = doubt(now, key, k, level, doubts, left, past, s, dictionary, worker, tally)
     left, n = mask_minus(left, gone), n + m
@@ -129,14 +143,14 @@ local function settle(now, token, final, records, dictionary, nums, deferred, do
   if #back > 0 then
     back = mask_and(back, left)
     local m = count(back)
-    if m > 0 and cancelled then drop(key, k, back, m, tally) else give_back(key, k, level, back, past) end
+    if m > 0 and cancelled then drop(key, k, back, m, tally) else give_back(key, k, level, back, past, tally) end
     left, n = mask_minus(left, back), n + m
   end
   local standing, tried = num(s[11]) - n, num(s[10]) + num(tally.tried)
   if n > 0 then
     local set = {'leased', standing}
     if num(tally.tried) > 0 then set[3] = 'tried' set[4] = tried end
-    tally.tried = nil
+    tally.tried, tally.is_aside = nil, nil
     for field, m in pairs(tally) do if m > 0 then call('HINCRBY', key, field, m) end end
     if c[11] > 0 then
       set[#set + 1] = 'last_mail' set[#set + 1] = int(math.max(num(s[7]), c[11]))

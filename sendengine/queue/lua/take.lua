@@ -4,7 +4,8 @@
 --       number of ids of which the worker has enough first tries, these ids, then the ids of which it has enough retries.
 -- Retries that are due come first, then what was given back, then the streams by level.
 -- Replies: next need µs (0 now, -1 never), next look µs (schedule, window or retry; -1 never), campaigns whose window must be looked at,
---          leases: token, id, batch, mask, histories, stored batch, message (transactional), µs that do not count against lifetimes.
+--          leases: token, id, batch, mask, histories, stored batch, message (transactional), µs that do not count against lifetimes,
+--          workers that died of it.
 local grant = {now = clock(), worker = ARGV[1], want = tonumber(ARGV[2]), tokens = {}, leases = {}}
 for i = 1, #ARGV[3], 8 do grant.tokens[#grant.tokens + 1] = sub(ARGV[3], i, i + 7) end
 local has_first, has_retries, look, n = {}, {}, {}, tonumber(ARGV[4])
@@ -21,8 +22,8 @@ local function earliest(set)
 end
 for _, id in ipairs(ids) do
   local key = send_key(id)
-  local s = call('HMGET', key, 'reversed', 'idle')
-  local campaign = {id = id, key = key, reversed = s[1], idle = s[2]}
+  local s = call('HMGET', key, 'reversed', 'idle', 'killed')
+  local campaign = {id = id, key = key, reversed = s[1], idle = s[2], killed = s[3]}
   if not has_retries[id] then take_retries(grant, campaign) earliest(key .. ':w') end
   if not has_first[id] then take_first_tries(grant, campaign) end
 end

@@ -7,7 +7,8 @@ local function lease(grant, campaign, k, level, mask, past)
   call('HINCRBY', campaign.key, 'leased', n)
   if campaign.id == TRANSACTIONAL then message = call('HGET', campaign.key .. ':x', k) end
   grant.leases[#grant.leases + 1] =
-    {token, campaign.id, k, mask, past, call('HGET', campaign.key .. ':p', k), message or '', campaign.idle or '0'}
+    {token, campaign.id, k, mask, past, call('HGET', campaign.key .. ':p', k), message or '', campaign.idle or '0',
+      campaign.killed and call('HGET', campaign.key .. ':k', k) or '0'}
   return n
 end
 local function take_retries(grant, campaign)

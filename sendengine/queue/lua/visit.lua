@@ -1,8 +1,8 @@
 -- include: lib speed
 -- A visit: outcomes in, permits out (design 3.1.4).  KEYS[1] account.
 -- ARGV: permits wanted, horizon µs, lead µs (a clock that fell behind starts so late), binding ("limit|lift", "" nothing binds, "=" no change),
---       number of campaigns held, their ids, then per settlement 8: token, final mask, records, dictionary, nums, deferred, doubts,
---       mask of rows given back ("" none).
+--       number of campaigns held, their ids, then per settlement 9: token, final mask, records, dictionary, nums, deferred, doubts,
+--       mask of rows given back ("" none), blame: "", "suspect" or "kill" (docs/design/010).
 -- Permits end before the rate changes; those beyond it are spaced at the rate that holds there (docs/design/009).
 -- Replies: now µs, cut number, cut µs, permits n, delay of the first µs, µs between (0 unmetered), deal (one octet a permit: place in the
 --          held list; "" when there is one), held campaigns that may not send now (octets), µs that the relay refused, settlements that acted.
@@ -10,9 +10,7 @@
 local now = clock()
 local held, at, acted = {}, 6 + tonumber(ARGV[5]), {}
 for i = 6, at - 1 do held[#held + 1] = ARGV[i] end
-for i = at, #ARGV, 8 do
-  acted[#acted + 1] = settle(now, ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7])
-end
+for i = at, #ARGV, 9 do acted[#acted + 1] = settle(now, unpack(ARGV, i, i + 8)) end
 local a = call('HMGET', A, 'iv', 'last', 'cut', 'cut_at', 'idle', 'bind', 'grants')
 if not a[1] then return {int(now), 0, '0', 0, '0', '0', '', '', '0', acted} end
 local last, iv, turn = num(a[2]), speed(tonumber(a[1]), a[7], now)

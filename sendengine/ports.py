@@ -276,6 +276,17 @@ class Standing(msgspec.Struct, frozen=True):
     retry: Mapping[int, list[bytes]]
     doubts: Mapping[tuple[int, int], int]  # (batch, row) -> times in doubt
     aside: Mapping[int, list[bytes]] = {}  # in quarantine
+    is_running: bool = False  # it is among those that may send
+
+
+class Repair(msgspec.Struct, frozen=True):
+    """What fsck wants mended of a campaign; masks by batch number, for the same batches in all three."""
+
+    last_entry: str  # of the outcomes it has read: with later ones nothing is changed
+    counts: Mapping[str, int]
+    ended: Mapping[int, bytes]  # rows that have an outcome or were never accepted: taken out of wherever they stand
+    twice: Mapping[int, bytes]  # rows that stand more than once: taken out of where they wait
+    wanted: Mapping[int, bytes]  # rows that should stand somewhere: READY where they do not
 
 
 class Desk(Protocol):
@@ -338,11 +349,8 @@ class Desk(Protocol):
         ...
 
     async def standing(self, account: str, campaign: str) -> Standing: ...
-    async def restore(
-        self, account: str, campaign: str, last_entry: str, nowhere: Mapping[int, bytes], counts: Mapping[str, int]
-    ) -> int:
-        """Repair (fsck): rows that stand nowhere, masks by batch number, become READY and counts are written anew, unless there
-        are outcomes later than `last_entry`. Rows put back, or -1: it moved meanwhile."""
+    async def restore(self, account: str, campaign: str, repair: Repair) -> int:
+        """Rows put back, or -1: it moved meanwhile, and nothing was changed."""
         ...
 
     async def workers(self) -> Mapping[str, bytes]:

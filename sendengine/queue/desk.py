@@ -13,7 +13,7 @@ from typing import Any
 from sendengine.intake import PackedBatch
 from sendengine.policy.grants import SPAN
 from sendengine.policy.tiers import interval_us
-from sendengine.ports import OutcomeChunk, Standing, Stored
+from sendengine.ports import OutcomeChunk, Repair, Standing, Stored
 from sendengine.queue import keys, scripts
 from sendengine.queue.link import Argument, Link
 from sendengine.queue.redis import as_text, spread_news
@@ -225,14 +225,14 @@ class RedisDesk:
         doubts = await self._link.call("HGETALL", key + ":d")
         named = [tuple(map(int, name.split(b":"))) for name in doubts[::2]]
         times = {(k, row): int(n) for (k, row), n in zip(named, doubts[1::2], strict=True)}
-        return Standing(ready, leased, retry, times, aside)
+        is_running = await self._link.call("ZSCORE", keys.account(account) + ":run", campaign) is not None
+        return Standing(ready, leased, retry, times, aside, is_running)
 
-    async def restore(
-        self, account: str, campaign: str, last_entry: str, nowhere: Mapping[int, bytes], counts: Mapping[str, int]
-    ) -> int:
-        flat: list[Argument] = [item for pair in counts.items() for item in pair]
-        flat += [item for pair in nowhere.items() for item in pair]
-        back = int(await self._script("restore", account, campaign, last_entry, len(counts), *flat))
+    async def restore(self, account: str, campaign: str, repair: Repair) -> int:
+        flat: list[Argument] = [len(repair.counts), *(item for pair in repair.counts.items() for item in pair), len(repair.wanted)]
+        for k, wanted in repair.wanted.items():
+            flat += (k, repair.ended[k], repair.twice[k], wanted)
+        back = int(await self._script("restore", account, campaign, repair.last_entry, *flat))
         await self._tell(account)
         return back
 

@@ -8,10 +8,11 @@ from sendengine.errors import Unavailable
 from sendengine.intake import PackedBatch
 from sendengine.policy.grants import FIELD, SPAN
 from sendengine.policy.tiers import interval_us
-from sendengine.ports import OutcomeChunk, Standing, Stored
+from sendengine.ports import OutcomeChunk, Repair, Standing, Stored
+from sendengine.queue.memory_repair import restore
 from sendengine.queue.memory_settling import mask_of
 from sendengine.queue.memory_state import Account, Campaign, MemoryStore, StoredBatch
-from sendengine.queue.memory_verbs import DONE, SAME, Verb, cancel, move, pause, replay, restorable, resume, reverse
+from sendengine.queue.memory_verbs import DONE, SAME, Verb, cancel, move, pause, replay, resume, reverse
 from sendengine.records import MASK_OCTETS, TRANSACTIONAL
 from sendengine.types import SendState
 
@@ -315,22 +316,16 @@ class MemoryDesk:
         aside: dict[int, list[bytes]] = {}
         for portion in found.aside:
             aside.setdefault(portion.batch, []).append(_octets(portion.mask))
-        return Standing(ready, leased, retry, dict(found.doubts), aside)
+        is_running = campaign in self._store.accounts[account].run
+        return Standing(ready, leased, retry, dict(found.doubts), aside, is_running)
 
-    async def restore(
-        self, account: str, campaign: str, last_entry: str, nowhere: Mapping[int, bytes], counts: Mapping[str, int]
-    ) -> int:
+    async def restore(self, account: str, campaign: str, repair: Repair) -> int:
         found = self._campaign(account, campaign)
-        if found is None or (found.outcomes[-1].entry if found.outcomes else "") != last_entry:
+        if found is None or (found.outcomes[-1].entry if found.outcomes else "") != repair.last_entry:
             return -1
-        portions = restorable(self._store.accounts[account], found, nowhere, counts)
-        found.given_back.extend(portions)
-        if portions and found.state == SendState.FINISHED:
-            found.fields["state"] = SendState.SENDING.value
-            found.fields.forget("finished", "through")
-            self._store.accounts[account].sync_run(found)
+        back = restore(self._store.accounts[account], found, repair, self._now())
         self._tell(account)
-        return sum(portion.mask.bit_count() for portion in portions)
+        return back
 
     async def workers(self) -> Mapping[str, bytes]:
         store, now = self._store, self._now()

@@ -1,14 +1,14 @@
-"""A scheduler's verbs in memory: the twins of pause, resume, cancel, reverse, move and restore.lua.
+"""A scheduler's verbs in memory: the twins of pause, resume, cancel, reverse, move and replay.lua.
 
 Each answers "done", "same", or the state that forbids it; who calls tells the workers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from sendengine.queue.memory_settling import drop, mask_of
-from sendengine.queue.memory_state import ENDED, OUTCOME_FIELDS, Account, Campaign, Portion
+from sendengine.queue.memory_state import ENDED, OUTCOME_FIELDS, Account, Campaign
 from sendengine.records import TRANSACTIONAL
 from sendengine.types import SendState
 
@@ -115,24 +115,3 @@ def replay(campaign: Campaign) -> str:
     campaign.aside.clear()
     campaign.fields.forget("quarantined")
     return DONE
-
-
-def restorable(account: Account, campaign: Campaign, nowhere: Mapping[int, bytes], counts: Mapping[str, int]) -> list[Portion]:
-    """Counts written anew; of the rows that are said to stand nowhere, those that do."""
-    held: dict[int, int] = {}
-    leases = [lease for lease in account.leases.values() if lease.campaign == campaign.id]
-    for portion in (*leases, *campaign.given_back, *campaign.aside):
-        held[portion.batch] = held.get(portion.batch, 0) | portion.mask
-    for batch, rows in campaign.retries.items():
-        held[batch] = held.get(batch, 0) | mask_of(rows)
-    for waiting in campaign.levels.values():
-        for batch, mask in waiting.items():
-            held[batch] = held.get(batch, 0) | mask
-    campaign.fields.update({name: str(n) for name, n in counts.items()})
-    campaign.fields["leased"] = str(sum(lease.mask.bit_count() for lease in leases))
-    campaign.fields["quarantined"] = str(sum(portion.mask.bit_count() for portion in campaign.aside))
-    campaign.fields["deferred"] = str(sum(map(len, campaign.retries.values())))
-    if campaign.state == SendState.CANCELLED:
-        return []
-    missing = {batch: int.from_bytes(mask, "little") & ~held.get(batch, 0) for batch, mask in nowhere.items()}
-    return [Portion(batch, 0, mask, {}) for batch, mask in missing.items() if mask]

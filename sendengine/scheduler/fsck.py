@@ -1,8 +1,9 @@
 """The proof that nobody is lost: every accepted row stands in exactly one place, and the counts say the same.
 
 rows = accepted + rejected + duplicates; accepted = sum of outcomes + pending. While a send runs its rows move between the readings, so a
-finding counts only when three readings in a row make it. Nothing is changed without `repair`, which puts rows that stand nowhere back as
-READY and writes the counts anew, in one script that looks once more.
+finding counts only when three readings in a row make it. Nothing is changed without `repair`: in one script that looks once more, rows
+that stand nowhere become READY, rows that stand twice stand once, and the counts are written anew. Two outcomes of a row, and a payload
+that is gone, cannot be mended.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from sendengine.batch import BATCH_ROWS, unpack
-from sendengine.ports import Desk
-from sendengine.records import TRANSACTIONAL, decode_outcomes, rows_of
+from sendengine.ports import Desk, OutcomeChunk, Repair
+from sendengine.records import MASK_OCTETS, TRANSACTIONAL, decode_outcomes, rows_of
 from sendengine.scheduler.names import Ref
-from sendengine.scheduler.view import COUNTS, number, pending
+from sendengine.scheduler.view import COUNTS, may_send, number, pending
 
 _AT_ONCE = 500
 _READINGS = 3
@@ -46,14 +47,20 @@ class _Reading:
     def __init__(self, before: Mapping[str, str]) -> None:
         self.before = self.after = before
         self.accepted: dict[int, int] = {}
+        self.missing: list[int] = []  # batches whose payload is gone
         self.ended: dict[int, int] = {}
         self.twice_ended: dict[int, int] = {}
         self.counted = dict.fromkeys(COUNTS, 0)
         self.standing: dict[int, int] = {}
         self.twice: dict[int, int] = {}
         self.deferred = self.leased = self.aside = 0
+        self.is_running = False
         self.last_entry = ""
-        self.is_kept = True
+
+    @property
+    def is_kept(self) -> bool:
+        """After the retention only the counts are left."""
+        return not (self.missing and "finished" in self.after)
 
     def stand(self, places: Mapping[int, Iterable[bytes]]) -> int:
         total = 0
@@ -64,6 +71,26 @@ class _Reading:
                 self.standing[k] = self.standing.get(k, 0) | bits
                 total += bits.bit_count()
         return total
+
+    def end(self, chunk: OutcomeChunk) -> None:
+        """Of two outcomes the first counts."""
+        for record in decode_outcomes(chunk.records):
+            bit, ended = 1 << record.row, self.ended.get(chunk.batch, 0)
+            if ended & bit:
+                self.twice_ended[chunk.batch] = self.twice_ended.get(chunk.batch, 0) | bit
+            else:
+                self.ended[chunk.batch] = ended | bit
+                self.counted[record.outcome.name.lower()] += 1
+
+    def strays(self, k: int) -> int:
+        """Rows that stand somewhere and should nowhere: they have ended, or were never accepted."""
+        return self.standing.get(k, 0) & (self.ended.get(k, 0) | ~self.accepted[k])
+
+    def nowhere(self, k: int) -> int:
+        """Of a cancelled send such rows are just what was cancelled."""
+        if self.after["state"] == "cancelled":
+            return 0
+        return self.accepted[k] & ~self.standing.get(k, 0) & ~self.ended.get(k, 0)
 
 
 async def check(desk: Desk, ref: Ref, repair: bool = False) -> Checked:
@@ -77,9 +104,10 @@ async def check(desk: Desk, ref: Ref, repair: bool = False) -> Checked:
         reading = await _read(desk, ref)
         again = set(_findings(ref, reading))
         found = [finding for finding in found if finding in again]
-    if repair and found:
-        nowhere = {k: mask.to_bytes(13, "little") for k, mask in _nowhere(reading).items()}
-        await desk.restore(ref.account, ref.id, reading.last_entry, nowhere, _true_counts(reading))
+    for _ in range(_READINGS if repair and found else 0):
+        if await desk.restore(ref.account, ref.id, _repair(reading)) >= 0:
+            break
+        reading = await _read(desk, ref)  # it moved on meanwhile
     return Checked(str(ref), number(reading.after, "accepted"), [await _named(desk, ref, finding) for finding in found])
 
 
@@ -91,20 +119,17 @@ async def _read(desk: Desk, ref: Ref) -> _Reading:
     reading.aside = reading.stand(standing.aside)
     reading.leased = reading.stand(standing.leased)
     reading.deferred = reading.stand(standing.retry)
+    reading.is_running = standing.is_running
     while chunks := await desk.outcomes(ref.account, ref.id, reading.last_entry, _AT_ONCE):
         reading.last_entry = chunks[-1].entry
         for chunk in chunks:
-            for record in decode_outcomes(chunk.records):
-                bit, ended = 1 << record.row, reading.ended.get(chunk.batch, 0)
-                reading.twice_ended[chunk.batch] = reading.twice_ended.get(chunk.batch, 0) | (ended & bit)
-                reading.ended[chunk.batch] = ended | bit
-                reading.counted[record.outcome.name.lower()] += 1
+            reading.end(chunk)
     batches = number(reading.before, "batches")
     for start in range(0, batches, _AT_ONCE):
         numbers = range(start, min(start + _AT_ONCE, batches))
         for k, stored in zip(numbers, await desk.batches(ref.account, ref.id, numbers), strict=True):
             if stored is None:
-                reading.is_kept = False
+                reading.missing.append(k)
             else:
                 reading.accepted[k] = int.from_bytes(stored[0], "little")
     reading.after = await desk.campaign(ref.account, ref.id)
@@ -119,28 +144,37 @@ def _findings(ref: Ref, reading: _Reading) -> list[Finding]:
     if pending(now) < 0 or ("finished" in now and pending(now)):
         found.append(Finding(name, "accepted is not the sum of outcomes + pending"))
     if not reading.is_kept or ref.id == TRANSACTIONAL:
-        return found  # after the retention only the counts are left; single messages are forgotten one by one
-    found += [Finding(name, f"the count {count!r} is not what the records say") for count in _wrong_counts(reading)]
+        return found  # single messages are forgotten one by one
+    if reading.is_running != may_send(now):
+        found.append(Finding(name, "may send, and is not let" if may_send(now) else "may not send, and is let"))
+    found += [Finding(name, "its recipients are gone", k) for k in reading.missing]
+    if not reading.missing:
+        found += [Finding(name, f"the count {count!r} is not what the records say") for count in _wrong_counts(reading)]
     for k, accepted in reading.accepted.items():
         standing, ended = reading.standing.get(k, 0), reading.ended.get(k, 0)
         found += _rows(name, k, reading.twice.get(k, 0) | (standing & ended), "stands in two places")
         found += _rows(name, k, reading.twice_ended.get(k, 0), "has two outcomes")
         found += _rows(name, k, (standing | ended) & ~accepted, "was never accepted, and yet stands somewhere")
-    for k, mask in _nowhere(reading).items():
-        found += _rows(name, k, mask, _NOWHERE)
+        found += _rows(name, k, reading.nowhere(k), _NOWHERE)
     return found
 
 
 def _rows(name: str, k: int, mask: int, what: str) -> list[Finding]:
-    return [Finding(name, what, k, BATCH_ROWS * k + row) for row in rows_of(mask.to_bytes(13, "little"))]
+    return [Finding(name, what, k, BATCH_ROWS * k + row) for row in rows_of(_octets(mask))]
 
 
-def _nowhere(reading: _Reading) -> dict[int, int]:
-    """Of a cancelled send such rows are just what was cancelled."""
-    if reading.after["state"] == "cancelled":
-        return {}
-    places = {k: mask & ~reading.standing.get(k, 0) & ~reading.ended.get(k, 0) for k, mask in reading.accepted.items()}
-    return {k: mask for k, mask in places.items() if mask}
+def _octets(mask: int) -> bytes:
+    return mask.to_bytes(MASK_OCTETS, "little")
+
+
+def _repair(reading: _Reading) -> Repair:
+    """Every batch in which something stands wrong. Where payloads are gone, counts cannot be told and stay."""
+    ended = {k: reading.strays(k) for k in reading.accepted}
+    twice = {k: reading.twice.get(k, 0) & ~ended[k] for k in reading.accepted}
+    wanted = {k: reading.nowhere(k) | twice[k] for k in reading.accepted}
+    wrong = [k for k in reading.accepted if ended[k] or wanted[k]]
+    counts = {} if reading.missing else _true_counts(reading)
+    return Repair(reading.last_entry, counts, *({k: _octets(masks[k]) for k in wrong} for masks in (ended, twice, wanted)))
 
 
 def _true_counts(reading: _Reading) -> dict[str, int]:

@@ -1,0 +1,179 @@
+"""Planted inconsistencies: each is found and named, mended on request, and afterwards everybody still gets exactly one message.
+
+A send in the middle: batch 0 has ended, batch 1 is leased (one row of it deferred), batch 2 waits; then somebody's hand slips.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from struct import pack
+from typing import Any
+
+import pytest
+
+from sendengine.client import Client
+from sendengine.config import Config
+from sendengine.ports import Settlement
+from sendengine.queue.desk import RedisDesk
+from sendengine.queue.redis import RedisQueue
+from sendengine.records import DEFERRED, FIRST_TRY, NO_ROWS, NUMS, OUTCOME, mask_of, rows_of
+from sendengine.render.message import Message
+from sendengine.scheduler.fsck import Finding
+from sendengine.types import Outcome
+
+A, C = "{m1}", "{m1}:c:c"
+MESSAGE = Message(sender="Shop <news@shop.example>", subject="Hi", text="Hello")
+LAST_ROWS = 50
+N = 200 + LAST_ROWS
+DEFERRED_ROW = 9
+
+
+class Bench:
+    def __init__(self, url: str) -> None:
+        self.desk, self.queue = RedisDesk(url), RedisQueue(url)
+        self.client = Client(desk=self.desk, config=Config())
+        self.lease = b""
+
+    async def redis(self, *words: str | bytes | int) -> Any:
+        return await self.desk._link.call(*words)
+
+    async def begin(self) -> None:
+        await self.client.create_account("m1", "60k")
+        rows = [{"email": f"u{i}@example.com"} for i in range(N)]
+        await self.client.submit(account="m1", message=MESSAGE, recipients=rows, campaign="c")
+        await self.queue.register("w1", b"w1-token")
+        first, second = (await self.take(200))
+        await self.settle(first, range(100))
+        self.lease = second
+        body = DEFERRED.pack(DEFERRED_ROW, FIRST_TRY, 1, 100, 3_600_000)
+        nums = NUMS.pack(*[0] * 6, 1, 1, 1e15, 1e15, 1e15)
+        await self.queue.visit("m1", 0, 0.0, "=", [], [Settlement(second, NO_ROWS, b"", b"{}", nums, body)])
+
+    async def take(self, rows: int) -> list[bytes]:
+        tokens = [os.urandom(8) for _ in range(8)]
+        leases = (await self.queue.take("m1", "w1", rows, tokens, [], [])).leases
+        self.rows = {lease.token: rows_of(lease.mask) for lease in leases}
+        return [lease.token for lease in leases]
+
+    async def settle(self, token: bytes, rows: Any) -> None:
+        rows = list(rows)
+        records = b"".join(OUTCOME.pack(row, Outcome.SENT | FIRST_TRY, 1, 65535, 0, 0.0, 0.0, 0) for row in rows)
+        nums = NUMS.pack(len(rows), *[0] * 5, len(rows), len(rows), 1e15, 1e15, 1e15)
+        await self.queue.visit("m1", 0, 0.0, "=", [], [Settlement(token, mask_of(rows), records, b"{}", nums)])
+
+    async def finish(self) -> None:
+        """The worker settles what it holds, and takes and sends the rest; nothing waits for a retry any more."""
+        await self.settle(self.lease, [row for row in range(100) if row != DEFERRED_ROW])
+        await self.redis("ZADD", f"{C}:w", 0, 1)
+        entries = await self.redis("HGET", f"{C}:r", 1)
+        if entries:
+            await self.redis("HSET", f"{C}:r", 1, entries[:6] + bytes(8))
+        while tokens := await self.take(1000):
+            for token in tokens:
+                await self.settle(token, self.rows[token])
+
+    async def fsck(self, repair: bool = False) -> list[Finding]:
+        return [finding async for finding in self.client.fsck("c", repair=repair)]
+
+
+@pytest.fixture
+async def bench(redis_url: str) -> AsyncIterator[Bench]:
+    bench = Bench(redis_url)
+    async with bench.client:
+        await bench.begin()
+        yield bench
+        await bench.queue.close()
+        await bench.desk.close()
+
+
+def waiting(batch: int, *rows: int) -> bytes:
+    """A record of rows given back."""
+    return pack("<IB", batch, 0) + mask_of(rows)
+
+
+async def swap_entry(bench: Bench, mask: bytes) -> None:
+    """The waiting entry of batch 2, with another mask: in another level, since an entry cannot be written twice."""
+    await bench.redis("XDEL", f"{C}:q0", "3-0")
+    await bench.redis("XADD", f"{C}:q1", "3-0", "m", mask)
+
+
+async def narrow_lease(bench: Bench, row: int) -> None:
+    record = await bench.redis("HGET", f"{A}:lease", bench.lease)
+    kept = mask_of(other for other in rows_of(record[:13]) if other != row)
+    await bench.redis("HSET", f"{A}:lease", bench.lease, kept + record[13:])
+
+
+Plant = Callable[[Bench], Awaitable[Any]]
+PLANTS: dict[str, tuple[Plant, str, list[int]]] = {  # what is done, what is said of it, of which input rows
+    "an entry dropped": (lambda b: b.redis("XDEL", f"{C}:q0", "3-0"), "nowhere", list(range(200, N))),
+    "a bit of an entry cleared": (lambda b: swap_entry(b, mask_of(range(1, LAST_ROWS))), "nowhere", [200]),
+    "a bit of an entry set": (lambda b: swap_entry(b, mask_of(range(LAST_ROWS + 1))), "never accepted", [N]),
+    "one that has ended waits again": (lambda b: b.redis("RPUSH", f"{C}:b", waiting(0, 5)), "two places", [5]),
+    "one that is leased waits too": (lambda b: b.redis("RPUSH", f"{C}:b", waiting(1, 3)), "two places", [103]),
+    "one waits twice": (lambda b: b.redis("RPUSH", f"{C}:b", waiting(2, 7)), "two places", [207]),
+    "one waits and has a retry": (lambda b: b.redis("RPUSH", f"{C}:b", waiting(1, DEFERRED_ROW)), "two places", [100 + DEFERRED_ROW]),
+    "one nobody accepted was set aside": (lambda b: b.redis("RPUSH", f"{C}:z", waiting(2, 88)), "never accepted", [288]),
+    "a lease lost a row": (lambda b: narrow_lease(b, 42), "nowhere", [142]),
+    "a retry dropped": (lambda b: b.redis("HDEL", f"{C}:r", 1), "nowhere", [100 + DEFERRED_ROW]),
+    "a count off": (lambda b: b.redis("HINCRBY", C, "sent", 3), "'sent'", []),
+    "another count off": (lambda b: b.redis("HINCRBY", C, "leased", -3), "'leased'", []),
+    "not let": (lambda b: b.redis("ZREM", f"{A}:run", "c"), "may send", []),
+}
+
+
+@pytest.mark.parametrize("name", PLANTS)
+async def test_planted_is_found_named_and_mended(bench: Bench, name: str) -> None:
+    plant, said, rows = PLANTS[name]
+    assert await bench.fsck() == []
+    await plant(bench)
+    found = await bench.fsck()
+    assert [finding.row for finding in found if said in finding.what and finding.row is not None] == rows
+    assert any(said in finding.what for finding in found)
+    assert await bench.fsck(repair=True) == found
+    assert await bench.fsck() == []
+    await bench.finish()
+    status = await bench.client.status("c")
+    assert (status.state, status.sent, status.pending) == ("finished", N, 0)
+    assert await bench.fsck() == []
+
+
+async def test_lease_dropped_is_sent_by_somebody_else(bench: Bench) -> None:
+    """Its worker's settlement finds no lease and writes nothing."""
+    await bench.redis("HDEL", f"{A}:lease", bench.lease)
+    assert [finding.row for finding in await bench.fsck(repair=True) if finding.row] == [row for row in range(100, 200) if row != 109]
+    assert await bench.fsck() == []
+    await bench.finish()
+    assert (await bench.client.status("c")).sent == N
+
+
+async def test_outcomes_dropped_are_found_and_sent_again(bench: Bench) -> None:
+    [(entry, _)] = await bench.redis("XRANGE", f"{C}:o", "-", "+")
+    await bench.redis("XDEL", f"{C}:o", entry)
+    found = await bench.fsck(repair=True)
+    assert [finding.row for finding in found if "nowhere" in finding.what] == list(range(100))
+    assert await bench.fsck() == []
+    await bench.finish()
+    assert (await bench.client.status("c")).sent == N
+
+
+async def test_second_outcome_is_named_and_not_counted(bench: Bench) -> None:
+    [(_, fields)] = await bench.redis("XRANGE", f"{C}:o", "-", "+")
+    values = dict(zip(fields[::2], fields[1::2], strict=True))
+    again = [item for name, value in values.items() for item in (name, value[: OUTCOME.size] if name == b"r" else value)]
+    await bench.redis("XADD", f"{C}:o", "*", *again)
+    assert [(finding.row, finding.what) for finding in await bench.fsck(repair=True)] == [(0, "has two outcomes")]
+    assert [finding.what for finding in await bench.fsck()] == ["has two outcomes"]  # nobody can tell which is true
+    await bench.finish()
+    assert (await bench.client.status("c")).sent == N
+
+
+async def test_recipients_that_are_gone_are_named_while_the_send_goes_on(bench: Bench) -> None:
+    await bench.redis("HDEL", f"{C}:p", 2)
+    assert [(finding.batch, finding.what) for finding in await bench.fsck()] == [(2, "its recipients are gone")]
+
+
+async def test_after_the_retention_counts_are_all_that_is_looked_at(bench: Bench) -> None:
+    await bench.finish()
+    await bench.redis("DEL", f"{C}:p", f"{C}:o")
+    assert await bench.fsck() == []

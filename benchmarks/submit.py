@@ -1,7 +1,8 @@
 """How fast a list is accepted, in how much memory, and how small it lies in Redis: `python -m benchmarks.submit [ROWS]`.
 
 A CSV of address and two short fields goes through the Client into an embedded server that syncs every write. Each size runs in a process of
-its own, whose largest resident set is what is shown; the server's memory is read before, while the list is loaded, and after the seal.
+its own, whose largest resident set is what is shown. What lies in Redis is the memory of its keys (MEMORY USAGE, every element), when
+the list is loaded and after the seal: the server's own (scripts, buffers) is no recipient's.
 """
 
 from __future__ import annotations
@@ -32,17 +33,24 @@ class MeasuringDesk(RedisDesk):
     """Reads the server's memory when the list is loaded, before the seal frees the fingerprints."""
 
     loaded = sealed = 0
+    measuring = 0.0  # seconds that the reading took
 
     async def seal(self, account: str, campaign: str, batches: int) -> Stored:
         self.loaded = await self.memory()
         stored = await super().seal(account, campaign, batches)
-        await asyncio.sleep(1.0)  # fingerprints are unlinked: a thread of the server frees them
         self.sealed = await self.memory()
         return stored
 
     async def memory(self) -> int:
-        info = (await self._link.call("INFO", "memory")).decode()
-        return int(info.partition("used_memory:")[2].split()[0])
+        started = time.perf_counter()
+        try:
+            return await self._octets()
+        finally:
+            self.measuring += time.perf_counter() - started
+
+    async def _octets(self) -> int:
+        names = await self._link.call("KEYS", "*")
+        return sum([await self._link.call("MEMORY", "USAGE", name, "SAMPLES", 0) or 0 for name in names])
 
 
 async def measure(path: Path, url: str) -> dict[str, float]:
@@ -53,7 +61,7 @@ async def measure(path: Path, url: str) -> dict[str, float]:
         message = Message(sender="News <news@shop.example>", subject="Hi {{ first_name }}", text=TEXT)
         started = time.perf_counter()
         send = await client.submit(account="m1", message=message, recipients=path)
-        seconds = time.perf_counter() - started - 1.0
+        seconds = time.perf_counter() - started - desk.measuring
     await desk.close()
     n = send.accepted
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

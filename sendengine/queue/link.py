@@ -12,13 +12,15 @@ from collections import deque
 from typing import Any
 
 import redis.asyncio as aioredis
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
-from sendengine.errors import Fenced, Unavailable
+from sendengine.errors import ConfigError, Fenced, Unavailable
 
 Argument = bytes | str | int | float
 
-_TEMPORARY = ("OOM", "LOADING", "MISCONF", "READONLY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS")
+CONNECT_SECONDS = 5.0  # the TCP connect and the handshake
+_TEMPORARY = frozenset(("OOM", "LOADING", "MISCONF", "READONLY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS"))
+_ELSEWHERE = frozenset(("MOVED", "ASK", "CROSSSLOT"))
 
 
 def pack(args: tuple[Argument, ...]) -> bytes:
@@ -32,13 +34,17 @@ def pack(args: tuple[Argument, ...]) -> bytes:
 
 
 def translate(error: Exception) -> Exception:
-    """redis-py's errors as ours, at this one seam."""
+    """redis-py's errors as ours, at this one seam. It cuts the code off the text of those it has a class for, so both are looked at."""
     text = str(error)
     if isinstance(error, ResponseError) and not isinstance(error, NoScriptError):
-        if text.startswith("FENCED"):
+        code = error.status_code or text.partition(" ")[0]
+        if code == "FENCED":
             return Fenced(text)
-        if not text.startswith(_TEMPORARY) and not any(word in text for word in ("OOM ", "MISCONF")):
+        if code in _ELSEWHERE:
+            return ConfigError(f"this Redis is part of a cluster: {code} {text}", "name it redis+cluster://host:port,host:port")
+        if code not in _TEMPORARY and not any(word in text for word in ("OOM ", "MISCONF")):
             return error
+        text = f"{code} {text.removeprefix(code).lstrip()}"
     elif not isinstance(error, (RedisError, OSError, asyncio.TimeoutError, EOFError)):
         return error
     return Unavailable(f"Redis is away: {text or type(error).__name__}", "the same call may go through later")
@@ -47,9 +53,9 @@ def translate(error: Exception) -> Exception:
 class Link:
     """Owner of one connection. `timeout`: seconds after which a silent server counts as away; None: its owner watches."""
 
-    def __init__(self, url: str, timeout: float | None = None) -> None:
-        self._pool = aioredis.ConnectionPool.from_url(url, protocol=2, socket_connect_timeout=5.0, socket_timeout=None)
-        self._timeout = timeout
+    def __init__(self, url: str, timeout: float | None = None, connect_within: float = CONNECT_SECONDS) -> None:
+        self._pool = aioredis.ConnectionPool.from_url(url, protocol=2, socket_connect_timeout=connect_within, socket_timeout=None)
+        self._timeout, self._connect_within = timeout, connect_within
         self._connection: aioredis.Connection | None = None
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._out: list[bytes] = []
@@ -97,10 +103,13 @@ class Link:
                 return
             connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
             try:
-                await connection.connect()
-            except (TimeoutError, RedisError, OSError) as error:
+                async with asyncio.timeout(self._connect_within):
+                    await connection.connect()
+            except BaseException as error:  # a caller that gave up, too, must not leave a half-made connection
                 await connection.disconnect(nowait=True)
-                raise translate(error) from error
+                if isinstance(error, (TimeoutError, RedisError, OSError)):
+                    raise translate(error) from error
+                raise
             self._connection = connection
             self.generation += 1
             self._out.clear()
@@ -133,6 +142,9 @@ class Link:
                     future.set_exception(reply if isinstance(reply, NoScriptError) else translate(reply))
                 else:
                     future.set_result(reply)
+                if isinstance(reply, ReadOnlyError):  # no master any more: what the address leads to now is
+                    self._lose(connection, reply)
+                    return
         except (RedisError, OSError, EOFError) as error:
             self._lose(connection, error)
 

@@ -1,25 +1,99 @@
-"""A server that stops answering is away, after a while, for whoever cannot watch it."""
+"""A server that does not answer, is full, or is no master any more is away: to be asked again, never a bug of ours."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
-from sendengine.errors import Unavailable
+from sendengine.errors import ConfigError, Unavailable
 from sendengine.queue.link import Link
 
 
-async def test_a_silent_server_is_unavailable() -> None:
-    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while await reader.readline():
-            pass
+@asynccontextmanager
+async def server(*answers: bytes) -> AsyncIterator[str]:
+    """One that gives each connection these answers to its SETs, in order, and OK to whatever a client says of itself."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        waiting = iter(answers)
+        while line := await reader.readline():
+            if line == b"CLIENT\r\n":
+                writer.write(b"+OK\r\n")
+            elif line == b"SET\r\n" and (answer := next(waiting, None)) is not None:
+                writer.write(answer)
         writer.close()
 
-    server = await asyncio.start_server(silent, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    link = Link(f"redis://127.0.0.1:{port}", timeout=0.2)
-    with pytest.raises(Unavailable):
-        await asyncio.wait_for(link.call("GET", "x"), 5)
-    await link.close()
-    server.close()
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with listening:
+        yield f"redis://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+
+
+async def test_a_silent_server_is_unavailable() -> None:
+    async with server() as url:
+        link = Link(url, timeout=0.2)
+        with pytest.raises(Unavailable):
+            await asyncio.wait_for(link.call("SET", "x", "y"), 5)
+        await link.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"-OOM command not allowed when used memory > 'maxmemory'.\r\n",
+        b"-OOM command not allowed when used memory > 'maxmemory'. script: x, on @user_script:1.\r\n",
+        b"-MISCONF Errors writing to the AOF file: No space left on device\r\n",
+        b"-READONLY You can't write against a read only replica.\r\n",
+        b"-LOADING the dataset in memory\r\n",
+        b"-NOREPLICAS Not enough good replicas to write.\r\n",
+        b"-MASTERDOWN Link with MASTER is down\r\n",
+        b"-CLUSTERDOWN The cluster is down\r\n",
+        b"-TRYAGAIN Multiple keys request during rehashing of slot\r\n",
+        b"-BUSY a script is running\r\n",
+    ],
+)
+async def test_a_server_that_cannot_serve_now_is_unavailable(answer: bytes) -> None:
+    async with server(answer) as url:
+        link = Link(url, timeout=5)
+        with pytest.raises(Unavailable):
+            await link.call("SET", "x", "y")
+        await link.close()
+
+
+async def test_a_master_that_became_a_replica_is_left() -> None:
+    """Behind its address, or its sentinel, stands another one by now: only a new connection finds it."""
+    async with server(b"-READONLY You can't write against a read only replica.\r\n") as url:
+        link = Link(url, timeout=5)
+        with pytest.raises(Unavailable):
+            await link.call("SET", "x", "y")
+        await link.connect()
+        assert link.generation == 2
+        await link.close()
+
+
+async def test_a_cluster_named_as_a_single_server_is_refused_with_the_way_out() -> None:
+    async with server(b"-MOVED 3999 127.0.0.1:6381\r\n") as url:
+        link = Link(url, timeout=5)
+        with pytest.raises(ConfigError, match="cluster") as refused:
+            await link.call("SET", "x", "y")
+        await link.close()
+    assert "redis+cluster://" in refused.value.remedy
+
+
+async def test_a_server_that_accepts_and_says_nothing_does_not_hold_a_connect() -> None:
+    """A partition: the handshake is bounded as the TCP connect is, and what was begun is closed."""
+
+    async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        left.append(await reader.read() is not None)
+        writer.close()
+
+    left: list[bool] = []
+    listening = await asyncio.start_server(mute, "127.0.0.1", 0)
+    async with listening:
+        link = Link(f"redis://127.0.0.1:{listening.sockets[0].getsockname()[1]}", connect_within=0.2)
+        with pytest.raises(Unavailable):
+            await asyncio.wait_for(link.connect(), 30)
+        while not left:  # noqa: ASYNC110 - the peer's own task sees the end of file
+            await asyncio.sleep(0.01)
+        await link.close()

@@ -11,6 +11,7 @@ import pytest
 from redis import Redis
 
 from sendengine.queue import embedded
+from tests import forms
 
 
 @pytest.fixture
@@ -33,6 +34,20 @@ def redis_url(valkey_url: str) -> str:
         redis.flushall()
         redis.script_flush()
     return valkey_url
+
+
+@pytest.fixture(scope="session")
+def _cluster() -> Iterator[forms.Cluster]:
+    """One of three masters for the whole run."""
+    with forms.cluster() as made:
+        yield made
+
+
+@pytest.fixture
+def cluster(_cluster: forms.Cluster) -> forms.Cluster:
+    """That one, emptied."""
+    _cluster.empty()
+    return _cluster
 
 
 def _state_dir() -> Iterator[Path]:

@@ -15,7 +15,8 @@ from sendengine.policy.grants import SPAN
 from sendengine.policy.tiers import interval_us
 from sendengine.ports import OutcomeChunk, Repair, Standing, Stored
 from sendengine.queue import keys, scripts
-from sendengine.queue.link import Argument, Link
+from sendengine.queue.cluster import open_link
+from sendengine.queue.link import Argument
 from sendengine.queue.redis import as_text, spread_news
 from sendengine.records import decode_lease, mask_of
 
@@ -24,27 +25,32 @@ ANSWER_SECONDS = 20.0  # a person, or a web process, waits no longer
 
 
 class RedisDesk:
-    """Owner of one link. `cut_delay_us` is D of design 3.2, `retention` seconds that transactional outcomes are kept."""
+    """Owner of one link. `cut_delay_us` is D of design 3.2, `retention` seconds that transactional outcomes are kept, `wait_ms` how long
+    what is accepted waits for a replica (0: for none)."""
 
-    def __init__(self, url: str, cut_delay_us: float = 200_000, retention: int = 7 * 86400) -> None:
-        self._link = Link(url, timeout=ANSWER_SECONDS)
+    def __init__(self, url: str, cut_delay_us: float = 200_000, retention: int = 7 * 86400, wait_ms: int = 0) -> None:
+        self._link = open_link(url, ANSWER_SECONDS, wait_ms)
         self._cut_delay = f"{cut_delay_us:.0f}"
         self._retention = retention
 
     async def _script(self, name: str, account: str, *args: Argument) -> Any:
-        return await scripts.run(self._link, name, (keys.account(account),), *args)
+        """A write. A repeat that finds all done already is acknowledged no sooner than the first."""
+        return await scripts.commit(self._link, name, (keys.account(account),), *args, mark=keys.mark(keys.account(account)))
+
+    async def _enlist(self, key: str, member: str) -> None:
+        await self._link.commit("SADD", key, member, mark=keys.mark(keys.INDEX))
 
     async def _tell(self, account: str, cut: int = 0, cut_us: float = 0.0) -> None:
         """Workers hear of it; an account that none is attached to goes into the index for its next need."""
         await spread_news(self._link, account, cut, cut_us)
-        need, leases, *_ = await self._script("need", account)
+        need, leases, *_ = await scripts.run(self._link, "need", (keys.account(account),))
         if not leases and float(need) >= 0:
             await self._link.call("ZADD", keys.INDEX, "LT", need, account)
 
     # accounts
 
     async def create_account(self, account: str, fields: Mapping[str, str]) -> bool:
-        await self._link.call("SADD", keys.ACCOUNTS, account)
+        await self._enlist(keys.ACCOUNTS, account)
         flat = [item for pair in fields.items() for item in pair]
         [is_new] = await self._script("account", account, "new", self._cut_delay, *flat)
         return bool(is_new)
@@ -83,7 +89,7 @@ class RedisDesk:
     async def create(
         self, account: str, campaign: str, definition: bytes, at_us: float | None, message: bytes, fields: Mapping[str, str]
     ) -> str:
-        await self._link.call("SADD", keys.holders(campaign), account)
+        await self._enlist(keys.holders(campaign), account)
         flat = [item for pair in fields.items() for item in pair]
         start = "" if at_us is None else f"{at_us:.0f}"
         status: str = (await self._script("create", account, campaign, definition, start, message, *flat)).decode()

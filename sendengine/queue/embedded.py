@@ -33,6 +33,7 @@ from sendengine.errors import ConfigError, Unavailable
 
 WAY_OUT = "set SENDENGINE_REDIS_URL to a running Redis (7.0 or newer) or Valkey"
 SCHEMES = {"redis": "redis", "rediss": "rediss", "unix": "unix", "valkey": "redis", "valkeys": "rediss"}
+FORMS = ("", "+sentinel", "+cluster")  # servers.py takes them apart; a socket has no others beside it
 
 _LONGEST_SOCKET = 100  # octets; sun_path takes 107 on Linux and 103 on macOS
 _SILENCE_S = 30.0  # a server that gives no sign of life for so long is given up; one that is loading gives signs
@@ -80,9 +81,11 @@ def resolve_url(environ: Mapping[str, str], redis_url: str = "", state_dir: Path
     if not url:
         return ensure(state_dir or default_state_dir(environ))
     scheme, separator, rest = url.partition("://")
-    if not separator or scheme not in SCHEMES:
-        raise ConfigError(f"no Redis URL: {scheme if separator else url!r}", f"known are {' '.join(SCHEMES)}")
-    return f"{SCHEMES[scheme]}://{rest}"
+    base, plus, form = scheme.partition("+")
+    if not separator or base not in SCHEMES or plus + form not in (FORMS if base != "unix" else FORMS[:1]):
+        known = f"known are {' '.join(SCHEMES)}, and redis+sentinel and redis+cluster for several servers"
+        raise ConfigError(f"no Redis URL: {scheme if separator else url!r}", known)
+    return f"{SCHEMES[base]}{plus}{form}://{rest}"
 
 
 def default_state_dir(environ: Mapping[str, str]) -> Path:

@@ -33,6 +33,10 @@ worker slot, W = {w:ID}
   W:in            list    inbox: packed news (account, cut number, cut µs)
   W:i             string  what the worker says of itself (JSON; expires)
 
+in each of these slots
+  S:mark          string  written so that WAIT has a write to wait for (link.committed); expires in a second
+  S:~             never   written by nobody: named to scripts in a cluster, so that a slot on the move refuses them (cluster.guarded)
+
 no slot of their own
   {x}             zset    the index of work: account -> µs of its next need (a hint, never a truth)
   {x}:workers     set     workers that have a journal
@@ -73,3 +77,8 @@ def info(worker: str) -> str:
 
 def holders(campaign_id: str) -> str:
     return f"{{x}}:id:{campaign_id}"
+
+
+def mark(slot: str) -> str:
+    """`slot`: the first key of it."""
+    return f"{slot}:mark"

@@ -9,21 +9,41 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Any
+from collections.abc import Coroutine, Sequence
+from typing import Any, Protocol
 
 import redis.asyncio as aioredis
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from sendengine.errors import ConfigError, Fenced, Unavailable
+from sendengine.queue.servers import connections
 
 Argument = bytes | str | int | float
+Command = tuple[Argument, ...]
 
 CONNECT_SECONDS = 5.0  # the TCP connect and the handshake
+MARK_MS = 1000
 _TEMPORARY = frozenset(("OOM", "LOADING", "MISCONF", "READONLY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS"))
 _ELSEWHERE = frozenset(("MOVED", "ASK", "CROSSSLOT"))
 
 
-def pack(args: tuple[Argument, ...]) -> bytes:
+class Caller(Protocol):
+    """What the queue asks of Redis, whatever its form: a Link to one server, or a ClusterLink (cluster.py)."""
+
+    @property
+    def generation(self) -> int:
+        """It changes when the server may have lost its last writes, or another one answers now."""
+        ...
+
+    async def call(self, *args: Argument) -> Any: ...
+    async def commit(self, *args: Argument, mark: Argument | None = None) -> Any: ...
+    async def masters(self) -> Sequence[Link]: ...
+    async def connect(self) -> None: ...
+    def drop(self, reason: str) -> None: ...
+    async def close(self) -> None: ...
+
+
+def pack(args: Command) -> bytes:
     """A command as RESP octets."""
     parts = [b"*%d\r\n" % len(args)]
     for arg in args:
@@ -37,7 +57,7 @@ def translate(error: Exception) -> Exception:
     """redis-py's errors as ours, at this one seam. It cuts the code off the text of those it has a class for, so both are looked at."""
     text = str(error)
     if isinstance(error, ResponseError) and not isinstance(error, NoScriptError):
-        code = error.status_code or text.partition(" ")[0]
+        code = str(error.status_code or text.partition(" ")[0])
         if code == "FENCED":
             return Fenced(text)
         if code in _ELSEWHERE:
@@ -50,12 +70,28 @@ def translate(error: Exception) -> Exception:
     return Unavailable(f"Redis is away: {text or type(error).__name__}", "the same call may go through later")
 
 
-class Link:
-    """Owner of one connection. `timeout`: seconds after which a silent server counts as away; None: its owner watches."""
+def committed(args: Command, mark: Argument | None, wait_ms: int) -> list[Command]:
+    """A write and the wait for one replica that has it. WAIT speaks of the connection's own last write, and a new connection that wrote
+    nothing is told that all is well: where the command may change nothing (a repeat), `mark`, a key of its slot, is written too."""
+    written: list[Command] = [] if mark is None else [("SET", mark, "", "PX", MARK_MS)]
+    return [args, *written, ("WAIT", 1, wait_ms)]
 
-    def __init__(self, url: str, timeout: float | None = None, connect_within: float = CONNECT_SECONDS) -> None:
-        self._pool = aioredis.ConnectionPool.from_url(url, protocol=2, socket_connect_timeout=connect_within, socket_timeout=None)
-        self._timeout, self._connect_within = timeout, connect_within
+
+def asked(commands: Sequence[Command]) -> list[Command]:
+    """The same for the node that is importing their slot."""
+    return [each for command in commands for each in ((command,) if command[0] == "WAIT" else (("ASKING",), command))]
+
+
+class Link:
+    """Owner of one connection. `timeout`: seconds after which a silent server counts as away; None: its owner watches. `wait_ms`: how long
+    `commit` waits for a replica; 0: it does not. `passed`: errors that the caller wants as they are."""
+
+    def __init__(
+        self, url: str, timeout: float | None = None, wait_ms: int = 0, connect_within: float = CONNECT_SECONDS,
+        passed: tuple[type[Exception], ...] = (NoScriptError,),
+    ) -> None:  # fmt: skip
+        self._pool = connections(url, connect_within)
+        self._timeout, self._wait_ms, self._connect_within, self._passed = timeout, wait_ms, connect_within, passed
         self._connection: aioredis.Connection | None = None
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._out: list[bytes] = []
@@ -67,19 +103,48 @@ class Link:
 
     async def call(self, *args: Argument) -> Any:
         """One command; its reply, as redis-py parses it, in octets. Unavailable when Redis is away, full or loading."""
+        return await self._within_time(self._call(args))
+
+    async def commit(self, *args: Argument, mark: Argument | None = None) -> Any:
+        """As `call`, for a write that counts only when a replica has it, where one is waited for (`committed`). Unavailable otherwise,
+        and then nobody knows: it may stand."""
+        return await (self.together(committed(args, mark, self._wait_ms)) if self._wait_ms else self.call(*args))
+
+    async def together(self, commands: Sequence[Command]) -> Any:
+        """Commands that leave in one write, nothing between them; the reply of the first that is no ASKING."""
+        return await self._within_time(self._together(commands))
+
+    async def masters(self) -> Sequence[Link]:
+        return (self,)
+
+    async def _within_time(self, work: Coroutine[Any, Any, Any]) -> Any:
         if self._timeout is None:
-            return await self._call(args)
+            return await work
         try:
             async with asyncio.timeout(self._timeout):
-                return await self._call(args)
+                return await work
         except TimeoutError:
             self.drop("no answer")
             raise Unavailable(f"Redis is away: no answer for {self._timeout:g} s", "the same call may go through later") from None
 
-    async def _call(self, args: tuple[Argument, ...]) -> Any:
+    async def _call(self, args: Command) -> Any:
         if self._connection is None:
             await self._connect()
         return await self.push(pack(args))
+
+    async def _together(self, commands: Sequence[Command]) -> Any:
+        if self._connection is None:
+            await self._connect()
+        replies = await asyncio.gather(*[self.push(pack(command)) for command in commands], return_exceptions=True)
+        answers: list[Any] = []
+        for command, reply in zip(commands, replies, strict=True):
+            if isinstance(reply, BaseException):
+                raise reply
+            if command[0] == "WAIT" and reply < command[1]:
+                raise Unavailable(f"no replica has it after {self._wait_ms} ms", "the same call may go through when one keeps up")
+            if command[0] != "ASKING":
+                answers.append(reply)
+        return answers[0]
 
     def push(self, packed: bytes) -> asyncio.Future[Any]:
         """A packed command into the next write; the future of its reply. Fails at once when not connected."""
@@ -139,7 +204,7 @@ class Link:
                 if future.done():
                     continue
                 if isinstance(reply, Exception):
-                    future.set_exception(reply if isinstance(reply, NoScriptError) else translate(reply))
+                    future.set_exception(reply if isinstance(reply, self._passed) else translate(reply))
                 else:
                     future.set_result(reply)
                 if isinstance(reply, ReadOnlyError):  # no master any more: what the address leads to now is
@@ -180,3 +245,4 @@ class Link:
         self._waiting.clear()
         if connection is not None:
             await connection.disconnect(nowait=True)
+        await self._pool.aclose()

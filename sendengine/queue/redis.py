@@ -11,7 +11,8 @@ import msgspec
 from sendengine.errors import SendEngineError
 from sendengine.ports import Appended, CampaignRecord, Leased, News, Settlement, Taken, Visited
 from sendengine.queue import keys, scripts
-from sendengine.queue.link import Argument, Link
+from sendengine.queue.cluster import open_link
+from sendengine.queue.link import Argument, Caller
 
 _decode_news = msgspec.msgpack.Decoder(News).decode
 encode_news = msgspec.msgpack.Encoder().encode
@@ -19,7 +20,7 @@ INFO_SECONDS = 15
 INBOX_SECONDS = 3600
 
 
-async def spread_news(link: Link, account: str, cut: int, cut_us: float) -> None:
+async def spread_news(link: Caller, account: str, cut: int, cut_us: float) -> None:
     """Into every registered worker's inbox; returns when all of them have it. An inbox nobody reads goes by itself."""
     news = encode_news(News(account, cut, cut_us))
     boxes = [keys.inbox(worker.decode()) for worker in await link.call("SMEMBERS", keys.WORKERS)]
@@ -29,10 +30,10 @@ async def spread_news(link: Link, account: str, cut: int, cut_us: float) -> None
 
 
 class RedisQueue:
-    """Owner of one link. `cut_delay_us` is D of design 3.2."""
+    """Owner of one link. `cut_delay_us` is D of design 3.2. `wait_ms`: how long a journal write waits for a replica; 0: for none."""
 
-    def __init__(self, url: str, cut_delay_us: float = 200_000) -> None:
-        self._link = Link(url)
+    def __init__(self, url: str, cut_delay_us: float = 200_000, wait_ms: int = 0) -> None:
+        self._link = open_link(url, wait_ms=wait_ms)
         self._cut_delay = cut_delay_us
 
     @property
@@ -44,7 +45,7 @@ class RedisQueue:
         return await scripts.run(self._link, name, (args[0],), *args[1:])
 
     async def register(self, worker: str, token: bytes) -> None:
-        if not await scripts.run(self._link, "register", (keys.journal(worker),), token):
+        if not await scripts.commit(self._link, "register", (keys.journal(worker),), token):
             raise SendEngineError(f"worker id {worker} is taken")
         await self._link.call("SADD", keys.WORKERS, worker)
 
@@ -52,7 +53,7 @@ class RedisQueue:
         self, worker: str, token: bytes, seen: int, gone: Sequence[bytes], fields: Sequence[bytes]
     ) -> Appended:
         both = (keys.journal(worker), keys.inbox(worker))
-        reply = await scripts.run(self._link, "append", both, token, seen, len(gone), *gone, *fields)
+        reply = await scripts.commit(self._link, "append", both, token, seen, len(gone), *gone, *fields)
         return Appended(float(reply[0]), reply[1], tuple(_decode_news(item) for item in reply[2:]))
 
     async def find(self, limit: int) -> list[str]:
@@ -66,9 +67,10 @@ class RedisQueue:
     async def take(
         self, account: str, worker: str, rows: int, tokens: Sequence[bytes], has_first: Sequence[str], has_retries: Sequence[str]
     ) -> Taken:
-        need, wake, look, leases = await self._script(
-            "take", keys.account(account), worker, rows, b"".join(tokens), len(has_first), *has_first, *has_retries
-        )
+        need, wake, look, leases = await scripts.commit(  # in a cluster the journal's own wait does not cover the lease
+            self._link, "take", (keys.account(account),),
+            worker, rows, b"".join(tokens), len(has_first), *has_first, *has_retries,
+        )  # fmt: skip
         return Taken(
             float(need),
             float(wake),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Awaitable, Callable
+from functools import cache, partial
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any
 
 from redis.exceptions import NoScriptError
 
-from sendengine.queue.link import Argument, Link
+from sendengine.queue.link import Argument, Caller
 
 INCLUDE = "-- include:"
 
@@ -35,9 +36,18 @@ def digest(name: str) -> bytes:
     return sha1(source(name).encode(), usedforsecurity=False).hexdigest().encode()
 
 
-async def run(link: Link, name: str, keys: tuple[Argument, ...], *args: Argument) -> Any:
+async def run(link: Caller, name: str, keys: tuple[Argument, ...], *args: Argument) -> Any:
     """EVALSHA; the script is loaded when the server does not know it (first use, SCRIPT FLUSH, failover)."""
+    return await _run(link.call, name, keys, args)
+
+
+async def commit(link: Caller, name: str, keys: tuple[Argument, ...], *args: Argument, mark: Argument | None = None) -> Any:
+    """As `run`, for a write that a replica must have where one is waited for (Link.commit)."""
+    return await _run(partial(link.commit, mark=mark), name, keys, args)
+
+
+async def _run(call: Callable[..., Awaitable[Any]], name: str, keys: tuple[Argument, ...], args: tuple[Argument, ...]) -> Any:
     try:
-        return await link.call(b"EVALSHA", digest(name), len(keys), *keys, *args)
+        return await call(b"EVALSHA", digest(name), len(keys), *keys, *args)
     except NoScriptError:
-        return await link.call(b"EVAL", source(name), len(keys), *keys, *args)
+        return await call(b"EVAL", source(name), len(keys), *keys, *args)

@@ -190,6 +190,8 @@ def test_unusable_state_directory_is_an_error_with_the_way_out(state_dir: Path) 
         ("", {"SENDENGINE_REDIS_URL": "", "REDIS_URL": "valkey://c:1/2"}, "redis://c:1/2"),
         ("valkeys://user:word@d", {}, "rediss://user:word@d"),
         ("unix:///run/redis.sock", {}, "unix:///run/redis.sock"),
+        ("valkeys+cluster://d:1,e:2", {}, "rediss+cluster://d:1,e:2"),
+        ("", {"REDIS_URL": "valkey+sentinel://d,e/mail"}, "redis+sentinel://d,e/mail"),
     ],
 )
 def test_nearest_url_wins(given: str, environ: dict[str, str], url: str) -> None:
@@ -201,7 +203,7 @@ def test_without_any_url_the_embedded_server_of_the_state_directory_is_used(stat
     assert url == running(state_dir).url
 
 
-@pytest.mark.parametrize("url", ["localhost:6379", "http://localhost"])
+@pytest.mark.parametrize("url", ["localhost:6379", "http://localhost", "redis+ring://a,b", "unix+cluster:///run/redis.sock"])
 def test_url_of_another_kind_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match="no Redis URL"):
         embedded.resolve_url({"REDIS_URL": url})

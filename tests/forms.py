@@ -1,0 +1,263 @@
+"""Redis in its forms, as real processes on loopback: single servers, a master with its replica, a Cluster, and Sentinels over them.
+
+Each server is an embedded one in a folder of its own; what is killed is started again from what it had written down.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from redis import Redis
+from redis.crc import key_slot
+from redis.exceptions import AskError, MovedError, RedisError
+
+from sendengine.queue import embedded
+
+LIMIT = 30.0  # seconds that any of these waits may take
+SLOTS = 16384
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
+
+
+def until(holds: Callable[[], Any]) -> None:
+    """Poll until it holds; a server that does not answer yet is asked again."""
+    end = time.monotonic() + LIMIT
+    while True:
+        try:
+            if holds():
+                return
+        except RedisError:
+            pass
+        assert time.monotonic() < end, "it does not come to hold"
+        time.sleep(0.02)
+
+
+class Server:
+    """Owner of a folder and of the server in it."""
+
+    def __init__(self, extra: Mapping[str, str] | None = None) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="se-"))
+        self.port = free_port()
+        self._extra = dict(extra or {})
+        self.start()
+        self.client = Redis(port=self.port, decode_responses=True)
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        found = embedded.status(self.folder)
+        assert found is not None
+        return found.pid
+
+    def start(self) -> None:
+        embedded.ensure(self.folder, ephemeral=True, port=self.port, extra=self._extra)
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+        until(lambda: embedded.status(self.folder) is None)
+
+    def freeze(self) -> None:
+        """It keeps its connections and answers nothing."""
+        self._frozen = self.pid
+        os.kill(self._frozen, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.kill(self._frozen, signal.SIGCONT)
+
+    def close(self) -> None:
+        self.client.close()
+        embedded.stop(self.folder)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextmanager
+def server(**extra: str) -> Iterator[Server]:
+    """`extra`: configuration of Valkey's, with _ for -."""
+    made = Server({name.replace("_", "-"): value for name, value in extra.items()})
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@contextmanager
+def replicated(**extra: str) -> Iterator[tuple[Server, Server]]:
+    """A master, and a replica that keeps up with it."""
+    with server(**extra) as master, server(replicaof=f"127.0.0.1 {master.port}", **extra) as replica:
+        until(lambda: _is_followed(master))
+        yield master, replica
+
+
+def _is_followed(master: Server) -> bool:
+    first = master.client.info("replication").get("slave0")
+    return isinstance(first, dict) and first.get("state") == "online"
+
+
+class Cluster:
+    """Masters that share the slots evenly."""
+
+    def __init__(self, masters: list[Server]) -> None:
+        self.masters = masters
+        self._moves: list[Move] = []
+        for at, each in enumerate(masters):
+            each.client.execute_command("CLUSTER SET-CONFIG-EPOCH", at + 1)
+            first, last = SLOTS * at // len(masters), SLOTS * (at + 1) // len(masters) - 1
+            each.client.execute_command("CLUSTER ADDSLOTSRANGE", first, last)
+        for other in masters[1:]:
+            masters[0].client.execute_command("CLUSTER MEET", "127.0.0.1", other.port, _bus(other))
+        self.until_whole()
+
+    @property
+    def url(self) -> str:
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{each.port}" for each in self.masters)
+
+    def until_whole(self) -> None:
+        until(lambda: all(self._sees_all(each) for each in self.masters))
+
+    def _sees_all(self, node: Server) -> bool:
+        info = node.client.execute_command("CLUSTER INFO")
+        return (info["cluster_state"], int(info["cluster_known_nodes"])) == ("ok", len(self.masters))
+
+    def owner(self, key: str) -> Server:
+        for each in self.masters:
+            try:
+                each.client.type(key)
+                return each
+            except MovedError:
+                continue
+            except AskError:  # on its way from here, and ours until it has arrived
+                return each
+        raise AssertionError(f"nobody has the slot of {key}")
+
+    def empty(self) -> None:
+        while self._moves:
+            self._moves.pop().finish()
+        for each in self.masters:
+            each.client.flushall()
+            each.client.script_flush()
+
+    def begin_move(self, key: str) -> Move:
+        """Of the slot of a key to another master."""
+        source = self.owner(key)
+        target = next(each for each in self.masters if each is not source)
+        self._moves.append(Move(self.masters, source, target, key_slot(key.encode())))
+        return self._moves[-1]
+
+
+class Move:
+    """A slot on its way, as redis-cli's reshard does it: between `__init__` and `finish` both nodes have some of its keys."""
+
+    def __init__(self, masters: list[Server], source: Server, target: Server, slot: int) -> None:
+        self._masters, self._source, self._target, self._slot = masters, source, target, slot
+        self._is_over = False
+        self.target = target
+        self._ids = {each: each.client.execute_command("CLUSTER MYID") for each in (source, target)}
+        target.client.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", self._ids[source])
+        source.client.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", self._ids[target])
+
+    def carry(self, limit: int = 1000) -> int:
+        """Keys moved now."""
+        keys = self._source.client.execute_command("CLUSTER GETKEYSINSLOT", self._slot, limit)
+        if keys:
+            self._source.client.execute_command("MIGRATE", "127.0.0.1", self._target.port, "", 0, 5000, "KEYS", *keys)
+        return len(keys)
+
+    def finish(self) -> None:
+        if self._is_over:
+            return
+        while self.carry():
+            pass
+        self._is_over = True
+        for node in (self._target, self._source, *self._masters):
+            node.client.execute_command("CLUSTER SETSLOT", self._slot, "NODE", self._ids[self._target])
+
+
+def _bus(node: Server) -> int:
+    return int(node.client.config_get("cluster-port")["cluster-port"])
+
+
+@contextmanager
+def cluster(masters: int = 3) -> Iterator[Cluster]:
+    with ExitStack() as stack:
+        nodes = []
+        for _ in range(masters):
+            extra = {"cluster_enabled": "yes", "cluster_node_timeout": "1000", "cluster_port": str(free_port())}
+            nodes.append(stack.enter_context(server(**extra)))
+        yield Cluster(nodes)
+
+
+class Sentinel:
+    """Owner of one watching process."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="se-"))
+        self.port = free_port()
+        configuration = self.folder / "sentinel.conf"  # it writes down there what it learns
+        configuration.touch()
+        words = [str(embedded._program()), str(configuration), "--sentinel", "--port", str(self.port), "--bind", "127.0.0.1"]
+        with (self.folder / "log").open("wb") as log:
+            self._process = subprocess.Popen(words, cwd=self.folder, stdout=log, stderr=log, start_new_session=True)
+        self.client = Redis(port=self.port, decode_responses=True)
+        until(self.client.ping)
+
+    def watch(self, service: str, master: Server) -> None:
+        self.client.execute_command("SENTINEL MONITOR", service, "127.0.0.1", master.port, 2)
+        for name, value in (("down-after-milliseconds", "500"), ("failover-timeout", "3000")):
+            self.client.execute_command("SENTINEL SET", service, name, value)
+
+    def knows(self, service: str, sentinels: int) -> bool:
+        """All others, and the master's replica."""
+        said = self.client.execute_command("SENTINEL MASTER", service)
+        known = said if isinstance(said, dict) else dict(zip(said[::2], said[1::2], strict=True))
+        return (int(known["num-other-sentinels"]), int(known["num-slaves"])) == (sentinels - 1, 1)
+
+    def close(self) -> None:
+        self.client.close()
+        self._process.kill()
+        self._process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Sentinels(msgspec.Struct, frozen=True):
+    """Three watchers of one master; `url` leads to whoever they name."""
+
+    service: str
+    each: list[Sentinel]
+
+    @property
+    def url(self) -> str:
+        return f"redis+sentinel://{','.join(f'127.0.0.1:{one.port}' for one in self.each)}/{self.service}"
+
+    def master_port(self) -> int:
+        return int(self.each[0].client.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", self.service)[1])
+
+
+@contextmanager
+def sentinels(master: Server, service: str = "mail", n: int = 3) -> Iterator[Sentinels]:
+    with ExitStack() as stack:
+        each = []
+        for _ in range(n):
+            each.append(Sentinel())
+            stack.callback(each[-1].close)
+        for one in each:
+            one.watch(service, master)
+        until(lambda: all(one.knows(service, n) for one in each))
+        yield Sentinels(service, each)

@@ -23,6 +23,7 @@ from sendengine import config as configuration
 from sendengine.config import Config
 from sendengine.errors import Conflict, RefusedInput, SendEngineError
 from sendengine.intake import Intake
+from sendengine.policy.durability import Durability, weakest
 from sendengine.policy.times import parse_time
 from sendengine.policy.window import Window
 from sendengine.ports import Desk
@@ -263,6 +264,10 @@ class Client:
         """What each registered worker last said of itself; {} of one that is silent."""
         return {worker: orjson.loads(said) if said else {} for worker, said in (await self.desk.workers()).items()}
 
+    async def durability(self) -> Durability:
+        """What may be lost of that which the server acknowledges, by its own settings and the key `durability`."""
+        return weakest(await self.desk.persistence(), self.config.wait_ms > 0)
+
     async def _now(self) -> float:
         return await self.desk.now_us() / 1e6
 
@@ -275,7 +280,7 @@ def _redis_desk(url: str | None, config: Config) -> Desk:
     from sendengine.queue.embedded import resolve_url
 
     found = resolve_url(os.environ, url or config.redis_url, Path(config.state_dir) if config.state_dir else None)
-    return RedisDesk(found, config.engine.cut_delay_ms * 1000, int(config.retention_days * 86400))
+    return RedisDesk(found, config.engine.cut_delay_ms * 1000, int(config.retention_days * 86400), config.wait_ms)
 
 
 def _uid() -> str:

@@ -73,6 +73,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     relay_password_file: str = ""
     hostname: str = ""
     redis_url: str = ""
+    durability: Literal["server", "replicated"] = "server"
+    replica_wait_ms: Some = 500
+    require_durable: bool = False
     state_dir: str = ""
     tiers_file: str = ""
     replies_file: str = ""
@@ -84,6 +87,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log_format: Literal["console", "json"] = "console"
     timeouts: Timeouts = Timeouts()
     engine: EngineConfig = EngineConfig()
+
+    @property
+    def wait_ms(self) -> int:
+        """How long what is to be acknowledged waits for a replica; 0: for none."""
+        return self.replica_wait_ms if self.durability == "replicated" else 0
 
 
 class _TierRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -25,6 +25,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     metrics_port: int | None = None  # None: none; 0: any free one
     metrics_host: str = "127.0.0.1"
     config_path: str = ""
+    require_durable: bool = False
 
 
 def configured(options: WorkerOptions) -> Config:
@@ -33,7 +34,8 @@ def configured(options: WorkerOptions) -> Config:
     engine = config.engine
     if options.shutdown_timeout is not None:
         engine = msgspec.structs.replace(engine, shutdown_timeout_s=options.shutdown_timeout)
-    return msgspec.structs.replace(config, engine=engine, sessions=options.sessions or config.sessions)
+    demands = config.require_durable or options.require_durable
+    return msgspec.structs.replace(config, engine=engine, sessions=options.sessions or config.sessions, require_durable=demands)
 
 
 def server_url(config: Config) -> str:

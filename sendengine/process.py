@@ -23,7 +23,7 @@ import uvloop
 
 from sendengine.config import Config
 from sendengine.engine.worker import Worker
-from sendengine.errors import Fenced, SendEngineError, Unavailable
+from sendengine.errors import Fenced, RefusedInput, SendEngineError, Unavailable
 from sendengine.launch import EXIT_COLD, EXIT_FENCED, WorkerOptions, configured, server_url
 from sendengine.logs import log_to_stderr
 from sendengine.queue.redis import RedisQueue
@@ -82,6 +82,8 @@ async def _send(config: Config, options: WorkerOptions, url: str, leash: Leash |
     except Fenced as error:
         log.error("worker_fenced", worker=worker.id, error=str(error))
         return EXIT_FENCED
+    except RefusedInput:
+        raise
     except Exception:
         log.exception("worker_failed", worker=worker.id)
         return 1

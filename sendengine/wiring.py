@@ -53,7 +53,7 @@ def build_worker(config: Config, url: str, meter: Meter, worker_id: str) -> Work
 
 
 def build_queue(config: Config, url: str) -> RedisQueue:
-    return RedisQueue(url, config.engine.cut_delay_ms * 1000)
+    return RedisQueue(url, config.engine.cut_delay_ms * 1000, config.wait_ms)
 
 
 def engine_settings(config: Config) -> EngineSettings:
@@ -72,6 +72,8 @@ def engine_settings(config: Config) -> EngineSettings:
         dead_after=own.dead_after_s,
         spread_above=own.spread_above,
         shutdown=own.shutdown_timeout_s * WIRE_SHARE,
+        waits_for_replica=config.wait_ms > 0,
+        require_durable=config.require_durable,
     )
 
 

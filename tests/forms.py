@@ -67,6 +67,11 @@ class Server:
         assert found is not None
         return found.pid
 
+    def replicas(self) -> int:
+        """How many have what is written."""
+        self.client.set("probe", "", px=1)
+        return int(self.client.wait(9, 50))
+
     def start(self) -> None:
         embedded.ensure(self.folder, ephemeral=True, port=self.port, extra=self._extra)
 
@@ -99,16 +104,14 @@ def server(**extra: str) -> Iterator[Server]:
 
 
 @contextmanager
-def replicated(**extra: str) -> Iterator[tuple[Server, Server]]:
-    """A master, and a replica that keeps up with it."""
-    with server(**extra) as master, server(replicaof=f"127.0.0.1 {master.port}", **extra) as replica:
-        until(lambda: _is_followed(master))
-        yield master, replica
-
-
-def _is_followed(master: Server) -> bool:
-    first = master.client.info("replication").get("slave0")
-    return isinstance(first, dict) and first.get("state") == "online"
+def replicated(replicas: int = 1, **extra: str) -> Iterator[list[Server]]:
+    """A master, and replicas that keep up with it."""
+    with ExitStack() as stack:
+        servers = [stack.enter_context(server(repl_diskless_sync_delay="0", **extra))]
+        for _ in range(replicas):
+            servers.append(stack.enter_context(server(replicaof=f"127.0.0.1 {servers[0].port}", repl_diskless_sync_delay="0", **extra)))
+        until(lambda: servers[0].replicas() == replicas)
+        yield servers
 
 
 class Cluster:
@@ -223,11 +226,10 @@ class Sentinel:
         for name, value in (("down-after-milliseconds", "500"), ("failover-timeout", "3000")):
             self.client.execute_command("SENTINEL SET", service, name, value)
 
-    def knows(self, service: str, sentinels: int) -> bool:
-        """All others, and the master's replica."""
+    def knows(self, service: str, sentinels: int, replicas: int) -> bool:
         said = self.client.execute_command("SENTINEL MASTER", service)
         known = said if isinstance(said, dict) else dict(zip(said[::2], said[1::2], strict=True))
-        return (int(known["num-other-sentinels"]), int(known["num-slaves"])) == (sentinels - 1, 1)
+        return (int(known["num-other-sentinels"]), int(known["num-slaves"])) == (sentinels - 1, replicas)
 
     def close(self) -> None:
         self.client.close()
@@ -259,5 +261,6 @@ def sentinels(master: Server, service: str = "mail", n: int = 3) -> Iterator[Sen
             stack.callback(each[-1].close)
         for one in each:
             one.watch(service, master)
-        until(lambda: all(one.knows(service, n) for one in each))
+        replicas = master.replicas()
+        until(lambda: all(one.knows(service, n, replicas) for one in each))
         yield Sentinels(service, each)

@@ -167,6 +167,12 @@ def test_why_and_fsck_answer(run: Shell) -> None:
     assert run("fsck", "--json").lines == [{"campaign": "m1:c", "accepted": 2, "findings": []}]
 
 
+def test_durability_says_what_may_be_lost(run: Shell) -> None:
+    done = run("durability", "--json")
+    assert (done.code, done.json["durability"], done.json["durable"], done.json["dangers"]) == (0, "always", True, [])
+    assert "nothing that was acknowledged" in run("durability").out
+
+
 def test_estimate_names_the_slowest_tier_that_makes_it(run: Shell) -> None:
     done = run("estimate", "--account", "m1", "--recipients", "100000", "--finish-by", "+40m", "--json")
     assert (done.json["makes_it"], done.json["tier"]) == (False, "200k")

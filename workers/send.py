@@ -18,11 +18,13 @@ def options(args: list[str]) -> WorkerOptions:
     parser.add_argument("-c", "--sessions", type=int, help="SMTP sessions per relay")
     parser.add_argument("--shutdown-timeout", type=float, metavar="S", help="after so long a warm stop turns cold")
     parser.add_argument("--burst", action="store_true", help="leave when nothing is due now or in retry")
+    parser.add_argument("--require-durable", action="store_true", help="refuse a Redis that may lose what it acknowledged")
     parser.add_argument("--config", default="", metavar="FILE", help="the configuration (else SENDENGINE_CONFIG)")
     found = parser.parse_args(args)
     return WorkerOptions(
-        sessions=found.sessions, shutdown_timeout=found.shutdown_timeout, burst=found.burst, config_path=found.config
-    )
+        sessions=found.sessions, shutdown_timeout=found.shutdown_timeout, burst=found.burst, config_path=found.config,
+        require_durable=found.require_durable,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -105,6 +105,18 @@ def workers(json: Json = False) -> None:
     common.show_table("", WORKER_COLUMNS, _worker_rows(found))
 
 
+def durability(json: Json = False) -> None:
+    """What may be lost of that which Redis acknowledges, and what would make it durable. Exit 1 when it is not."""
+    found = common.call(lambda client: client.durability())
+    if json:
+        common.emit({"durability": found.level, "durable": found.is_durable, "loses": found.loses, "dangers": found.dangers,
+                     "remedy": found.remedy})  # fmt: skip
+    else:
+        dangers = [("danger", danger) for danger in found.dangers]
+        common.show_facts("", [("durability", found.level), ("may be lost", found.loses), *dangers, ("remedy", found.remedy or None)])
+    raise typer.Exit(0 if found.is_durable else 1)
+
+
 def top(json: Json = False) -> None:
     """Workers and sends, live; once where there is no terminal."""
 

@@ -23,6 +23,9 @@ def worker(
     metrics_port: Annotated[int | None, typer.Option(help="Serve /metrics, /healthz and /readyz there.")] = None,
     shutdown_timeout: Annotated[float | None, typer.Option(help="Seconds until a warm stop turns cold.")] = None,
     burst: Annotated[bool, typer.Option("--burst", help="Leave when nothing is due now or in retry.")] = False,
+    require_durable: Annotated[
+        bool, typer.Option("--require-durable", help="Refuse a Redis that may lose what it acknowledged: exit 2.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Send, until TERM or INT."""
@@ -30,9 +33,10 @@ def worker(
 
     code = supervise(
         WorkerOptions(
-            processes=processes, sessions=sessions, metrics_port=metrics_port, shutdown_timeout=shutdown_timeout, burst=burst
+            processes=processes, sessions=sessions, metrics_port=metrics_port, shutdown_timeout=shutdown_timeout, burst=burst,
+            require_durable=require_durable,
         )
-    )
+    )  # fmt: skip
     if json:
         common.emit({"exit": code})
     raise typer.Exit(code)

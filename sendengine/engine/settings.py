@@ -27,4 +27,6 @@ class EngineSettings(msgspec.Struct, frozen=True):
     carry_after: float = 15.0  # an intent open for longer is journalled anew, so that what follows it can be trimmed
     appends_in_flight: int = 8
     shutdown: float = 30.0  # what is on the wire at a warm stop gets so long
+    waits_for_replica: bool = False  # what the queue acknowledges, a replica has (said, not done, here)
+    require_durable: bool = False
     no_answer: float = 10.0  # an append unanswered for so long: the connection is given up

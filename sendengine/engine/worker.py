@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine, Mapping
 import structlog
 
 from sendengine.engine.delivery import Deliveries
+from sendengine.engine.durable import Durable
 from sendengine.engine.feed import Feed
 from sendengine.engine.journal import Journal
 from sendengine.engine.lane import Lane
@@ -36,7 +37,7 @@ RECOVER_EVERY = 0.25
 
 
 class Worker:
-    """Sends. `run` returns when `stop` was called and all is settled, or raises Fenced, or a bug's error."""
+    """Sends. `run` returns when `stop` was called and all is settled, or raises Fenced, RefusedInput (before it began), a bug's error."""
 
     def __init__(
         self, queue: Queue, channel: Channel, meter: Meter, rules: ReplyRules, settings: EngineSettings, worker_id: str,
@@ -62,6 +63,7 @@ class Worker:
             self._attached.set,
         )  # fmt: skip
         self._takeover = Takeover(queue, worker_id, settings, now)
+        self._durable = Durable(queue, worker_id, settings)
 
     # running
 
@@ -98,6 +100,7 @@ class Worker:
         """False when told to stop before Redis answered."""
         while not self._stopping.is_set():
             try:
+                await self._durable.demand()
                 await self._queue.register(self.id, self._token)
                 self.journal.begin()
                 self.journal.append()  # its answer tells the wall time
@@ -206,7 +209,8 @@ class Worker:
                 await self._takeover.watch()
                 if await self._queue.claim_sweep(self._settings.sweep_every):
                     await self._takeover.sweep()
-                await self._queue.tell(self.id, now.encode(self._facts))
+                await self._durable.look()
+                await self._queue.tell(self.id, now.encode(self._facts | self._durable.fact()))
             except Unavailable:
                 pass
             except Exception as error:

@@ -11,12 +11,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sendengine.intake import PackedBatch
+from sendengine.policy.durability import Persistence
 from sendengine.policy.grants import SPAN
 from sendengine.policy.tiers import interval_us
 from sendengine.ports import OutcomeChunk, Repair, Standing, Stored
 from sendengine.queue import keys, scripts
 from sendengine.queue.cluster import open_link
 from sendengine.queue.link import Argument
+from sendengine.queue.persistence import persistence
 from sendengine.queue.redis import as_text, spread_news
 from sendengine.records import decode_lease, mask_of
 
@@ -250,6 +252,9 @@ class RedisDesk:
     async def now_us(self) -> float:
         seconds, micros = await self._link.call("TIME")
         return int(seconds) * 1e6 + int(micros)
+
+    async def persistence(self) -> Sequence[Persistence]:
+        return await persistence(self._link)
 
     async def close(self) -> None:
         await self._link.close()

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from sendengine.errors import Fenced, SendEngineError, Unavailable
+from sendengine.policy.durability import Persistence
 from sendengine.ports import Appended, CampaignRecord, Settlement, Taken, Visited
 from sendengine.queue.memory_desk import MemoryDesk
 from sendengine.queue.memory_granting import bind_to, deal, grant
 from sendengine.queue.memory_settling import settle
-from sendengine.queue.memory_state import ENDED, Account, MemoryStore
+from sendengine.queue.memory_state import ENDED, IN_MEMORY, Account, MemoryStore
 from sendengine.queue.memory_taking import Taking, look_at_schedules
 from sendengine.queue.memory_verbs import DONE, pause
 from sendengine.records import TRANSACTIONAL
@@ -51,6 +52,9 @@ class MemoryQueue:
     def drop(self) -> None:
         """As if it had connected anew."""
         self._dropped += 1
+
+    async def persistence(self) -> Sequence[Persistence]:
+        return (IN_MEMORY,)
 
     async def close(self) -> None: ...
 

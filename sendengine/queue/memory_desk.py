@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sendengine.errors import Unavailable
 from sendengine.intake import PackedBatch
+from sendengine.policy.durability import Persistence
 from sendengine.policy.grants import FIELD, SPAN
 from sendengine.policy.tiers import interval_us
 from sendengine.ports import OutcomeChunk, Repair, Standing, Stored
 from sendengine.queue.memory_repair import restore
 from sendengine.queue.memory_settling import mask_of
-from sendengine.queue.memory_state import Account, Campaign, MemoryStore, StoredBatch
+from sendengine.queue.memory_state import IN_MEMORY, Account, Campaign, MemoryStore, StoredBatch
 from sendengine.queue.memory_verbs import DONE, SAME, Verb, cancel, move, pause, replay, resume, reverse
 from sendengine.records import MASK_OCTETS, TRANSACTIONAL
 from sendengine.types import SendState
@@ -48,6 +49,9 @@ class MemoryDesk:
 
     async def now_us(self) -> float:
         return self._now()
+
+    async def persistence(self) -> Sequence[Persistence]:
+        return (IN_MEMORY,)
 
     async def close(self) -> None: ...
 

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Mapping
 from math import ceil
 
+from sendengine.policy.durability import Persistence
 from sendengine.policy.grants import FIELD, SPAN
 from sendengine.ports import News, OutcomeChunk
 from sendengine.queue.keys import LEVELS
@@ -17,6 +18,7 @@ from sendengine.records import TRANSACTIONAL
 from sendengine.types import Outcome, SendState
 
 ENDED = (SendState.CANCELLED, SendState.FINISHED)
+IN_MEMORY = Persistence(appendonly=False, save="", policy="noeviction", replicas=0, min_replicas=0)
 OUTCOME_FIELDS = tuple(outcome.name.lower() for outcome in Outcome)
 
 GRANT_KEPT_US = 30 * 86400e6

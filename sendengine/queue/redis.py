@@ -9,10 +9,12 @@ from typing import Any
 import msgspec
 
 from sendengine.errors import SendEngineError
+from sendengine.policy.durability import Persistence
 from sendengine.ports import Appended, CampaignRecord, Leased, News, Settlement, Taken, Visited
 from sendengine.queue import keys, scripts
 from sendengine.queue.cluster import open_link
 from sendengine.queue.link import Argument, Caller
+from sendengine.queue.persistence import persistence
 
 _decode_news = msgspec.msgpack.Decoder(News).decode
 encode_news = msgspec.msgpack.Encoder().encode
@@ -153,6 +155,9 @@ class RedisQueue:
 
     async def tell(self, worker: str, info: bytes) -> None:
         await self._link.call("SET", keys.info(worker), info, "EX", INFO_SECONDS)
+
+    async def persistence(self) -> Sequence[Persistence]:
+        return await persistence(self._link)
 
     def drop(self) -> None:
         """The server does not answer: give the connection up, so that what waits fails with Unavailable."""

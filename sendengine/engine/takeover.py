@@ -1,7 +1,7 @@
 """Takeover of dead workers, by any live one, any number at once, restartable at every step (design 3.2).
 
 Dead = this rescuer has read the same beat for `dead_after` seconds of its own monotonic clock, over one unbroken connection, at least five
-times. Order: revoke by compare-and-set, read, settle each lease (outcomes; intent without outcome = doubt; the rest READY), put the
+times, and could write its own all the while (a full server refuses everybody's). Order: revoke by compare-and-set, read, settle each lease (outcomes; intent without outcome = doubt; the rest READY), put the
 accounts into the index, only then delete the journal.
 """
 
@@ -41,6 +41,10 @@ class Takeover:
         self._queue, self._worker, self._settings, self._now = queue, worker, settings, now
         self._seen: dict[str, Sighting] = {}
         self._generation = -1
+
+    def forget(self) -> None:
+        """What was seen proves nothing: nobody's beat could be written."""
+        self._seen.clear()
 
     async def watch(self) -> None:
         """One round: read the beats of the others, rescue what is dead."""

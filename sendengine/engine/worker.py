@@ -206,7 +206,7 @@ class Worker:
             try:
                 now = self.report()
                 self._meter.state(now.accounts, now.rows, now.sessions, now.oldest, now.bound)
-                await self._takeover.watch()
+                await self._look_at_the_others()
                 if await self._queue.claim_sweep(self._settings.sweep_every):
                     await self._takeover.sweep()
                 await self._durable.look()
@@ -217,6 +217,13 @@ class Worker:
                 self.fail(error)
                 return
             await asyncio.sleep(WATCH_EVERY)
+
+    async def _look_at_the_others(self) -> None:
+        """Who cannot write its own beat calls nobody dead."""
+        if self.journal.is_away:
+            self._takeover.forget()
+        else:
+            await self._takeover.watch()
 
     def report(self) -> Report:
         """What this worker is doing now."""

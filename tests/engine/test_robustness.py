@@ -212,3 +212,31 @@ def test_a_batch_that_kills_workers_is_set_aside_and_no_other(monkeypatch: pytes
         assert sorted(rig.accepted) == sorted(names)
 
     run_virtually(history())
+
+
+@virtual
+async def test_who_cannot_write_itself_calls_nobody_dead() -> None:
+    """A full server refuses everybody's beats for minutes, and still answers who looks at them."""
+    rig = Rig()
+    await rig.account()
+    names = await rig.submit(200)
+    workers = [rig.start("w1"), rig.start("w2")]
+    await asyncio.sleep(5)
+    is_full = True
+    for worker in workers:
+        append = worker._queue.append
+
+        async def refusing(*args: Any, append: Any = append) -> Any:
+            if is_full:
+                raise Unavailable("OOM")
+            return await append(*args)
+
+        worker._queue.append = refusing  # type: ignore[method-assign]
+    await asyncio.sleep(60)
+    sent = len(rig.log)
+    is_full = False
+    await rig.until_ended()
+    assert 0 < sent < 200
+    assert sorted(rig.accepted) == sorted(names)
+    for name in ("w1", "w2"):
+        await rig.stop(name)

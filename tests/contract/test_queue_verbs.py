@@ -71,7 +71,7 @@ async def test_verbs_name_the_state_that_forbids_them(bench: Bench) -> None:
 
 async def test_scheduled_campaign_starts_when_it_is_due(bench: Bench) -> None:
     await bench.account()
-    due = await bench.desk.now_us() + 3_000
+    due = await bench.desk.now_us() + 200_000
     await bench.campaign("c", 10, at_us=due)
     assert (await bench.fields("c"))["state"] == "scheduled"
     assert (await bench.queue.need("m1"))[0] == round(due)

@@ -291,6 +291,7 @@ class Journal:
         generation = self._queue.generation
         self._seen = 0  # the inbox may have gone back, too
         try:
+            await self._write(self._trim(), [])  # a beat that only deletes: a server that is full takes it, and nothing else
             await self._write([], [item for n, value in self._notes.items() for item in (b"L%d" % n, value)])
             await self._write([], [item for text, n in self._replies.items() for item in (b"R%d" % n, text)])
             ticks = list(self._ticks)

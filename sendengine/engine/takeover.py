@@ -1,8 +1,8 @@
 """Takeover of dead workers, by any live one, any number at once, restartable at every step (design 3.2).
 
 Dead = this rescuer has read the same beat for `dead_after` seconds of its own monotonic clock, over one unbroken connection, at least five
-times, and could write its own all the while (a full server refuses everybody's). Order: revoke by compare-and-set, read, settle each lease (outcomes; intent without outcome = doubt; the rest READY), put the
-accounts into the index, only then delete the journal.
+times, and could write its own all the while (a full server refuses everybody's). Order: revoke by compare-and-set, read, settle each lease
+(outcomes; intent without outcome = doubt; the rest READY), put the accounts into the index, only then delete the journal.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ async def test_past_schedule_means_now(bench: Bench) -> None:
 
 async def test_paused_campaign_is_not_started_by_its_schedule(bench: Bench) -> None:
     await bench.account()
-    due = await bench.desk.now_us() + 3_000
+    due = await bench.desk.now_us() + 200_000
     await bench.campaign("c", 10, at_us=due)
     await bench.desk.pause("m1", "c")
     await pass_time(bench, due)

@@ -5,6 +5,7 @@ local id, key, now = ARGV[1], send_key(ARGV[1]), clock()
 local s = call('HMGET', key, 'state', 'accepted', 'leased', 'sent', 'bounced', 'expired', 'suppressed', 'cancelled', 'unknown', 'doubts')
 if s[1] == 'cancelled' then return {'same'} end
 if not s[1] or s[1] == 'finished' or id == TRANSACTIONAL then return {'closed', s[1] or 'missing'} end
+call('ZREM', A .. ':at', id)                      -- a first write that may not grow: cancelling frees memory, so it goes on at full memory
 local rest, tally = num(s[2]), {}
 for i = 3, 9 do rest = rest - num(s[i]) end
 if s[10] then                                     -- rows READY or RETRY that were in doubt: few, and named
@@ -30,7 +31,6 @@ call('HSET', key, 'state', 'cancelled', 'deferred', 0, 'cancelled_at', int(now))
 call('HDEL', key, 'quarantined')
 for _, part in ipairs({':b', ':z', ':k', ':r', ':w', ':f0', ':f1', ':f2'}) do call('UNLINK', key .. part) end
 for level = 0, 9 do call('UNLINK', key .. ':q' .. level) end
-call('ZREM', A .. ':at', id)
 sync_run(id)
 leave_line(id)
 finish_if_done(id)

@@ -6,6 +6,7 @@ Each server is an embedded one in a folder of its own; what is killed is started
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from redis import Redis
@@ -47,6 +48,9 @@ def until(holds: Callable[[], Any]) -> None:
         time.sleep(0.02)
 
 
+S = TypeVar("S", bound="Server")
+
+
 class Server:
     """Owner of a folder and of the server in it."""
 
@@ -66,6 +70,16 @@ class Server:
         found = embedded.status(self.folder)
         assert found is not None
         return found.pid
+
+    def answers(self) -> bool:
+        try:
+            return bool(self.client.ping())
+        except RedisError:
+            return False
+
+    def raw(self) -> Redis:
+        """A client that decodes nothing."""
+        return Redis(port=self.port)
 
     def replicas(self) -> int:
         """How many have what is written."""
@@ -93,10 +107,64 @@ class Server:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+class SmallDisk(Server):
+    """One whose files can be kept from growing, as a full disk does (RLIMIT_FSIZE, which needs no root), and that ends when it cannot write
+    what it must; `keep` starts it again, as an init system would."""
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def start(self) -> None:
+        self._limit: int = getattr(self, "_limit", resource.RLIM_INFINITY)
+        settings = {**embedded._CONFIG, **self._extra, "dir": str(self.folder), "port": str(self.port), "bind": "127.0.0.1"}
+        words = [str(embedded._program()), *(word for name, value in settings.items() for word in (f"--{name}", value))]
+        with (self.folder / "log").open("ab") as log:  # Python ignores SIGXFSZ, and lets its child ignore it, too
+            self._process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True, restore_signals=False)
+        self._set_limit()
+        with Redis(port=self.port) as client:
+            until(lambda: client.ping() or self._process.poll() is not None)
+
+    def fill(self) -> None:
+        """No file may grow by more than a little."""
+        largest = max(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+        self._limit = largest + 2000
+        self._set_limit()
+
+    def make_room(self) -> None:
+        self._limit = resource.RLIM_INFINITY
+        self._set_limit()
+
+    def keep(self) -> None:
+        if self._process.poll() is not None:
+            self.start()
+
+    def _set_limit(self) -> None:
+        try:
+            resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (self._limit, resource.RLIM_INFINITY))
+        except ProcessLookupError:
+            pass  # it has ended
+
+    def close(self) -> None:
+        self.client.close()
+        self._process.kill()
+        self._process.wait()
+        self.said = (self.folder / "log").read_text(errors="replace")
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
 @contextmanager
 def server(**extra: str) -> Iterator[Server]:
     """`extra`: configuration of Valkey's, with _ for -."""
-    made = Server({name.replace("_", "-"): value for name, value in extra.items()})
+    yield from _closed(Server({name.replace("_", "-"): value for name, value in extra.items()}))
+
+
+@contextmanager
+def small_disk(**extra: str) -> Iterator[SmallDisk]:
+    yield from _closed(SmallDisk({name.replace("_", "-"): value for name, value in extra.items()}))
+
+
+def _closed(made: S) -> Iterator[S]:
     try:
         yield made
     finally:

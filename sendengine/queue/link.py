@@ -8,6 +8,9 @@ idempotent by key, and who calls knows what a repeat means.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import struct
 from collections import deque
 from collections.abc import Coroutine, Sequence
 from typing import Any, Protocol
@@ -80,6 +83,15 @@ def committed(args: Command, mark: Argument | None, wait_ms: int) -> list[Comman
 def asked(commands: Sequence[Command]) -> list[Command]:
     """The same for the node that is importing their slot."""
     return [each for command in commands for each in ((command,) if command[0] == "WAIT" else (("ASKING",), command))]
+
+
+def _reset(connection: aioredis.Connection) -> None:
+    """Closed by RST: what it had still to send must not arrive behind what its successor says (RFC 9293 3.10.5)."""
+    writer = connection._writer
+    if writer is not None:
+        with contextlib.suppress(OSError):  # it is gone already
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
 
 
 class Link:
@@ -227,6 +239,7 @@ class Link:
             if not future.done():
                 future.set_exception(translate(error))
                 future.exception()  # a caller that went away need not be told twice
+        _reset(connection)
         asyncio.get_running_loop().create_task(connection.disconnect(nowait=True))
 
     def drop(self, reason: str) -> None:

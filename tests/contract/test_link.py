@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from sendengine.errors import ConfigError, Unavailable
-from sendengine.queue.link import Link
+from sendengine.queue.link import Link, pack
 
 
 @asynccontextmanager
@@ -97,3 +97,38 @@ async def test_a_server_that_accepts_and_says_nothing_does_not_hold_a_connect() 
         while not left:  # noqa: ASYNC110 - the peer's own task sees the end of file
             await asyncio.sleep(0.01)
         await link.close()
+
+
+async def test_what_a_given_up_connection_had_still_to_send_never_arrives() -> None:
+    """A take that arrives late, behind its successor's give-back, would be a lease that nobody knows of."""
+    reading, drop, got = asyncio.Event(), asyncio.Event(), asyncio.get_running_loop().create_future()
+
+    async def late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while (line := await reader.readline()) != b"SET\r\n":
+            if line == b"CLIENT\r\n":
+                writer.write(b"+OK\r\n")
+        reading.set()
+        await drop.wait()
+        size, end = 0, ""
+        try:
+            while chunk := await reader.read(65536):
+                size += len(chunk)
+        except ConnectionResetError:
+            end = "reset"
+        got.set_result((size, end))
+        writer.close()
+
+    listening = await asyncio.start_server(late, "127.0.0.1", 0, limit=1024)
+    async with listening:
+        link = Link(f"redis://127.0.0.1:{listening.sockets[0].getsockname()[1]}", timeout=30)
+        await link.connect()
+        future = link.push(pack(("SET", "x", b"y" * 30_000_000)))
+        await reading.wait()
+        link.drop("no answer")
+        drop.set()
+        with pytest.raises(Unavailable):
+            await future
+        size, end = await asyncio.wait_for(got, 20)
+        await link.close()
+    assert size < 30_000_000
+    assert end == "reset"

@@ -62,9 +62,9 @@ class MemoryQueue:
 
     async def register(self, worker: str, token: bytes) -> None:
         store = self._store
-        if worker in store.journals:
+        if store.journals.get(worker, {TOKEN: token})[TOKEN] != token:
             raise SendEngineError(f"worker id {worker} is taken")
-        store.journals[worker] = {TOKEN: token, BEAT: b"0"}
+        store.journals.setdefault(worker, {TOKEN: token, BEAT: b"0"})
         store.workers[worker] = None
 
     async def append(

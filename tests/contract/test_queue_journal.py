@@ -166,3 +166,11 @@ async def test_store_that_is_away_is_unavailable_and_a_reconnect_is_seen() -> No
     store.generation += 1
     assert queue.generation == generation + 1
     assert await queue.accounts() == ["m1"]
+
+
+async def test_registration_whose_answer_was_lost_is_repeated(bench: Bench) -> None:
+    await bench.queue.register("w1", b"token")
+    await bench.queue.append("w1", b"token", 0, [], [b"1", b"x"])
+    await bench.queue.register("w1", b"token")
+    assert await bench.queue.beat("w1") == (b"token", b"1")
+    assert await bench.queue.workers() == ["w1"]

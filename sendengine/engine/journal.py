@@ -288,10 +288,11 @@ class Journal:
 
     async def recover(self) -> bool:
         """Write everything that is live again: Redis may have lost its last writes. True when it stands."""
-        generation = self._queue.generation
         self._seen = 0  # the inbox may have gone back, too
         try:
-            await self._write(self._trim(), [])  # a beat that only deletes: a server that is full takes it, and nothing else
+            # Connects: from here on it must be one connection. A beat that only deletes, which a server that is full takes, and nothing else.
+            await self._write(self._trim(), [])
+            generation = self._queue.generation
             await self._write([], [item for n, value in self._notes.items() for item in (b"L%d" % n, value)])
             await self._write([], [item for text, n in self._replies.items() for item in (b"R%d" % n, text)])
             ticks = list(self._ticks)
@@ -300,9 +301,9 @@ class Journal:
                 await self._write([], [item for tick in part for item in (b"%d" % tick.number, bytes(tick.blob))])
         except Unavailable:
             return False
-        if generation not in (self._queue.generation, self._queue.generation - 1):
+        if generation != self._queue.generation:  # what the first connection took may be lost again
             return False
-        self._generation = self._queue.generation
+        self._generation = generation
         self.is_away = False
         for tick in list(self._ticks):
             if not tick.acked_at:

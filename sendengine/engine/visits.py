@@ -158,6 +158,10 @@ class Visits:
     def _accepted(self, lane: Lane, settlement: Settlement, lease: Lease, refs: dict[Tick, int], acted: int) -> None:
         now = self._now()
         self._journal.settled(refs)
+        # Also one that found nothing to do: it may be the repeat of one whose answer was lost, which Redis may lose yet.
+        self._retained.append((now, lane.account, settlement))
+        while self._retained and self._retained[0][0] < now - self._settings.retain:
+            self._retained.popleft()
         if not acted and lease.number in lease.share.leases:  # not ours any more: revoked, or purged
             self._journal.settled(lease.refs)
             lease.clear()
@@ -165,9 +169,6 @@ class Visits:
             lane.drop(lease)
             self._journal.forget(lease)
             return
-        self._retained.append((now, lane.account, settlement))
-        while self._retained and self._retained[0][0] < now - self._settings.retain:
-            self._retained.popleft()
         if lease.is_done and lease not in lane.dirty and all(other is not lease for _, other, _ in lane.unsent):
             lane.drop(lease)
             self._journal.forget(lease)

@@ -196,10 +196,17 @@ class Worker:
                 if not await self.journal.recover():
                     return False
                 await self._visits.settle_again()
+                self._look_again()
                 return True
         except TimeoutError:
             self._queue.drop()
             return False
+
+    def _look_again(self) -> None:
+        """Redis may have lost news before they were read: each account is visited and looked at as if there were some."""
+        for lane in self._takes.lanes.values():
+            lane.take_at = lane.wake_at = 0.0
+            self._visits.at(lane, self._now())
 
     async def _watch_forever(self) -> None:
         while True:

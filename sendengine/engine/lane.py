@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 TRANSACTIONAL_RUN = 9  # permits in a row that transactional messages may take while bulk waits
 RETRY_EVERY = 5
+CUTS_KEPT = 32  # numbers: a delivery leaves its feed within a second or is void
 SETTLE_SOONEST, SETTLED_TOGETHER = 1.0, 20
 
 
@@ -41,7 +42,8 @@ class Lane:
         self.interval = 0.0  # seconds between messages; 0: unmetered
         self.is_known = False  # a visit has told the interval
         self.licence_until = 0.0  # unmetered: may send until then
-        self.cut, self.cut_us = 0, 0.0
+        self.cut = 0
+        self._void_after: dict[int, float] = {}  # cut number of a grant -> µs of Redis after which its permits are void
         self.idle_us = 0.0
         self.dirty: dict[Lease, None] = {}  # leases with something to settle
         self.unsent: list[tuple[Settlement, Lease, dict[Tick, int]]] = []  # settlements whose visit failed
@@ -97,15 +99,28 @@ class Lane:
         offset = visited.now_us / 1e6 - replied_at
         at = replied_at + visited.delay_us / 1e6
         self.permits.grant(Run(at, self.interval, visited.permits, visited.cut, offset, visited.deal, held))
+        if visited.cut < self.cut:  # granted before a cut of which the inbox told first
+            self.permits.apply_cut(self.cut, self.void_after(visited.cut))
 
     def learn_cut(self, number: int, cut_us: float) -> None:
         """A cut that skips a number may have followed an earlier one not heard of: then everything older is void."""
         if number <= self.cut:
             return
+        voids = self._void_after
         if number > self.cut + 1:
-            cut_us = 0.0
-        self.cut, self.cut_us = number, cut_us
-        self.permits.apply_cut(number, cut_us)
+            voids.clear()
+        else:
+            for older, after in voids.items():
+                voids[older] = min(after, cut_us)  # what an earlier cut made void stays so
+            voids[self.cut] = cut_us
+            if len(voids) > CUTS_KEPT:
+                del voids[min(voids)]
+        self.permits.apply_cut(number, cut_us if voids else 0.0)
+        self.cut = number
+
+    def void_after(self, cut: int) -> float:
+        """Permits granted under this number are void later than that (µs of Redis); those of a forgotten number always."""
+        return self._void_after.get(cut, 0.0) if cut < self.cut else float("inf")
 
     # what it holds
 

@@ -39,9 +39,9 @@ class Delivery:
 
     @property
     def is_void(self) -> bool:
-        """A cut that came after its permit reaches back to it, or its campaign was stopped."""
+        """A cut since its permit was granted reaches back to it, or its campaign was stopped."""
         lane = self.lane
-        return (self.cut < lane.cut and self.permit_us > lane.cut_us) or self.lease.is_closing
+        return (self.cut < lane.cut and self.permit_us > lane.void_after(self.cut)) or self.lease.is_closing
 
 
 class Lease:

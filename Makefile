@@ -1,10 +1,12 @@
 # Each target is one call, so that everything works where make is absent.
-.PHONY: run test bench lint lock clean
+.PHONY: run test model bench lint lock clean
 
 run:
 	@scripts/run
 test:
 	@scripts/test
+model:
+	@scripts/venv dev && .venv/bin/python -m tests.model.runs
 bench:
 	@scripts/venv dev && .venv/bin/python -m benchmarks
 lint:

@@ -123,7 +123,7 @@ class SmallDisk(Server):
             self._process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True, restore_signals=False)
         self._set_limit()
         with Redis(port=self.port) as client:
-            until(lambda: client.ping() or self._process.poll() is not None)
+            until(lambda: self._process.poll() is not None or client.ping())
 
     def fill(self) -> None:
         """No file may grow by more than a little."""

@@ -12,17 +12,36 @@ import orjson
 
 from sendengine.client import Client
 from sendengine.config import Config
-from sendengine.trial.stage import Stage
+from sendengine.errors import Unavailable
+from sendengine.trial.stage import Relay, Stage
 from tests.failures.rig import LIMIT, FailureRig
 
 
+class RedisRig(FailureRig):
+    """Its workers leave before their relay does, and the loop turns meanwhile: a proxy may be in it."""
+
+    def __init__(self, stage: Stage, client: Client, relay: Relay) -> None:
+        super().__init__(stage, client, relay)
+        self._workers: list[Any] = []
+
+    def start_workers(self, processes: int = 1, **environ: str) -> Any:
+        self._workers.append(super().start_workers(processes, **environ))
+        return self._workers[-1]
+
+    async def stop_workers(self) -> None:
+        await asyncio.to_thread(self.stage.stop, *self._workers)
+
+
 @asynccontextmanager
-async def redis_rig(url: str, *flags: str, config: Config | None = None) -> AsyncIterator[FailureRig]:
+async def redis_rig(url: str, *flags: str, config: Config | None = None) -> AsyncIterator[RedisRig]:
     with Stage() as stage:
         stage.url = url
-        relay = stage.relay(*flags)
         async with Client(url, config=config) as client:
-            yield FailureRig(stage, client, relay)
+            rig = RedisRig(stage, client, stage.relay(*flags))
+            try:
+                yield rig
+            finally:
+                await rig.stop_workers()
 
 
 def logged(rig: FailureRig, event: str) -> list[dict[str, Any]]:
@@ -50,3 +69,14 @@ async def until_quiet(rig: FailureRig, seconds: float) -> int:
             if now != seen:
                 seen, since = now, loop.time()
     return seen
+
+
+async def until_answered(rig: FailureRig) -> None:
+    """The client, too, has found out that its connection was lost, and made another one."""
+    async with asyncio.timeout(LIMIT):
+        while True:
+            try:
+                await rig.client.desk.now_us()
+                return
+            except Unavailable:
+                await asyncio.sleep(0.05)

@@ -10,9 +10,9 @@ import pytest
 from sendengine.config import Config
 from sendengine.errors import Unavailable
 from sendengine.policy.durability import MORE_DURABLE, NO_EVICTION
-from tests.failures.redis_rig import logged, redis_rig, until, until_quiet
-from tests.failures.rig import ACCOUNT, MESSAGE, FailureRig
-from tests.forms import Cluster, replicated, sentinels, server
+from tests.failures.redis_rig import RedisRig, logged, redis_rig, until, until_answered, until_quiet
+from tests.failures.rig import ACCOUNT, MESSAGE
+from tests.forms import Cluster, Sentinels, Server, replicated, sentinels, server
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -23,11 +23,12 @@ REPLICATED = {"SENDENGINE_DURABILITY": "replicated", "SENDENGINE_LOG_FORMAT": "j
 JSON = {"SENDENGINE_LOG_FORMAT": "json"}
 
 
-async def _all_sent(rig: FailureRig, campaign: str, n: int) -> None:
+async def _all_sent(rig: RedisRig, campaign: str) -> None:
+    await until_answered(rig)
     await rig.until_ended(campaign)
     account = await rig.reckon(campaign)
     assert (account.lost, account.phantom, account.duplicates, account.pending, account.findings) == (0, 0, 0, 0, 0)
-    assert account.outcomes == {"sent": n}
+    assert account.outcomes == {"sent": N}
 
 
 async def test_a_worker_says_how_durable_its_redis_is(redis_url: str) -> None:
@@ -67,7 +68,7 @@ async def test_a_send_on_a_cluster_while_its_slot_moves(cluster: Cluster) -> Non
         move.carry(3)  # some of its keys here, some there
         assert await until_quiet(rig, 0.7) < N  # refused, so held
         move.finish()
-        await _all_sent(rig, campaign, N)
+        await _all_sent(rig, campaign)
     assert cluster.owner(KEY) is move.target
 
 
@@ -84,47 +85,50 @@ async def test_a_send_on_a_cluster_whose_master_is_killed_and_comes_back(cluster
         back = time.monotonic()
         await rig.until_sent(sent + 1)
         resumed = time.monotonic() - back
-        await _all_sent(rig, campaign, N)
+        await _all_sent(rig, campaign)
         assert workers.poll() is None
         assert sent < N
     assert resumed <= 10.0
 
 
-async def test_a_replica_that_is_silent_in_mid_send_holds_it() -> None:
-    config = Config(durability="replicated", replica_wait_ms=200)
-    with replicated() as (master, replica):
-        async with redis_rig(master.url, config=config) as rig:
-            campaign = await rig.submit(N, RATE)
-            workers = rig.start_workers(1, **REPLICATED, SENDENGINE_REPLICA_WAIT_MS="200")
-            await rig.until_sent(150)
-            replica.freeze()
-            try:
-                sent = await until_quiet(rig, 1.0)
-                with pytest.raises(Unavailable) as refused:
-                    await rig.client.submit(account=ACCOUNT, message=MESSAGE, recipients=[{"email": "a@example.com"}], campaign="d")
-                assert refused.value.exit_code == 75
-                assert len(rig.ledger()) == sent < N
-            finally:
-                replica.thaw()
-            await _all_sent(rig, campaign, N)
-            assert workers.poll() is None
+async def test_what_is_acknowledged_stands_at_a_replica() -> None:
+    """One pair whose replica falls silent; one service whose master is killed, with a replica left that the new master can wait for."""
+    silent, config = Config(durability="replicated", replica_wait_ms=200), Config(durability="replicated")
+    with replicated() as (master, replica), replicated(2) as (first, *others), sentinels(first) as watchers:
+        async with redis_rig(master.url, config=silent) as pair, redis_rig(watchers.url, config=config) as service:
+            await asyncio.gather(_silent_replica(pair, replica), _failover(service, first, others, watchers))
 
 
-async def test_a_failover_by_sentinels_in_mid_send_loses_nobody_who_was_acknowledged() -> None:
-    """With a replica left that the new master can wait for."""
-    config = Config(durability="replicated")
-    with replicated(2) as (master, *others), sentinels(master) as watchers:
-        async with redis_rig(watchers.url, config=config) as rig:
-            campaign = await rig.submit(N, RATE)
-            workers = rig.start_workers(1, **REPLICATED)
-            await rig.until_sent(150)
-            master.kill()
-            await until(lambda: watchers.master_port() in [other.port for other in others])
-            back = time.monotonic()
-            sent = len(rig.ledger())
-            await rig.until_sent(sent + 1)
-            resumed = time.monotonic() - back
-            await _all_sent(rig, campaign, N)
-            assert workers.poll() is None
-            assert sent < N
+async def _silent_replica(rig: RedisRig, replica: Server) -> None:
+    """It holds the send, and nothing more is accepted."""
+    campaign = await rig.submit(N, RATE)
+    workers = rig.start_workers(1, **REPLICATED, SENDENGINE_REPLICA_WAIT_MS="200")
+    await rig.until_sent(150)
+    replica.freeze()
+    try:
+        sent = await until_quiet(rig, 1.0)
+        with pytest.raises(Unavailable) as refused:
+            await rig.client.submit(account=ACCOUNT, message=MESSAGE, recipients=[{"email": "a@example.com"}], campaign="d")
+        assert refused.value.exit_code == 75
+        assert len(rig.ledger()) == sent < N
+    finally:
+        replica.thaw()
+    await _all_sent(rig, campaign)
+    assert workers.poll() is None
+
+
+async def _failover(rig: RedisRig, master: Server, others: list[Server], watchers: Sentinels) -> None:
+    """It goes on by itself; who was acknowledged is not lost, and nobody is called sent who was not."""
+    campaign = await rig.submit(N, RATE)
+    workers = rig.start_workers(1, **REPLICATED)
+    await rig.until_sent(150)
+    master.kill()
+    await until(lambda: watchers.master_port() in [other.port for other in others])
+    back = time.monotonic()
+    sent = len(rig.ledger())
+    await rig.until_sent(sent + 1)
+    resumed = time.monotonic() - back
+    await _all_sent(rig, campaign)
+    assert workers.poll() is None
+    assert sent < N
     assert resumed <= 10.0

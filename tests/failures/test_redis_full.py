@@ -13,7 +13,7 @@ import pytest
 
 from sendengine import records
 from sendengine.errors import Unavailable
-from tests.failures.redis_rig import redis_rig, until, until_quiet
+from tests.failures.redis_rig import RedisRig, redis_rig, until, until_answered, until_quiet
 from tests.failures.rig import ACCOUNT, MESSAGE, FailureRig
 from tests.forms import Server, SmallDisk, server, small_disk
 
@@ -44,25 +44,31 @@ async def test_memory_is_full_in_mid_send_and_room_comes_back() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a process's limits are set from outside on Linux only (prlimit)")
-@pytest.mark.parametrize("fsync", ["always", "everysec"])
-async def test_the_disk_is_full_in_mid_send_and_room_comes_back(fsync: str) -> None:
+async def test_the_disk_is_full_in_mid_send_and_room_comes_back() -> None:
     """With `always` the server ends at the first write that it cannot make, and is started again and again; else it refuses writes."""
-    with small_disk(appendfsync=fsync) as full:
-        async with redis_rig(full.url, "--delay", "dot=0.05") as rig, _kept(full):
-            campaign = await rig.submit(N, RATE)
-            workers = rig.start_workers(1)
-            await rig.until_sent(100)
-            full.fill()
-            sent = await until_quiet(rig, 1.5)
-            assert 0 < sent < N
-            await _nothing_is_accepted(rig)
-            if fsync == "everysec":
-                assert (await rig.client.status(campaign)).accepted == N
-            full.make_room()
-            await until(full.answers)
-            await _ends_well(rig, campaign)
-            assert workers.poll() is None
-    assert re.search("(Short write while|Error) writing to the AOF", full.said)  # else the fault was not there
+    slow = ("--delay", "dot=0.05")
+    with small_disk(appendfsync="always") as ends, small_disk(appendfsync="everysec") as refuses:
+        async with redis_rig(ends.url, *slow) as first, redis_rig(refuses.url, *slow) as second, _kept(ends):
+            await asyncio.gather(_disk_is_full(first, ends), _disk_is_full(second, refuses, is_readable=True))
+    for disk in (ends, refuses):
+        assert re.search("(Short write while|Error) writing to the AOF", disk.said)  # else the fault was not there
+
+
+async def _disk_is_full(rig: RedisRig, disk: SmallDisk, is_readable: bool = False) -> None:
+    campaign = await rig.submit(N, RATE)
+    workers = rig.start_workers(1)
+    await rig.until_sent(100)
+    disk.fill()
+    sent = await until_quiet(rig, 1.5)
+    assert 0 < sent < N
+    await _nothing_is_accepted(rig)
+    if is_readable:
+        assert (await rig.client.status(campaign)).accepted == N
+    disk.make_room()
+    await until(disk.answers)
+    await until_answered(rig)
+    await _ends_well(rig, campaign)
+    assert workers.poll() is None
 
 
 @contextlib.asynccontextmanager

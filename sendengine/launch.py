@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from sendengine.config import Config, load
-from sendengine.queue.embedded import resolve_url
+from sendengine.queue.embedded import default_state_dir, named_url, resolve_url
 
 EXIT_COLD = 1
 EXIT_REFUSED = 2
@@ -40,3 +40,10 @@ def configured(options: WorkerOptions) -> Config:
 
 def server_url(config: Config) -> str:
     return resolve_url(os.environ, config.redis_url, Path(config.state_dir) if config.state_dir else None)
+
+
+def embedded_dir(config: Config) -> Path | None:
+    """The state directory whose embedded server is used; None when a server is named."""
+    if named_url(os.environ, config.redis_url):
+        return None
+    return Path(config.state_dir) if config.state_dir else default_state_dir(os.environ)

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -24,8 +25,9 @@ import uvloop
 from sendengine.config import Config
 from sendengine.engine.worker import Worker
 from sendengine.errors import Fenced, RefusedInput, SendEngineError, Unavailable
-from sendengine.launch import EXIT_COLD, EXIT_FENCED, WorkerOptions, configured, server_url
+from sendengine.launch import EXIT_COLD, EXIT_FENCED, WorkerOptions, configured, embedded_dir, server_url
 from sendengine.logs import log_to_stderr
+from sendengine.queue import embedded
 from sendengine.queue.redis import RedisQueue
 from sendengine.sink.silent import SilentMeter
 from sendengine.wiring import build_queue, build_worker
@@ -37,6 +39,8 @@ log = structlog.get_logger("sendengine.process")
 
 BEAT_EVERY = 0.5
 LOOK_EVERY = 0.5
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 10.0
 
 
 class Leash(msgspec.Struct, frozen=True):
@@ -73,6 +77,8 @@ async def _send(config: Config, options: WorkerOptions, url: str, leash: Leash |
     sides: list[Coroutine[object, object, None]] = []
     if leash is not None:
         sides.append(_beat(worker, stop, leash.beats))
+    if (state_dir := embedded_dir(config)) is not None:
+        sides.append(_keep_server(worker, state_dir))
     if options.burst:
         sides.append(_leave_when_idle(worker, build_queue(config, url)))
     tasks = [_side(worker, side) for side in sides]
@@ -187,6 +193,24 @@ async def _beat(worker: Worker, stop: Stop, beats: int) -> None:
         except BrokenPipeError:
             return  # it is gone, and the leash says so
         await asyncio.sleep(BEAT_EVERY)
+
+
+async def _keep_server(worker: Worker, state_dir: Path) -> None:
+    """The embedded server has no keeper but us: one that ended unasked (killed, a full disk) is started again, after a pause that doubles
+    while its successors do not last."""
+    pause = FIRST_PAUSE
+    while True:
+        await asyncio.sleep(LOOK_EVERY)
+        if not worker.journal.is_away:
+            pause = FIRST_PAUSE
+            continue
+        try:
+            if await asyncio.to_thread(embedded.revive, state_dir):
+                log.warning("embedded_server_revived", worker=worker.id)
+        except Unavailable as error:
+            log.error("embedded_server_not_revived", error=str(error))
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
 
 
 async def _leave_when_idle(worker: Worker, queue: RedisQueue) -> None:

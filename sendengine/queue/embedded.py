@@ -35,6 +35,7 @@ WAY_OUT = "set SENDENGINE_REDIS_URL to a running Redis (7.0 or newer) or Valkey"
 SCHEMES = {"redis": "redis", "rediss": "rediss", "unix": "unix", "valkey": "redis", "valkeys": "rediss"}
 FORMS = ("", "+sentinel", "+cluster")  # servers.py takes them apart; a socket has no others beside it
 
+_LEASHED = "leashed"  # ephemeral, or with settings that only its starter knows: not to be started again by others
 _LONGEST_SOCKET = 100  # octets; sun_path takes 107 on Linux and 103 on macOS
 _SILENCE_S = 30.0  # a server that gives no sign of life for so long is given up; one that is loading gives signs
 _LOOK_S = 0.002
@@ -77,7 +78,7 @@ def resolve_url(environ: Mapping[str, str], redis_url: str = "", state_dir: Path
 
     Raises ConfigError for a URL of an unknown scheme, Unavailable when no server can be started.
     """
-    url = redis_url or environ.get("SENDENGINE_REDIS_URL") or environ.get("REDIS_URL")
+    url = named_url(environ, redis_url)
     if not url:
         return ensure(state_dir or default_state_dir(environ))
     scheme, separator, rest = url.partition("://")
@@ -86,6 +87,11 @@ def resolve_url(environ: Mapping[str, str], redis_url: str = "", state_dir: Path
         known = f"known are {' '.join(SCHEMES)}, and redis+sentinel and redis+cluster for several servers"
         raise ConfigError(f"no Redis URL: {scheme if separator else url!r}", known)
     return f"{SCHEMES[base]}{plus}{form}://{rest}"
+
+
+def named_url(environ: Mapping[str, str], redis_url: str = "") -> str:
+    """What somebody named, as it stands; empty: the embedded server is meant."""
+    return redis_url or environ.get("SENDENGINE_REDIS_URL") or environ.get("REDIS_URL") or ""
 
 
 def default_state_dir(environ: Mapping[str, str]) -> Path:
@@ -111,6 +117,17 @@ def ensure(state_dir: Path, ephemeral: bool = False, port: int = 0, extra: Mappi
     if url is None:
         raise Unavailable(f"the embedded server ended: {place.last_words()}", WAY_OUT)
     return url
+
+
+def revive(state_dir: Path) -> bool:
+    """Starts a server again that ended unasked: killed, or at a full disk. Not one that was stopped, nor an ephemeral one.
+    Raises Unavailable."""
+    place = _Place(state_dir)
+    with place.locked():
+        if place.is_alive() or not place.was_left_running():
+            return False
+        place.start(ephemeral=False, port=0, extra={})
+        return place.await_answer() is not None
 
 
 def status(state_dir: Path) -> Status | None:
@@ -143,6 +160,7 @@ def stop(state_dir: Path) -> bool:
         if not place.is_alive():
             return False
         place.end()
+        place.forget()
     return True
 
 
@@ -180,15 +198,23 @@ class _Place:
         return False
 
     def address(self) -> tuple[str, str]:
-        path, url = self._address.read_text(encoding="utf-8").splitlines()
+        path, url, *_ = self._address.read_text(encoding="utf-8").splitlines()
         return path, url
+
+    def was_left_running(self) -> bool:
+        """The last one that was started was nobody's child, and nobody stopped it."""
+        return self._address.exists() and _LEASHED not in self._address.read_text(encoding="utf-8").splitlines()[2:]
+
+    def forget(self) -> None:
+        self._address.unlink(missing_ok=True)
 
     def start(self, ephemeral: bool, port: int, extra: Mapping[str, str]) -> None:
         path = self._socket()
         url = f"redis://127.0.0.1:{port}" if port else f"unix://{quote(path)}"
         for old in (Path(path), self._pid):
             old.unlink(missing_ok=True)
-        self._address.write_text(f"{path}\n{url}\n", encoding="utf-8")
+        kind = _LEASHED if ephemeral or port or extra else ""
+        self._address.write_text(f"{path}\n{url}\n{kind}\n", encoding="utf-8")
         config = {
             **_CONFIG,
             "unixsocket": path,

@@ -131,6 +131,28 @@ def test_stopped_server_is_gone_when_stop_returns_and_keeps_its_data(state_dir: 
         assert redis.get("key") == b"1"
 
 
+def test_a_server_that_was_killed_is_revived_once_with_its_data(state_dir: Path) -> None:
+    with Redis.from_url(embedded.ensure(state_dir)) as redis:
+        redis.set("key", 1)
+    assert not embedded.revive(state_dir)  # it lives
+    kill(state_dir)
+    assert embedded.status(state_dir) is None
+    assert embedded.revive(state_dir)
+    with Redis.from_url(running(state_dir).url) as redis:
+        assert redis.get("key") == b"1"
+
+
+def test_a_server_that_was_stopped_or_has_a_keeper_is_not_revived(state_dir: Path) -> None:
+    assert not embedded.revive(state_dir)  # there was none
+    embedded.ensure(state_dir)
+    assert embedded.stop(state_dir)
+    assert not embedded.revive(state_dir)
+    embedded.ensure(state_dir, ephemeral=True)
+    kill(state_dir)
+    assert embedded.status(state_dir) is None
+    assert not embedded.revive(state_dir)
+
+
 def test_stale_pid_file_of_another_process_is_not_believed(state_dir: Path) -> None:
     folder = state_dir / "redis"
     folder.mkdir()

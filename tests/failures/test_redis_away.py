@@ -10,10 +10,12 @@ import os
 import signal
 import time
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sendengine.queue import embedded
 from tests.failures.redis_proxy import Proxy, proxy
 from tests.failures.redis_rig import RedisRig, logged, redis_rig, until_answered, until_quiet
 from tests.forms import Server, server
@@ -99,3 +101,17 @@ async def _ended(rig: RedisRig, campaign: str) -> Any:
     account = await rig.reckon(campaign)
     assert (account.lost, account.phantom, account.pending, account.findings) == (0, 0, 0, 0)
     return account
+
+
+async def test_a_worker_starts_the_embedded_server_again_that_was_killed(state_dir: Path) -> None:
+    url = embedded.ensure(state_dir)
+    async with redis_rig(url) as rig:
+        campaign = await rig.submit(200, RATE)
+        rig.start_workers(1, **JSON, SENDENGINE_REDIS_URL="", SENDENGINE_STATE_DIR=str(state_dir))
+        await rig.until_sent(50)
+        found = embedded.status(state_dir)
+        assert found is not None
+        os.kill(found.pid, signal.SIGKILL)
+        account = await _ended(rig, campaign)
+        assert (account.duplicates, account.outcomes) == (0, {"sent": 200})
+        assert len(logged(rig, "embedded_server_revived")) == 1

@@ -178,4 +178,4 @@ def _fields(found: object) -> dict[str, object]:
 def _without_password(url: str) -> str:
     import re
 
-    return re.sub(r"(?<=:)[^:@/]+(?=@)", "***", url)
+    return re.sub(r"(?<=:)[^:@/]+(?=@)|(?<=password=)[^&]+", "***", url)

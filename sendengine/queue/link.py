@@ -115,7 +115,7 @@ class Link:
 
     async def call(self, *args: Argument) -> Any:
         """One command; its reply, as redis-py parses it, in octets. Unavailable when Redis is away, full or loading."""
-        return await self._within_time(self._call(args))
+        return await (self._call(args) if self._timeout is None else self._within_time(self._call(args), self._timeout))
 
     async def commit(self, *args: Argument, mark: Argument | None = None) -> Any:
         """As `call`, for a write that counts only when a replica has it, where one is waited for (`committed`). Unavailable otherwise,
@@ -124,20 +124,19 @@ class Link:
 
     async def together(self, commands: Sequence[Command]) -> Any:
         """Commands that leave in one write, nothing between them; the reply of the first that is no ASKING."""
-        return await self._within_time(self._together(commands))
+        work = self._together(commands)
+        return await (work if self._timeout is None else self._within_time(work, self._timeout))
 
     async def masters(self) -> Sequence[Link]:
         return (self,)
 
-    async def _within_time(self, work: Coroutine[Any, Any, Any]) -> Any:
-        if self._timeout is None:
-            return await work
+    async def _within_time(self, work: Coroutine[Any, Any, Any], seconds: float) -> Any:
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(seconds):
                 return await work
         except TimeoutError:
             self.drop("no answer")
-            raise Unavailable(f"Redis is away: no answer for {self._timeout:g} s", "the same call may go through later") from None
+            raise Unavailable(f"Redis is away: no answer for {seconds:g} s", "the same call may go through later") from None
 
     async def _call(self, args: Command) -> Any:
         if self._connection is None:

@@ -88,10 +88,12 @@ def asked(commands: Sequence[Command]) -> list[Command]:
 def _reset(connection: aioredis.Connection) -> None:
     """Closed by RST: what it had still to send must not arrive behind what its successor says (RFC 9293 3.10.5)."""
     writer = connection._writer
-    if writer is not None:
+    if writer is None:
+        return
+    if (own := writer.get_extra_info("socket")) is not None:
         with contextlib.suppress(OSError):  # it is gone already
-            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        writer.transport.abort()
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
 
 
 class Link:

@@ -62,9 +62,8 @@ class MemoryQueue:
 
     async def register(self, worker: str, token: bytes) -> None:
         store = self._store
-        if store.journals.get(worker, {TOKEN: token})[TOKEN] != token:
+        if store.journals.setdefault(worker, {TOKEN: token, BEAT: b"0"})[TOKEN] != token:
             raise SendEngineError(f"worker id {worker} is taken")
-        store.journals.setdefault(worker, {TOKEN: token, BEAT: b"0"})
         store.workers[worker] = None
 
     async def append(

@@ -47,7 +47,8 @@ class RedisQueue:
         return await scripts.run(self._link, name, (args[0],), *args[1:])
 
     async def register(self, worker: str, token: bytes) -> None:
-        if not await scripts.commit(self._link, "register", (keys.journal(worker),), token):
+        journal = keys.journal(worker)
+        if not await scripts.commit(self._link, "register", (journal,), token, mark=keys.mark(journal)):
             raise SendEngineError(f"worker id {worker} is taken")
         await self._link.call("SADD", keys.WORKERS, worker)
 
@@ -90,9 +91,12 @@ class RedisQueue:
         args: list[Argument] = [want, f"{horizon_us:.0f}", f"{lead_us:.0f}", bind, len(held), *held]
         for s in settlements:
             args += (s.token, s.final, s.records, s.dictionary, s.nums, s.deferred, s.doubts, s.back, s.blame.value)
-        now, cut, cut_us, n, delay, interval, deal, stopped, idle, acted = await self._script(
-            "settle" if settlements else "visit", keys.account(account), *args
-        )
+        key = keys.account(account)
+        if settlements and not held:  # a rescue, or what was settled lately once more: the journal that proves it goes afterwards
+            reply = await scripts.commit(self._link, "settle", (key,), *args, mark=keys.mark(key))
+        else:
+            reply = await self._script("settle" if settlements else "visit", key, *args)
+        now, cut, cut_us, n, delay, interval, deal, stopped, idle, acted = reply
         return Visited(
             float(now), cut, float(cut_us), n, float(delay), float(interval), deal, stopped, float(idle), tuple(acted)
         )
@@ -130,7 +134,8 @@ class RedisQueue:
         return None if token is None else (token, beat or b"")
 
     async def revoke(self, worker: str, token: bytes, beat: bytes) -> Mapping[bytes, bytes]:
-        flat = await scripts.run(self._link, "revoke", (keys.journal(worker),), token, beat)
+        journal = keys.journal(worker)
+        flat = await scripts.commit(self._link, "revoke", (journal,), token, beat, mark=keys.mark(journal))
         return dict(zip(flat[::2], flat[1::2], strict=True))
 
     async def bury(self, worker: str) -> None:

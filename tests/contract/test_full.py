@@ -12,7 +12,9 @@ import pytest
 from queue_bench import SETTINGS, Bench, addresses, batches, deferred, doubts, outcomes, redis_bench, rows, settlement
 
 from sendengine.errors import Unavailable
-from sendengine.ports import Leased
+from sendengine.policy.grants import Words, encode
+from sendengine.ports import Leased, Repair
+from sendengine.records import MASK_OCTETS, NO_ROWS, mask_of
 from sendengine.types import Outcome
 from tests.forms import Server, server
 
@@ -52,6 +54,13 @@ async def _settle(scene: Scene, **what: Any) -> Any:
     return await scene.bench.settle(settlement(scene.lease.token, **what))
 
 
+async def _restore(scene: Scene) -> Any:
+    last = (await scene.bench.desk.outcomes("m1", "c", "", 1000))[-1].entry
+    batch = scene.lease.batch
+    repair = Repair(last, {}, {batch: NO_ROWS}, {batch: mask_of([3])}, {batch: b"\xff" * MASK_OCTETS})
+    return await scene.bench.desk.restore("m1", "c", repair)
+
+
 REFUSED: dict[str, Step] = {
     "create": lambda s: s.bench.desk.create("m1", "new", b"d", None, b"message", SETTINGS),
     "submit": lambda s: s.bench.desk.submit("m1", "open", batches(addresses(50))[0]),
@@ -80,7 +89,10 @@ EITHER: dict[str, Step] = {
     "window": lambda s: s.bench.queue.window("m1", "c", False, 1e15),
     "leave": lambda s: s.bench.queue.leave("m1"),
     "move": lambda s: s.bench.desk.move("m1", "line", "up"),
-    "restore": lambda s: s.bench.desk.restore("m1", "c", "", {0: b"\xff" * 13}, {}),
+    "restore": _restore,
+    "boost": lambda s: s.bench.desk.boost("m1", encode(0.0, 4e9, Words(9.0, "", "", 0.0))),
+    "change": lambda s: s.bench.desk.set_account("m1", {"relay": "r"}),
+    "replay": lambda s: s.bench.desk.replay("m1", "c"),
 }
 DONE: dict[str, Step] = {
     "append that only deletes": lambda s: s.bench.queue.append("w1", b"token", 0, [b"1"], []),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from queue_bench import SETTINGS, addresses, batches
 
+from sendengine.engine.takeover import give_back
 from sendengine.errors import Unavailable
 from sendengine.policy.durability import Level, Persistence, weakest
 from sendengine.queue.cluster import open_link
@@ -126,4 +127,29 @@ async def test_a_journal_write_without_a_replica_is_none(pair: tuple[Server, Ser
     finally:
         replica.thaw()
     await queue.append("w1", b"token", 0, [], [b"3", b"tick"])
+    await queue.close()
+
+
+async def test_a_rescue_is_acknowledged_by_the_replica_before_its_journal_may_go(pair: tuple[Server, Server]) -> None:
+    """Each step of it, and a repeat of each: in a cluster journal and lease stand at different masters."""
+    master, replica = pair
+    queue = RedisQueue(master.url, wait_ms=WAIT_MS)
+    await queue.register("w1", b"token")
+    beat = await queue.beat("w1")
+    assert beat is not None
+    replica.freeze()
+    try:
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="no replica"):
+                await queue.revoke("w1", *beat)
+            with pytest.raises(Unavailable, match="no replica"):
+                await queue.visit("m1", 0, 0.0, "=", [], [give_back(b"no lease")])
+            with pytest.raises(Unavailable, match="no replica"):
+                await queue.register("w3", b"token")
+            await queue.close()
+            queue = RedisQueue(master.url, wait_ms=WAIT_MS)
+    finally:
+        replica.thaw()
+    assert await queue.revoke("w1", *beat)
+    await queue.register("w3", b"token")
     await queue.close()

@@ -290,7 +290,7 @@ class Journal:
         """Write everything that is live again: Redis may have lost its last writes. True when it stands."""
         self._seen = 0  # the inbox may have gone back, too
         try:
-            # Connects: from here on it must be one connection. A beat that only deletes, which a server that is full takes, and nothing else.
+            # Connects: from here on it must be one connection. A beat that only deletes: all that a full server takes.
             await self._write(self._trim(), [])
             generation = self._queue.generation
             await self._write([], [item for n, value in self._notes.items() for item in (b"L%d" % n, value)])

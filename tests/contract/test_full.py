@@ -14,7 +14,7 @@ from queue_bench import SETTINGS, Bench, addresses, batches, deferred, doubts, o
 from sendengine.errors import Unavailable
 from sendengine.policy.grants import Words, encode
 from sendengine.ports import Leased, Repair
-from sendengine.records import MASK_OCTETS, NO_ROWS, mask_of
+from sendengine.records import NO_ROWS
 from sendengine.types import Outcome
 from tests.forms import Server, server
 
@@ -56,8 +56,8 @@ async def _settle(scene: Scene, **what: Any) -> Any:
 
 async def _restore(scene: Scene) -> Any:
     last = (await scene.bench.desk.outcomes("m1", "c", "", 1000))[-1].entry
-    batch = scene.lease.batch
-    repair = Repair(last, {}, {batch: NO_ROWS}, {batch: mask_of([3])}, {batch: b"\xff" * MASK_OCTETS})
+    batch, held = scene.lease.batch, scene.lease.mask
+    repair = Repair(last, {}, {batch: NO_ROWS}, {batch: held}, {batch: held})
     return await scene.bench.desk.restore("m1", "c", repair)
 
 

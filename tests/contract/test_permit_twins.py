@@ -49,8 +49,8 @@ def test_grants_and_cuts_are_the_twins(redis_url: str) -> None:
             else:
                 visited = await bench.queue.visit("m1", want, horizon, "=", ["c"], [], lead)
                 after = await bench.desk.account("m1")
-                permits, delay = grant(account, visited.now_us, want, horizon, lead)
-                assert visited.permits == permits
+                permits, delay, interval = grant(account, visited.now_us, want, horizon, lead)
+                assert (visited.permits, visited.interval_us) == (permits, round(interval, 3) if want else visited.interval_us)
                 assert abs(visited.delay_us - delay) <= 0.1 or not want
             assert abs(float(after["last"]) - float(account.fields["last"])) <= 0.01
         await bench.close()

@@ -14,6 +14,7 @@ from sendengine.types import Attempt, Envelope, Fault, Relay, Reply, Stage
 
 Script = Callable[[Envelope], Attempt]
 
+EARLY = 0.001  # a loop's timer may ring by its clock's resolution too soon
 DELIVERED = Attempt(Stage.DOT, Reply(250, "2.0.0", "Ok: queued"), None, 0.0, 0.0)
 
 
@@ -72,7 +73,7 @@ class MemorySite:
         self.on_change()
 
     def _recover(self) -> None:
-        if self._trouble and self._trouble.retry_at <= self._clock.monotonic():
+        if self._trouble and self._trouble.retry_at <= self._clock.monotonic() + EARLY:
             self._trouble = None
             self.on_change()
             self.wake()

@@ -218,6 +218,18 @@ async def test_the_memory_twin_answers_by_its_script(latency: float) -> None:
     await channel.close(1.0)
 
 
+async def test_the_memory_twins_trouble_ends_though_its_timer_rings_early() -> None:
+    class EarlyClock(HandClock):
+        def call_at(self, when: float, callback: Callable[[], None]) -> None:
+            super().call_at(when - 1e-9, callback)  # a loop's timers ring by the resolution of its clock too soon
+
+    feed, clock = Feed(1), EarlyClock()
+    site = MemoryChannel(clock).site(Relay("memory"), feed, lambda: None)
+    site.throttle(5.0, "later")
+    clock.turn(6.0)
+    assert (site.trouble, site.is_open, feed.waiting) == (None, True, [])
+
+
 def test_both_channels_are_channels() -> None:
     """Checked by mypy; here only that nothing is missing."""
     channels: list[type[Channel]] = [SmtpChannel, MemoryChannel]

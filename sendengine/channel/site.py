@@ -20,7 +20,8 @@ from sendengine.channel.settings import SmtpSettings
 from sendengine.ports import Clock, Feed
 from sendengine.types import Attempt, Fault, Relay, Stage
 
-BACK_OFF_FIRST, BACK_OFF_MOST = 1.0, 60.0
+BACK_OFF_FIRST, BACK_OFF_MOST = 1.0, 20.0  # a relay that comes back has its mail within half a minute
+BACK_OFF_SPREAD = 0.3  # upwards only: never two attempts within a second
 EARLY = 0.01  # a loop's timer may ring by its clock's resolution too soon
 AUTH_BACK_OFF = 300.0  # a wrong password stays wrong until somebody changes it; do not have the account locked for it
 
@@ -209,7 +210,7 @@ class SmtpSite:
         if _is_auth_refused(attempt):
             delay = AUTH_BACK_OFF
         since = self._trouble.since if self._trouble else now
-        self._trouble = SiteTrouble(attempt, since, now + delay * (0.8 + 0.4 * self._random()))
+        self._trouble = SiteTrouble(attempt, since, now + delay * (1.0 + BACK_OFF_SPREAD * self._random()))
         self._clock.call_at(self._trouble.retry_at, self._retry)
 
     def _retry(self) -> None:

@@ -144,7 +144,7 @@ async def test_a_relay_that_refuses_is_tried_again_ever_later() -> None:
         delays.append(site.trouble.retry_at - clock.now)
         site.wake()  # does not hurry it
         clock.turn(delays[-1])
-    assert delays == pytest.approx([1, 2, 4, 8, 16, 32, 60, 60])
+    assert delays == pytest.approx([1.15 * seconds for seconds in (1, 2, 4, 8, 16, 20, 20, 20)])  # 0 to 30 % later, by chance
     assert site.trouble is not None
     assert (site.trouble.attempt.stage, site.trouble.attempt.fault) == (Stage.CONNECT, Fault.REFUSED)
     assert site.trouble.since == 1000.0
@@ -161,7 +161,7 @@ async def test_a_relay_that_comes_back_gets_its_work() -> None:
     await feed.until(lambda: site.trouble is not None)
     relay = Relay25()
     server = await asyncio.start_server(relay._serve, "127.0.0.1", port)
-    clock.turn(1.0)
+    clock.turn(1.3)
     await feed.until(lambda: len(feed.attempts) == 1)
     assert (site.is_open, site.trouble) == (True, None)
     await channel.close(1.0)

@@ -1,6 +1,7 @@
 """An event loop whose time passes only when nothing else is left to do: a day of retries in milliseconds.
 
-Everything that runs on it must be in memory: a socket would wait in virtual time for real octets.
+Everything that runs on it must be in memory: a socket would wait in virtual time for real octets. What runs `as_process` can be halted as
+SIGSTOP halts a process, between any two steps of it, and continued later, or never: then it was killed.
 """
 
 from __future__ import annotations
@@ -8,9 +9,12 @@ from __future__ import annotations
 import asyncio
 import selectors
 from collections.abc import Callable, Coroutine
+from contextvars import Context, ContextVar, copy_context
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
+
+_process: ContextVar[str] = ContextVar("process", default="")  # whose callback runs; tasks and timers inherit it
 
 
 class Stuck(RuntimeError):
@@ -32,13 +36,57 @@ class _Jump(selectors.SelectSelector):
         return super().select(0)
 
 
+class _Step:
+    """A callback on its way; `handle` is what its owner may cancel."""
+
+    __slots__ = ("args", "callback", "context", "handle")
+
+    def __init__(self, callback: Callable[..., object], args: tuple[Any, ...], context: Context) -> None:
+        self.callback, self.args, self.context = callback, args, context
+        self.handle: asyncio.Handle | None = None
+
+
 class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._jump = _Jump()
+        self._halted: dict[str, list[_Step]] = {}  # process -> what it would have done since
         super().__init__(self._jump)
 
     def time(self) -> float:
         return 1000.0 + self._jump.elapsed
+
+    def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.Handle:  # type: ignore[override]
+        step = _Step(callback, args, context or copy_context())
+        step.handle = super().call_soon(self._run, step, context=step.context)
+        return step.handle
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        step = _Step(callback, args, context or copy_context())
+        step.handle = handle = super().call_at(when, self._run, step, context=step.context)
+        return handle
+
+    def _run(self, step: _Step) -> None:
+        if step.handle is not None and step.handle.cancelled():
+            return
+        waiting = self._halted.get(_process.get())
+        if waiting is None:
+            step.callback(*step.args)
+        else:
+            waiting.append(step)
+
+    def as_process(self, name: str, main: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+        context = copy_context()
+        context.run(_process.set, name)
+        return self.create_task(main, context=context)
+
+    def halt(self, name: str) -> None:
+        self._halted[name] = []
+
+    def go_on(self, name: str) -> None:
+        for step in self._halted.pop(name):
+            super().call_soon(self._run, step, context=step.context)
 
 
 class VirtualClock:

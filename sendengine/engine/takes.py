@@ -31,6 +31,7 @@ TOKEN_OCTETS = 8
 LOOK_AHEAD = 5.0  # visits come by themselves in longer times than this
 UNREADABLE_FOR = 60.0  # a campaign that this release cannot read is left alone so long
 OFFERED_AGAIN = 1.0  # we took out of the index what was meant for others
+TURN_EARLY = 0.25  # a window's look was due by Redis' clock: by ours, which is an estimate of it, the turn may lie a moment ahead
 HUNGRY_AGAIN = 0.25  # an attached account whose list is still being loaded is looked at so often
 
 
@@ -240,7 +241,7 @@ class Takes:
         if record is None or not record.fields.get("window"):
             return
         window = Window.parse(record.fields["window"])
-        wall = self._now() + self._journal.wall_offset
+        wall = self._now() + self._journal.wall_offset + TURN_EARLY
         is_open = window.is_open(wall)
         turn = window.next_close(wall) if is_open else window.next_open(wall)
         await self._queue.window(account, campaign, is_open, None if turn is None else turn * 1e6)

@@ -34,7 +34,7 @@ SEED = int(os.environ.get("SENDENGINE_SEED", "0")) or random.randrange(1, 10**9)
 
 ACCOUNTS = st.sampled_from(["m1", "m2"])
 RATES = st.sampled_from([2300.0, 36_000.0, 200_000.0, None])
-PAUSES = st.sampled_from([0.003, 0.04, 0.3, 1.1, 3.0, 14.0])
+THEN = st.sampled_from([0.3, 0.003, 0.04, 1.1, 3.0, 14.0])  # seconds that pass after a deed
 PLACES = st.integers(0, 7)
 
 
@@ -50,9 +50,15 @@ class Histories(RuleBasedStateMachine):
         self.has_failed = False
         self.world: World
 
-    def run(self, step: Coroutine[Any, Any, Any]) -> Any:
+    def run(self, step: Coroutine[Any, Any, Any], then: float = 0.0) -> None:
+        """A step, and the time that passes after it."""
+
+        async def pass_time() -> None:
+            await step
+            await asyncio.sleep(then)
+
         try:
-            return self.loop.run_until_complete(step)
+            self.loop.run_until_complete(pass_time())
         except BaseException:
             self.has_failed = True
             raise
@@ -69,27 +75,27 @@ class Histories(RuleBasedStateMachine):
 
     # schedulers
 
-    @rule(account=ACCOUNTS, rows=st.sampled_from([1, 12, 99, 230]), batches=st.integers(0, 2), seals=st.booleans(),
+    @rule(account=ACCOUNTS, rows=st.sampled_from([900, 230, 99, 12]), batches=st.integers(0, 2), seals=st.booleans(),
           on_doubt=st.sampled_from(["resend", "hold"]), sequential=st.booleans(), priority=st.booleans(),
-          after=st.sampled_from([0.0, 0.0, 2.0]))  # fmt: skip
+          after=st.sampled_from([0.0, 0.0, 2.0]), then=THEN)  # fmt: skip
     def submit(
-        self, account: str, rows: int, batches: int, seals: bool, on_doubt: str, sequential: bool, priority: bool, after: float
+        self, account: str, rows: int, batches: int, seals: bool, on_doubt: str, sequential: bool, priority: bool, after: float, then: float
     ) -> None:  # fmt: skip
         async def submit() -> None:
             send = await self.world.create(account, rows, on_doubt=on_doubt, sequential=sequential, priority=priority, after=after)
             await (self.world.seal(send) if seals else self.world.submit(send, batches))
 
-        self.run(submit())
+        self.run(submit(), then)
 
     @precondition(lambda self: self.campaigns())
-    @rule(place=PLACES)
-    def seal(self, place: int) -> None:
-        self.run(self.world.seal(self.at(place)))
+    @rule(place=PLACES, then=THEN)
+    def seal(self, place: int, then: float) -> None:
+        self.run(self.world.seal(self.at(place)), then)
 
     @precondition(lambda self: self.campaigns())
-    @rule(place=PLACES, verb=st.sampled_from(["pause", "pause", "resume", "cancel", "reverse"]))
-    def steer(self, verb: str, place: int) -> None:
-        self.run(self.world.verb(verb, self.at(place)))
+    @rule(place=PLACES, verb=st.sampled_from(["pause", "pause", "resume", "resume", "cancel", "reverse"]), then=THEN)
+    def steer(self, verb: str, place: int, then: float) -> None:
+        self.run(self.world.verb(verb, self.at(place)), then)
 
     @precondition(lambda self: self.campaigns())
     @rule(place=PLACES, direction=st.sampled_from(["up", "down"]))
@@ -97,13 +103,13 @@ class Histories(RuleBasedStateMachine):
         send = self.at(place)
         self.run(self.world.desk.move(send.account, send.name, direction))
 
-    @rule(account=ACCOUNTS, rate=RATES)
-    def change_tier(self, account: str, rate: float | None) -> None:
-        self.run(self.world.set_rate(account, rate))
+    @rule(account=ACCOUNTS, rate=RATES, then=THEN)
+    def change_tier(self, account: str, rate: float | None, then: float) -> None:
+        self.run(self.world.set_rate(account, rate), then)
 
-    @rule(account=ACCOUNTS)
-    def send_single_message(self, account: str) -> None:
-        self.run(self.world.transact(account))
+    @rule(account=ACCOUNTS, then=THEN)
+    def send_single_message(self, account: str, then: float) -> None:
+        self.run(self.world.transact(account), then)
 
     def campaigns(self) -> list[Send]:
         return [send for send in self.world.sends.values() if send.batches]
@@ -114,31 +120,31 @@ class Histories(RuleBasedStateMachine):
 
     # workers
 
-    @rule(n=st.sampled_from([1, 2, 8]))
-    def scale(self, n: int) -> None:
-        async def scale() -> None:
-            while len(self.world.workers) < n:
-                self.world.start()
-            await asyncio.gather(*(self.world.stop(name) for name in list(self.world.workers)[n:]))
+    @rule(n=st.sampled_from([1, 2, 8]), then=THEN)
+    def scale(self, n: int, then: float) -> None:
+        self.run(self._scale(n), then)
 
-        self.run(scale())
-
-    @precondition(lambda self: self.world.workers)
-    @rule(place=PLACES)
-    def kill_worker(self, place: int) -> None:
-        self.run(self._do(self.world.kill, self._worker(place)))
+    async def _scale(self, n: int) -> None:
+        while len(self.world.workers) < n:
+            self.world.start()
+        await asyncio.gather(*(self.world.stop(name) for name in list(self.world.workers)[n:]))
 
     @precondition(lambda self: self.world.workers)
-    @rule(place=PLACES)
-    def stop_process(self, place: int) -> None:
-        self.run(self._do(self.world.halt, self._worker(place)))
+    @rule(place=PLACES, then=THEN)
+    def kill_worker(self, place: int, then: float) -> None:
+        self.run(self._do(self.world.kill, self._worker(place)), then)
+
+    @precondition(lambda self: self.world.workers)
+    @rule(place=PLACES, then=THEN)
+    def stop_process(self, place: int, then: float) -> None:
+        self.run(self._do(self.world.halt, self._worker(place)), then)
 
     @precondition(lambda self: self.world.halted)
-    @rule()
-    def continue_process(self) -> None:
-        self.run(self._do(self.world.go_on, next(iter(self.world.halted))))
+    @rule(then=THEN)
+    def continue_process(self, then: float) -> None:
+        self.run(self._do(self.world.go_on, next(iter(self.world.halted))), then)
 
-    async def _do(self, deed: Any, name: str) -> None:
+    async def _do(self, deed: Callable[[str], None], name: str) -> None:
         deed(name)
 
     def _worker(self, place: int) -> str:
@@ -147,34 +153,28 @@ class Histories(RuleBasedStateMachine):
 
     # the world outside
 
-    @rule(mood=st.sampled_from([mood for mood in MOODS if mood != "250"]), times=st.sampled_from([1, 3, 25]))
-    def relay_says(self, mood: str, times: int) -> None:
+    @rule(mood=st.sampled_from([mood for mood in MOODS if mood != "250"]), times=st.sampled_from([1, 3, 25]), then=THEN)
+    def relay_says(self, mood: str, times: int, then: float) -> None:
         self.world.moods += [mood] * times
+        self.run(asyncio.sleep(0), then)
 
-    @rule()
-    def relay_goes_down(self) -> None:
-        async def down() -> None:
-            self.world.go_down()
+    @rule(seconds=THEN, then=THEN)
+    def relay_goes_away(self, seconds: float, then: float) -> None:
+        self.run(self.world.go_away(seconds), then)
 
-        self.run(down())
-
-    @rule()
-    def relay_comes_up(self) -> None:
-        self.world.come_up()
-
-    @rule(seconds=PAUSES)
-    def redis_goes_away(self, seconds: float) -> None:
+    @rule(seconds=THEN, then=THEN)
+    def redis_goes_away(self, seconds: float, then: float) -> None:
         async def away() -> None:
             self.world.store.is_away = True
             await asyncio.sleep(seconds)
             self.world.store.is_away = False
             self.world.store.generation += 1
 
-        self.run(away())
+        self.run(away(), then)
 
-    @rule(seconds=PAUSES)
-    def wait(self, seconds: float) -> None:
-        self.run(asyncio.sleep(seconds))
+    @rule(then=THEN)
+    def wait(self, then: float) -> None:
+        self.run(asyncio.sleep(then))
 
     # what must hold
 
@@ -267,10 +267,11 @@ def play(queue: type[MemoryQueue], deed: Callable[[Histories], None]) -> None:
     machine = type("Played", (Histories,), {"make_queue": queue})()
     try:
         machine.begin(latency=0.3, spread=1000.0, rate=200_000.0)
-        machine.submit(account="m1", rows=900, batches=0, seals=True, on_doubt="resend", sequential=False, priority=False, after=0.0)
-        machine.wait(seconds=3.0)
+        machine.submit(
+            account="m1", rows=900, batches=0, seals=True, on_doubt="resend", sequential=False, priority=False, after=0.0, then=3.0
+        )  # fmt: skip
         deed(machine)
-        machine.wait(seconds=3.0)
+        machine.wait(then=3.0)
         machine.holds()
     except BaseException:
         machine.has_failed = True
@@ -280,12 +281,12 @@ def play(queue: type[MemoryQueue], deed: Callable[[Histories], None]) -> None:
 
 
 def kill(machine: Histories) -> None:
-    machine.kill_worker(place=0)
-    machine.scale(n=1)
+    machine.kill_worker(place=0, then=0.0)
+    machine.scale(n=1, then=0.0)
 
 
 def pause(machine: Histories) -> None:
-    machine.steer(place=0, verb="pause")
+    machine.steer(place=0, verb="pause", then=0.0)
 
 
 def nothing(machine: Histories) -> None: ...

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from contextvars import Context, copy_context
 from random import Random
 
@@ -172,7 +173,7 @@ class World:
         self.halted: dict[str, Running] = {}
         self.graveyard: list[Running] = []
         self._started = 0
-        self.is_down = False
+        self.down_until = 0.0
         self.moods: list[str] = []  # of the next messages; then "250"
         self.sends: dict[str, Send] = {}
         self.owner: dict[str, Send] = {}  # recipient -> its send
@@ -217,13 +218,15 @@ class World:
         self.taken[recipient] += mood.takes
         return mood.attempt
 
-    def go_down(self) -> None:
-        self.is_down = True
+    async def go_away(self, seconds: float) -> None:
+        """It takes no connection for so long, and every one that stands is lost."""
+        self.down_until = self.loop.time() + seconds
         for running in (*self.workers.values(), *self.halted.values()):
             running.channel.drop()
 
-    def come_up(self) -> None:
-        self.is_down = False
+    @property
+    def is_down(self) -> bool:
+        return self.loop.time() < self.down_until
 
     # workers
 
@@ -241,8 +244,9 @@ class World:
     async def stop(self, name: str) -> None:
         running = self.workers.pop(name)
         running.worker.stop()
-        async with asyncio.timeout(300):
-            await running.task
+        with suppress(Fenced):  # taken for dead while it was halted
+            async with asyncio.timeout(300):
+                await running.task
 
     def kill(self, name: str) -> None:
         """As kill -9 does; what it wrote is on its way to the relay all the same."""
@@ -365,7 +369,7 @@ class World:
     async def come_to_rest(self) -> None:
         """Nothing stands in the way any more: everything must end, and add up."""
         self.store.is_away = False
-        self.come_up()
+        self.down_until = 0.0
         self.moods.clear()
         for name in list(self.halted):
             self.go_on(name)

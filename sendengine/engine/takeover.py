@@ -7,7 +7,6 @@ times, and could write its own all the while (a full server refuses everybody's)
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 
 import msgspec
@@ -35,10 +34,10 @@ class Sighting(msgspec.Struct):
 
 
 class Takeover:
-    """Owner of the sightings."""
+    """Owner of the sightings. `wall`: Redis' time in seconds, by which the dead worker's MAIL times are read."""
 
-    def __init__(self, queue: Queue, worker: str, settings: EngineSettings, now: Callable[[], float]) -> None:
-        self._queue, self._worker, self._settings, self._now = queue, worker, settings, now
+    def __init__(self, queue: Queue, worker: str, settings: EngineSettings, now: Callable[[], float], wall: Callable[[], float]) -> None:
+        self._queue, self._worker, self._settings, self._now, self._wall = queue, worker, settings, now, wall
         self._seen: dict[str, Sighting] = {}
         self._generation = -1
 
@@ -75,7 +74,7 @@ class Takeover:
         if not journal:
             self._seen.pop(name, None)
             return
-        rescued = settlements_of(journal, int(time.time() * 1000))
+        rescued = settlements_of(journal, int(self._wall() * 1000))
         for account, settlements in rescued.items():
             await self._queue.visit(account, 0, 0.0, "=", [], settlements)
             await self._queue.leave(account)

@@ -62,7 +62,7 @@ class Worker:
             queue, self.journal, self._deliveries, self._visits, settings, worker_id, now, self._feed_for, relay_of, self._spawn,
             self._attached.set,
         )  # fmt: skip
-        self._takeover = Takeover(queue, worker_id, settings, now)
+        self._takeover = Takeover(queue, worker_id, settings, now, lambda: now() + self.journal.wall_offset)
         self._durable = Durable(queue, worker_id, settings)
 
     # running

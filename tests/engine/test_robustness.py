@@ -240,3 +240,22 @@ async def test_who_cannot_write_itself_calls_nobody_dead() -> None:
     assert sorted(rig.accepted) == sorted(names)
     for name in ("w1", "w2"):
         await rig.stop(name)
+
+
+@virtual
+async def test_a_dead_workers_messages_keep_their_times_whatever_the_rescuers_own_clock_says() -> None:
+    rig = Rig(latency=0.01)
+    wall = rig.now_us
+    rig.desk._now_us = rig.now_us = lambda: wall() + 60 * 86400e6  # type: ignore[method-assign] # Redis' clock, two months from ours
+    await rig.account(per_hour=36_000)
+    await rig.submit(40)
+    rig.start("w1")
+    await asyncio.sleep(1.5)
+    assert rig.log
+    assert "first_mail" not in await rig.status()  # nothing is settled yet: the journal alone knows
+    rig.kill("w1")
+    rig.start("w2")
+    await asyncio.sleep(25)
+    fields = await rig.status()
+    assert abs(float(fields["first_mail"]) - (rig.now_us() - 26.5e6)) < 5e6
+    await rig.stop("w2")

@@ -38,7 +38,8 @@ async def _submit(rig: Rig, n: int, text: str, **fields: str) -> None:
     turn = window.next_close(now) if is_open else window.next_open(now)
     assert turn is not None
     closed = {} if is_open else {"closed_at": f"{now * 1e6:.0f}"}
-    await rig.submit(n, window=text, open="1" if is_open else "0", window_at=f"{turn * 1e6:.0f}", **closed, **fields)
+    fields |= {"window": text, "open": "1" if is_open else "0", "window_at": f"{turn * 1e6:.0f}", **closed}
+    await rig.submit(n, "c1", "m1", None, **fields)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,7 @@ def test_a_worker_whose_clock_is_a_moment_behind_does_not_look_at_a_window_for_e
             assert takes < 100, "it takes without end"
             return await take(*args)
 
-        worker._queue.take = counted  # type: ignore[method-assign]
+        worker._queue.take = counted  # type: ignore[method-assign, assignment]
         await rig.until_ended(every=60.0)
         assert rig.times()[0] + rig_module.EPOCH >= _at("2026-10-24T09:00")
         await rig.stop()

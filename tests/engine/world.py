@@ -399,12 +399,12 @@ class World:
             await self._reckon(send)
 
     async def _unfinished(self) -> Mapping[str, object]:
-        waiting = {}
+        waiting: dict[str, object] = {}
         for send in self.sends.values():
             fields = await self.desk.campaign(send.account, send.name)
             outcomes = sum(int(fields.get(outcome.name.lower(), 0)) for outcome in Outcome)
             if outcomes < int(fields.get("accepted", 0)) or (send.name != TRANSACTIONAL and "finished" not in fields):
-                waiting[str(send)] = {name: fields.get(name) for name in ("state", "accepted", "leased", "deferred")} | {"ended": outcomes}
+                waiting[str(send)] = [outcomes, *(fields.get(name) for name in ("accepted", "state", "leased", "deferred"))]
         if self._flying():
             waiting["leases"] = {name: len(state.leases) for name, state in self.store.accounts.items()}
         return waiting

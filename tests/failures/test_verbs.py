@@ -23,6 +23,7 @@ import pytest
 from sendengine.batch import VERSION
 from sendengine.intake import Intake
 from sendengine.render.message import dump
+from sendengine.types import TlsPolicy
 from sendengine.wiring import relay_from_url
 from tests.engine.rig import FIELDS
 from tests.failures.rig import ACCOUNT, LIMIT, MESSAGE, FailureRig, failure_rig
@@ -111,7 +112,7 @@ class Steering:
 
 
 async def _submit(rig: FailureRig, per_hour: int) -> None:
-    await rig.client.create_account(ACCOUNT, str(per_hour), relay=relay_from_url(rig.relay.url, "", "none"))
+    await rig.client.create_account(ACCOUNT, str(per_hour), relay=relay_from_url(rig.relay.url, "", TlsPolicy.NONE))
     for name in SENDS:
         rows = [{"email": f"{name}{i}@example.com", "name": f"N {i}", "token": f"t{i}"} for i in range(ROWS)]
         await rig.client.submit(account=ACCOUNT, message=MESSAGE, recipients=rows, campaign=name)

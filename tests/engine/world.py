@@ -296,7 +296,7 @@ class World:
         at_us = self.now_us() + after * 1e6 if after else None
         assert await self.desk.create(account, name, b"d", at_us, dump(MESSAGE), fields) == "new"
         self.sends[name] = send
-        self.owner.update({row["email"]: send for row in rows})
+        self.owner.update({str(row["email"]): send for row in rows})
         return send
 
     async def submit(self, send: Send, batches: int) -> None:

@@ -93,7 +93,7 @@ class Histories(RuleBasedStateMachine):
         self.run(self.world.seal(self.at(place)), then)
 
     @precondition(lambda self: self.campaigns())
-    @rule(place=PLACES, verb=st.sampled_from(["pause", "pause", "resume", "resume", "cancel", "reverse"]), then=THEN)
+    @rule(place=PLACES, verb=st.sampled_from(["pause", "resume", "cancel", "reverse"]), then=THEN)
     def steer(self, verb: str, place: int, then: float) -> None:
         self.run(self.world.verb(verb, self.at(place)), then)
 

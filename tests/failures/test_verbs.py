@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import orjson
 import pytest
 
 from sendengine.batch import VERSION
+from sendengine.errors import Conflict
 from sendengine.intake import Intake
 from sendengine.render.message import dump
 from sendengine.types import TlsPolicy
@@ -68,23 +70,27 @@ class Steering:
             return
         try:
             await self.client.pause(f"{ACCOUNT}:{name}")
-        except ValueError:  # it finished meanwhile
+        except Conflict:  # it finished meanwhile
             return
         self.stops[name].append([time.time(), float("inf")])
 
     async def _resume(self, name: str) -> None:
         if self._is_stopped(name) and name not in self.cancelled:
             self.stops[name][-1][1] = time.time()
-            await self.client.resume(f"{ACCOUNT}:{name}")
+            with suppress(Conflict):  # what was on the wire was the last of it
+                await self.client.resume(f"{ACCOUNT}:{name}")
 
     async def cancel(self, name: str) -> None:
-        await self.client.cancel(f"{ACCOUNT}:{name}")
+        try:
+            await self.client.cancel(f"{ACCOUNT}:{name}")
+        except Conflict:  # it finished before
+            return
         self.cancelled.add(name)
         if not self._is_stopped(name):
             self.stops[name].append([time.time(), float("inf")])
 
     async def _reverse(self, name: str) -> None:
-        if not await self._is_over(name):
+        with suppress(Conflict):  # it has ended
             await self.client.reverse(f"{ACCOUNT}:{name}")
 
     async def _tier(self, name: str) -> None:

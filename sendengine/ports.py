@@ -156,6 +156,7 @@ class Visited(msgspec.Struct, frozen=True, gc=False):
     stopped: bytes  # places in the held list of campaigns that may not send now
     idle_us: float  # time in which the relay refused us: no lifetime runs
     acted: tuple[int, ...]  # for each settlement: 1, or 0 when its lease does not stand
+    has_begun: bool = False  # a sequential campaign began with this visit: there is more to take
 
 
 class CampaignRecord(msgspec.Struct, frozen=True):

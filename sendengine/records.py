@@ -21,9 +21,9 @@ NO_ROWS = bytes(MASK_OCTETS)
 FIRST_TRY = 8  # flag beside the outcome
 NO_REPLY = 65535
 
-# row, outcome | FIRST_TRY, tries, reply number, MAIL at ms mod 2^32, paced s, transmit s (half floats), connect (log code)
+# row, outcome | FIRST_TRY, tries, reply number, MAIL at ms mod 2^32 (0: none was written), paced s, transmit s (half floats), connect (log)
 OUTCOME = Struct("<BBBHIeeB")
-DEFERRED = Struct("<BBBII")  # row, FIRST_TRY or 0, tries, first MAIL (active s), delay ms
+DEFERRED = Struct("<BBBIII")  # row, FIRST_TRY or 0, tries, first MAIL (active s), delay ms, MAIL at ms mod 2^32 (0: none was written)
 DOUBT = Struct("<BBBHIeeBI")  # an outcome record, first MAIL (active s)
 PAST = Struct("<BBI")  # row, tries, first MAIL (active s): what a lease knows of rows that were tried before
 NUMS = Struct("<HHHHHHHHddd")  # six outcomes, tried, mails; first MAIL, last first try's MAIL, last MAIL (wall µs)
@@ -86,6 +86,12 @@ def decode_outcomes(records: bytes) -> Iterator[OutcomeRecord]:
 def unwrap_ms(short: int, near_ms: int) -> int:
     """The full time, in ms, of a time kept modulo 2^32 (49 days) that is within 24 days of `near_ms`."""
     return near_ms + (short - near_ms + 2**31) % 2**32 - 2**31
+
+
+def mail_ms(kind: int, body: bytes) -> int:
+    """When MAIL was written for what a journal entry tells (ms modulo 2^32); 0 where none was, or it does not say."""
+    at = {KIND_OUTCOME: 5, KIND_DOUBT: 5, KIND_DEFERRED: 11}.get(kind)
+    return 0 if at is None else int.from_bytes(body[at : at + 4], "little")
 
 
 def journal_entries(blob: bytes) -> Iterator[tuple[int, int, bytes]]:

@@ -130,9 +130,12 @@ def relay_from_url(url: str, password: str = "", tls: TlsPolicy = TlsPolicy.OPPO
 
 
 def relay_of(fields: Mapping[str, str], default: Relay) -> Relay:
-    """The relay of an account, of its fields."""
+    """The relay of an account, of its fields. Raises RefusedInput for one that nobody can read."""
     own = fields.get("relay")
-    return Relay.decode(own) if own else default
+    try:
+        return Relay.decode(own) if own else default
+    except msgspec.MsgspecError as error:
+        raise RefusedInput(f"its relay cannot be read: {error}", "sendengine account set-relay") from None
 
 
 def _text(path: Path) -> str:

@@ -46,7 +46,7 @@ class Bench:
         first, second = (await self.take(200))
         await self.settle(first, range(100))
         self.lease = second
-        body = DEFERRED.pack(DEFERRED_ROW, FIRST_TRY, 1, 100, 3_600_000)
+        body = DEFERRED.pack(DEFERRED_ROW, FIRST_TRY, 1, 100, 3_600_000, 0)
         nums = NUMS.pack(*[0] * 6, 1, 1, 1e15, 1e15, 1e15)
         await self.queue.visit("m1", 0, 0.0, "=", [], [Settlement(second, NO_ROWS, b"", b"{}", nums, body)])
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+import msgspec
+
 from sendengine.errors import SendEngineError
 from sendengine.policy.retry import Schedule
 from sendengine.policy.retry import parse as parse_schedule
@@ -59,7 +61,7 @@ class Campaigns:
         self._known: OrderedDict[tuple[str, str], Campaign] = OrderedDict()
 
     async def get(self, account: str, campaign_id: str) -> Campaign | None:
-        """None when there is none (purged)."""
+        """None when there is none (purged). Raises SendEngineError for one that this release cannot read."""
         key = (account, campaign_id)
         if key in self._known:
             self._known.move_to_end(key)
@@ -67,7 +69,10 @@ class Campaigns:
         record = await self._queue.campaign(account, campaign_id)
         if record is None:
             return None
-        campaign = self._known[key] = Campaign(campaign_id, record)
+        try:
+            campaign = self._known[key] = Campaign(campaign_id, record)
+        except (KeyError, ValueError, msgspec.MsgspecError) as error:
+            raise SendEngineError(f"its record cannot be read: {type(error).__name__} {error}") from error
         if len(self._known) > KEPT:
             self._known.popitem(last=False)
         return campaign

@@ -107,8 +107,7 @@ class Deliveries:
         lease.open += 1
         number = self._text_number("", status, text)
         what = outcome | (0 if row in lease.past else records.FIRST_TRY)
-        wall_ms = int((self._now() + self._journal.wall_offset) * 1000) % 2**32
-        body = records.OUTCOME.pack(row, what, tries, number, wall_ms, 0.0, 0.0, 0)
+        body = records.OUTCOME.pack(row, what, tries, number, 0, 0.0, 0.0, 0)  # no MAIL: it ends when it is settled
         self._journal.resolve(delivery, records.KIND_OUTCOME, body, 0.0, number)
         self._meter.outcome(outcome)
 
@@ -174,7 +173,8 @@ class Deliveries:
             delay = min(max(1.0, verdict.suspend_s), LONGEST_DELAY)
         if now + delay - first > lease.campaign.policy.lifetime:
             return False
-        body = records.DEFERRED.pack(delivery.row, what, min(tries, 255), first, int(delay * 1000))
+        mail_ms = int(mail_wall / 1000) & 0xFFFFFFFF
+        body = records.DEFERRED.pack(delivery.row, what, min(tries, 255), first, int(delay * 1000), mail_ms)
         self._journal.resolve(delivery, records.KIND_DEFERRED, body, mail_wall, records.NO_REPLY)
         self._meter.deferred(verdict.scope.name.lower())
         return True

@@ -147,14 +147,13 @@ def _settlement(
     counts, tried = [0] * 6, 0
     times: list[tuple[float, bool]] = []
     for row, (kind, body) in rows.items():
+        if mail_ms := records.mail_ms(kind, body):
+            times.append((records.unwrap_ms(mail_ms, now_ms) * 1000.0, body[1] >= records.FIRST_TRY))
         if kind == records.KIND_OUTCOME:
             finals += body
             final_rows.append(row)
             counts[body[1] % records.FIRST_TRY - 1] += 1
             tried += body[1] >= records.FIRST_TRY
-            mail_ms = int.from_bytes(body[5:9], "little")
-            if mail_ms:
-                times.append((records.unwrap_ms(mail_ms, now_ms) * 1000.0, body[1] >= records.FIRST_TRY))
             used[int.from_bytes(body[3:5], "little")] = None
         elif kind == records.KIND_DEFERRED:
             deferred += body

@@ -50,6 +50,7 @@ class Takes:
         self._campaigns = Campaigns(queue)
         self._lease_numbers = 0
         self._found: deque[str] = deque()
+        self._owed: dict[str, float] = {}  # accounts that belong into the index, which did not take them
         self._unreadable: dict[str, tuple[set[str], float]] = {}  # by account: campaigns, and until when they are left alone
         self.lanes: dict[str, Lane] = {}
         self.is_stopping = False
@@ -58,13 +59,17 @@ class Takes:
 
     async def find(self) -> None:
         """Take accounts out of the index and attach to them."""
+        while self._owed:
+            account, need_us = next(iter(self._owed.items()))
+            await self._queue.offer(account, need_us)
+            self._owed.pop(account)
         self._found.extend(await self._queue.find(self._settings.max_accounts_found))
         while self._found:
             lane = self.lanes.get(self._found[0])
             if lane is not None:
                 self.look(lane)
                 if self._wants_others(lane):
-                    await self._queue.offer(lane.account, (self._now() + OFFERED_AGAIN + self._journal.wall_offset) * 1e6)
+                    await self._offer(lane.account, self._redis_us(OFFERED_AGAIN))
             else:
                 await self._attach(self._found[0])
             self._found.popleft()  # not before: an account that was found and not attached must not be forgotten
@@ -73,7 +78,11 @@ class Takes:
         fields = await self._queue.account(account)
         if not fields or account in self.lanes:
             return
-        relay = self._relay_of(fields)
+        try:
+            relay = self._relay_of(fields)
+        except SendEngineError as error:
+            await self._set_aside(account, error)
+            return
         feed = self._feed_for(relay)
         lane = self.lanes[account] = Lane(account, relay, feed, self._settings)
         lane.interval = float(fields.get("iv", 0)) / 1e6
@@ -85,7 +94,25 @@ class Takes:
         feed.site.warm()
         self.look(lane)
         if self._wants_others(lane):
-            await self._queue.offer(account, 0)
+            await self._offer(account, 0)
+
+    async def _offer(self, account: str, need_us: float) -> None:
+        """Into the index; what Redis does not take now is owed until it does."""
+        try:
+            await self._queue.offer(account, need_us)
+        except Unavailable:
+            self._owed[account] = need_us
+            raise
+
+    def _redis_us(self, seconds: float) -> float:
+        """So many seconds from now, by Redis' clock."""
+        return (self._now() + seconds + self._journal.wall_offset) * 1e6
+
+    async def _set_aside(self, account: str, error: SendEngineError) -> None:
+        """One account that nobody can read keeps no other one waiting: `why` says it, and it is looked at again by and by."""
+        log.error("account_unreadable", account=account, reason=str(error))
+        await self._queue.visit(account, 0, 0.0, f"relay|{error.remedy} {account}: {error}", [], [])
+        await self._offer(account, self._redis_us(UNREADABLE_FOR))
 
     def _wants_others(self, lane: Lane) -> bool:
         """Its rate, or its relay, needs more workers than one."""
@@ -240,7 +267,12 @@ class Takes:
         record = await self._queue.campaign(account, campaign)
         if record is None or not record.fields.get("window"):
             return
-        window = Window.parse(record.fields["window"])
+        try:
+            window = Window.parse(record.fields["window"])
+        except SendEngineError as error:  # this machine's zones are older than the scheduler's, for example: closed, for all we know
+            log.error("window_unreadable", account=account, campaign=campaign, reason=str(error))
+            await self._queue.window(account, campaign, False, self._redis_us(UNREADABLE_FOR))
+            return
         wall = self._now() + self._journal.wall_offset + TURN_EARLY
         is_open = window.is_open(wall)
         turn = window.next_close(wall) if is_open else window.next_open(wall)
@@ -251,10 +283,17 @@ class Takes:
     async def refresh(self, lane: Lane) -> None:
         """The account was changed: with another relay it is left, and found again with that one."""
         fields = await self._queue.account(lane.account)
-        if fields and self._relay_of(fields) != lane.relay and not lane.is_leaving:
-            log.info("relay_changed", account=lane.account, relay=self._relay_of(fields).site)
-            self._leave(lane)
-            lane.feed.flush(lane)
+        lane.must_refresh = False
+        if not fields or lane.is_leaving:
+            return
+        try:
+            if self._relay_of(fields) == lane.relay:
+                return
+        except SendEngineError as error:
+            log.error("account_unreadable", account=lane.account, reason=str(error))
+        log.info("relay_changed", account=lane.account)
+        self._leave(lane)
+        lane.feed.flush(lane)
 
     async def _detach(self, lane: Lane, need_us: float) -> None:
         """Nothing is left here: the account goes back into the index for its next need."""
@@ -263,10 +302,9 @@ class Takes:
             return
         self._forget(lane)
         if lane.ignored and need_us >= 0:
-            again = self._now() + UNREADABLE_FOR
-            self._unreadable[lane.account] = (lane.ignored, again)
-            need_us = max(need_us, (again + self._journal.wall_offset) * 1e6)
-        await self._queue.offer(lane.account, need_us)
+            self._unreadable[lane.account] = (lane.ignored, self._now() + UNREADABLE_FOR)
+            need_us = max(need_us, self._redis_us(UNREADABLE_FOR))
+        await self._offer(lane.account, need_us)
         end = lane.permits.end()
         if end is not None and end > self._now() + self._settings.horizon_min:
             await self._queue.leave(lane.account)
@@ -297,7 +335,7 @@ class Takes:
 
     async def _left(self, lane: Lane) -> None:
         try:
+            await self._offer(lane.account, 0)
             await self._queue.leave(lane.account)
-            await self._queue.offer(lane.account, 0)
         except Unavailable:
             log.warning("leave_not_told", account=lane.account)  # the sweep finds the account

@@ -91,6 +91,8 @@ class Visits:
             for lease in list(held[place].leases.values()):
                 lane.give_back(lease)
         lane.grant(reply, replied_at, held)
+        if reply.has_begun:
+            lane.take_at = lane.wake_at = 0.0  # there is more to take
         self._next(lane, reply, replied_at, want)
         self._visited(lane)
 

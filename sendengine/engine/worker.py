@@ -206,6 +206,7 @@ class Worker:
         """Redis may have lost news before they were read: each account is visited and looked at as if there were some."""
         for lane in self._takes.lanes.values():
             lane.take_at = lane.wake_at = 0.0
+            lane.must_refresh = True
             self._visits.at(lane, self._now())
 
     async def _watch_forever(self) -> None:
@@ -366,12 +367,14 @@ class Worker:
         if news.cut:
             lane.learn_cut(news.cut, news.cut_us)
             lane.must_check = True
-            self._spawn(self._takes.refresh(lane))
+            lane.must_refresh = True
         lane.take_at = 0.0
         self._visits.start(lane)
         self._takes.look(lane)
 
     def _on_visited(self, lane: Lane) -> None:
+        if lane.must_refresh:
+            self._spawn(self._takes.refresh(lane))
         self._queue_due(lane)
         self._takes.feed(lane)
         if not lane.interval:

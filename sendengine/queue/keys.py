@@ -9,6 +9,7 @@ account slot, A = {m1234}
                           idle (µs that the relay refused us: no lifetime runs), boosts (grants of speed so far), boost:N (one of them:
                           from µs, until µs, interval, then JSON), grants (the same 24 octets of those that are not over)
   A:sends         zset    campaign -> µs of its creation
+  A:open          set     campaigns that have not ended
   A:run           zset    campaigns that may send now -> messages served since the set last changed (the deal's memory)
   A:line          list    sequential campaigns that are not through, in their order
   A:at            zset    campaign -> µs when its schedule or window needs a look

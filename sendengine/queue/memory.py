@@ -209,6 +209,7 @@ class MemoryQueue:
         lead_us: float = 0.0,
     ) -> Visited:  # fmt: skip
         state, now = self._store.accounts.get(account, Account()), self._now()
+        state.has_begun = False
         acted = tuple(settle(state, now, settlement) for settlement in settlements)
         fields = state.fields
         if "iv" not in fields:
@@ -228,4 +229,5 @@ class MemoryQueue:
             stopped=bytes(place for place, may in enumerate(may_send) if not may),
             idle_us=float(fields.get("idle", 0)),
             acted=acted,
+            has_begun=state.has_begun,
         )

@@ -89,7 +89,7 @@ class _Settling:
 
     def deferred(self, records: bytes) -> None:
         waiting: dict[int, Retry] = {}
-        for row, flags, tries, first, delay_ms in DEFERRED.iter_unpack(records):
+        for row, flags, tries, first, delay_ms, _ in DEFERRED.iter_unpack(records):
             if self._acts_on(row):
                 self._tally["tried"] += flags >= FIRST_TRY
                 waiting[row] = Retry(tries, first, self._now + delay_ms * 1000)

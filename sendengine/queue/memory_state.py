@@ -127,13 +127,14 @@ class Account:
         self.line: list[str] = []
         self.looks: dict[str, float] = {}  # campaign -> when its schedule or window needs a look
         self.leases: dict[bytes, Lease] = {}
+        self.has_begun = False  # one of the line started since the last visit
 
     def sync_run(self, campaign: Campaign) -> None:
         """Served counts start anew whenever a campaign joins, so shares are equal from then on."""
         if campaign.id == TRANSACTIONAL:
             return
         fields = campaign.fields
-        is_complete = fields.get("sealed") == "1" or fields.get("need_seal") != "1"
+        is_complete = fields.get("sealed") == "1" or (fields.get("need_seal") != "1" and fields.get("reversed") != "1")
         may_send = campaign.state == SendState.SENDING and is_complete and fields.get("open") != "0"
         if may_send and campaign.id not in self.run:
             self.run = dict.fromkeys([*self.run, campaign.id], 0)
@@ -149,6 +150,7 @@ class Account:
             if campaign.state == SendState.SEQUENTIAL and campaign.fields.get("sealed") == "1":
                 campaign.fields["state"] = SendState.SENDING.value
                 self.sync_run(campaign)
+                self.has_begun = True
                 return
 
     def leave_line(self, campaign: Campaign) -> None:
@@ -166,9 +168,9 @@ class Account:
             fields.add("idle", int(now) - int(fields.pop("resting")))
 
     def start(self, campaign: Campaign) -> None:
-        """Its time has come: a scheduled campaign takes its place."""
+        """Its time has come: a scheduled campaign takes its place; one of the line that is through has left that."""
         self.looks.pop(campaign.id, None)
-        if campaign.fields.get("sequential") == "1":
+        if campaign.fields.get("sequential") == "1" and "through" not in campaign.fields:
             campaign.fields["state"] = SendState.SEQUENTIAL.value
             self.advance()
         else:

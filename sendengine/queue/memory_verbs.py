@@ -84,11 +84,10 @@ def _cancelled(campaign: Campaign, now: float) -> dict[str, int]:
 
 
 def reverse(account: Account, campaign: Campaign) -> str:
-    """The order of what is not taken yet. An unsealed campaign then waits for its seal."""
+    """The order of what is not taken yet. An unsealed campaign waits for its seal while it is reversed."""
     if campaign.id == TRANSACTIONAL or campaign.state in ENDED:
         return campaign.state
     campaign.fields["reversed"] = "0" if campaign.fields.get("reversed") == "1" else "1"
-    campaign.fields["need_seal"] = "1"
     account.sync_run(campaign)
     return DONE
 

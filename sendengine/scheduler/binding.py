@@ -13,7 +13,7 @@ import msgspec
 from sendengine.policy.times import format_time
 from sendengine.policy.window import Window
 from sendengine.records import TRANSACTIONAL
-from sendengine.scheduler.view import ENDED, View, is_loading, moment, number, pending, untried, wall
+from sendengine.scheduler.view import ENDED, View, is_loading, moment, number, pending, untried, waits_for_seal, wall
 
 
 class Binding(msgspec.Struct, frozen=True):
@@ -49,7 +49,7 @@ def _state_binds(view: View, campaign: str, send: Mapping[str, str]) -> Binding 
         return Binding("window", created, f"it starts at {format_time(number(send, 'at') / 1e6)}")
     if send["state"] == "sequential":
         return Binding("turn", created, _before(view, campaign, name))
-    if is_loading(send) and send.get("need_seal") == "1":
+    if waits_for_seal(send):
         return Binding("unsealed", created, "the list is complete")
     if send.get("open") == "0":
         opens = Window.parse(send["window"]).next_open(view.now)

@@ -115,8 +115,11 @@ def is_loading(send: Mapping[str, str]) -> bool:
 
 
 def may_send(send: Mapping[str, str]) -> bool:
-    waits_for_seal = is_loading(send) and send.get("need_seal") == "1"
-    return send["state"] == "sending" and not waits_for_seal and send.get("open") != "0"
+    return send["state"] == "sending" and not waits_for_seal(send) and send.get("open") != "0"
+
+
+def waits_for_seal(send: Mapping[str, str]) -> bool:
+    return is_loading(send) and (send.get("need_seal") == "1" or send.get("reversed") == "1")
 
 
 def rate_achieved(send: Mapping[str, str], now: float) -> float | None:

@@ -47,7 +47,7 @@ def outcomes(rows: Iterable[int], outcome: Outcome = Outcome.SENT, first: bool =
 
 
 def deferred(rows: Iterable[int], delay_ms: int, tries: int = 1, first: int = 100) -> bytes:
-    return b"".join(records.DEFERRED.pack(row, records.FIRST_TRY if tries == 1 else 0, tries, first, delay_ms) for row in rows)
+    return b"".join(records.DEFERRED.pack(row, records.FIRST_TRY if tries == 1 else 0, tries, first, delay_ms, 0) for row in rows)
 
 
 def doubts(rows: Iterable[int], tries: int = 1, first: int = 100) -> bytes:

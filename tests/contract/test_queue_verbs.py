@@ -201,3 +201,37 @@ async def test_campaign_without_lease_is_cancelled_and_finished_at_once(bench: B
     assert (ended(fields), fields["state"], "finished" in fields, "through" in fields) == (
         {"cancelled": len(addresses(130))}, "cancelled", True, False,
     )  # fmt: skip
+
+
+async def test_one_of_the_line_that_is_through_goes_on_after_a_pause(bench: Bench) -> None:
+    """It has left the line, so no turn is to come: only its retries are."""
+    await bench.account()
+    await bench.campaign("c", 2, sequential="1", need_seal="1")
+    [lease] = (await bench.take()).leases
+    await bench.settle(settlement(lease.token, outcomes([0]), deferred([1], 0)))
+    assert (await bench.fields("c"))["through"]
+    assert await bench.desk.pause("m1", "c") == "done"
+    assert await bench.desk.resume("m1", "c") == "done"
+    assert (await bench.fields("c"))["state"] == "sending"
+    assert (await bench.take()).leases
+
+
+async def test_reversed_twice_is_as_before(bench: Bench) -> None:
+    """Only a reversed list has to wait for its end."""
+    await bench.account()
+    await bench.campaign("c", 200, sealed=False)
+    await bench.desk.reverse("m1", "c")
+    assert not (await bench.take()).leases
+    await bench.desk.reverse("m1", "c")
+    assert (await bench.take()).leases
+
+
+async def test_visit_that_begins_the_next_of_the_line_says_so(bench: Bench) -> None:
+    await bench.account(per_hour=3600)
+    await bench.campaign("first", 2, sequential="1", need_seal="1")
+    await bench.campaign("second", 2, sequential="1", need_seal="1")
+    [lease] = (await bench.take()).leases
+    half = await bench.queue.visit("m1", 0, 0.0, "=", [], [settlement(lease.token, outcomes([0]))])
+    whole = await bench.queue.visit("m1", 0, 0.0, "=", [], [settlement(lease.token, outcomes([1]))])
+    assert (half.has_begun, whole.has_begun) == (False, True)
+    assert not (await bench.visit(1, ["second"])).has_begun

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from sendengine.batch import Batch, unpack
-from sendengine.errors import Unavailable
-from sendengine.types import Outcome, Stage
+from sendengine.errors import RefusedInput, Unavailable
+from sendengine.types import Outcome, Relay, Stage
 from tests.engine.rig import DELIVERED, Rig, number, replied
 from tests.engine.test_engine import virtual
 from tests.engine.virtual import run_virtually
@@ -259,3 +260,63 @@ async def test_a_dead_workers_messages_keep_their_times_whatever_the_rescuers_ow
     fields = await rig.status()
     assert abs(float(fields["first_mail"]) - (rig.now_us() - 26.5e6)) < 5e6
     await rig.stop("w2")
+
+
+@virtual
+async def test_an_account_that_nobody_can_read_keeps_no_other_waiting() -> None:
+    def relay_of(fields: Mapping[str, str]) -> Relay:
+        if "garbage" in fields:
+            raise RefusedInput("its relay cannot be read", "sendengine account set-relay")
+        return Relay("relay.test")
+
+    rig = Rig()
+    await rig.account("m1", garbage="1")
+    await rig.account("m2")
+    await rig.submit(50, "lost", "m1")
+    names = await rig.submit(50, "good", "m2")
+    worker = rig.start()
+    worker._takes._relay_of = relay_of
+    await rig.until_ended("good", "m2")
+    assert sorted(rig.accepted) == sorted(names)
+    assert (await rig.desk.account("m1"))["bind"].startswith("relay|")
+    assert worker._error is None
+    await rig.stop()
+
+
+@virtual
+async def test_a_campaign_whose_record_is_damaged_keeps_no_other_waiting() -> None:
+    rig = Rig()
+    await rig.account()
+    await rig.submit(50, "damaged")
+    names = await rig.submit(50, "good")
+    del rig.store.accounts["m1"].campaigns["damaged"].fields["retry"]
+    worker = rig.start()
+    await rig.until_ended("good")
+    assert sorted(rig.accepted) == sorted(names)
+    assert worker._error is None
+    await rig.stop()
+
+
+@virtual
+async def test_a_change_of_relay_is_not_lost_with_an_answer() -> None:
+    rig = Rig()
+    await rig.account()
+    await rig.submit(600)
+    worker = rig.start()
+    await asyncio.sleep(5)
+    account, lost = worker._queue.account, 0
+
+    async def losing(name: str) -> Any:
+        nonlocal lost
+        lost += 1
+        if lost == 1:
+            raise Unavailable("the answer never came")
+        return await account(name)
+
+    worker._queue.account = losing  # type: ignore[method-assign]
+    await rig.desk.set_account("m1", {"host": "other.test"})
+    await asyncio.sleep(5)
+    [lane] = worker._takes.lanes.values()
+    assert lost > 1
+    assert lane.relay.host == "other.test"
+    await rig.stop()

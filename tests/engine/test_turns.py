@@ -253,3 +253,17 @@ async def test_a_worker_that_comes_later_shares_a_fast_account() -> None:
     assert second.report().busy == ["m1"]
     await rig.stop("w1")
     await rig.stop("w2")
+
+
+@virtual
+async def test_the_line_moves_on_at_once_beside_a_parallel_send() -> None:
+    rig = Rig()
+    await rig.account(per_hour=36000)
+    await rig.submit(600, "beside")
+    await rig.submit(50, "first", sequential="1")
+    await rig.submit(50, "second", sequential="1")
+    rig.start()
+    await rig.until_ended("second")
+    assert rig.times("second")[0] - rig.times("first")[-1] <= 1.0
+    await rig.until_ended("beside")
+    await rig.stop()

@@ -11,6 +11,7 @@ call('HSET', key, 'definition', ARGV[2], 'created', int(now), 'state', 'schedule
 for i = 5, #ARGV, 2 do call('HSET', key, ARGV[i], ARGV[i + 1]) end
 call('SET', key .. ':m', ARGV[4])
 call('ZADD', A .. ':sends', int(now), id)
+call('SADD', A .. ':open', id)
 if call('HGET', key, 'sequential') == '1' then call('RPUSH', A .. ':line', id) end
 if id == TRANSACTIONAL then call('HSET', key, 'state', 'sending')
 elseif ARGV[3] ~= '' and tonumber(ARGV[3]) > now then call('HSET', key, 'at', ARGV[3]) call('ZADD', A .. ':at', ARGV[3], id)

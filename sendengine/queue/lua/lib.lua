@@ -3,6 +3,7 @@
 local A = KEYS[1]
 local call, sub, byte, pack, unpack_ = redis.call, string.sub, string.byte, struct.pack, struct.unpack
 local TRANSACTIONAL = 'transactional'
+local begun = 0          -- 1 when a campaign of the line started in this call
 
 local function clock() local t = call('TIME') return t[1] * 1e6 + t[2] end
 local function int(x) return string.format('%.0f', x) end

@@ -1,6 +1,6 @@
 -- Shared by the scripts that settle leases (visit). Rules: design 3.2; a settlement acts only on rows LEASED under its token.
 -- outcome record, 14: row, outcome + 8 if this was its first try, tries, reply(2), MAIL at ms mod 2^32 (4), paced, transmit, connect
--- deferred record, 11: row, 8 if first try, tries, first MAIL s (4), delay ms (4).   doubt record, 18: outcome record, first MAIL s (4)
+-- deferred record, 15: row, 8 if first try, tries, first MAIL s (4), delay ms (4), MAIL at ms (4).   doubt record, 18: outcome record, first MAIL s (4)
 local OUTCOMES = {'sent', 'bounced', 'expired', 'suppressed', 'cancelled', 'unknown'}
 local KILLS_MOST = 3     -- workers that a batch may end, one after the other without progress, before it is set aside (docs/design/010)
 local function give_back(key, k, level, mask, past, tally)
@@ -53,7 +53,7 @@ local function admit(records, mask, key, k, doubted, tally)
 end
 local function defer(key, k, records, mask, cancelled, now, tally)
   local rows, entries, earliest = {}, {}, nil
-  for i = 1, #records, 11 do
+  for i = 1, #records, 15 do
     local row, flags, tries, first, delay = unpack_('<BBBI4I4', records, i)
     if has(mask, row) then
       rows[#rows + 1] = row

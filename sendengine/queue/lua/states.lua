@@ -3,8 +3,8 @@
 -- The run set: who may send now. Served counts start anew whenever one joins, so shares are equal from then on.
 local function sync_run(id)
   if id == TRANSACTIONAL then return end
-  local s = call('HMGET', send_key(id), 'state', 'sealed', 'need_seal', 'open')
-  local may = s[1] == 'sending' and (s[2] == '1' or s[3] ~= '1') and s[4] ~= '0'
+  local s = call('HMGET', send_key(id), 'state', 'sealed', 'need_seal', 'open', 'reversed')
+  local may = s[1] == 'sending' and (s[2] == '1' or s[3] ~= '1' and s[5] ~= '1') and s[4] ~= '0'
   local is = call('ZSCORE', A .. ':run', id)
   if may and not is then
     for _, other in ipairs(call('ZRANGE', A .. ':run', 0, -1)) do call('ZADD', A .. ':run', 0, other) end
@@ -20,7 +20,7 @@ local function advance()
     if s[1] == 'sending' then return end
     if not first and s[1] == 'sequential' and s[2] == '1' then first = id end
   end
-  if first then call('HSET', send_key(first), 'state', 'sending') sync_run(first) end
+  if first then call('HSET', send_key(first), 'state', 'sending') sync_run(first) begun = 1 end
 end
 local function leave_line(id) if call('LREM', A .. ':line', 0, id) > 0 then advance() end end
 
@@ -35,11 +35,12 @@ local function sync_rest(id, now)
   end
 end
 
--- Its time has come: a scheduled campaign takes its place.
+-- Its time has come: a scheduled campaign takes its place; one of the line that is through has left that, and only its retries are to come.
 local function start(id)
   local key = send_key(id)
   call('ZREM', A .. ':at', id)
-  if call('HGET', key, 'sequential') == '1' then call('HSET', key, 'state', 'sequential') advance()
+  local s = call('HMGET', key, 'sequential', 'through')
+  if s[1] == '1' and not s[2] then call('HSET', key, 'state', 'sequential') advance()
   else call('HSET', key, 'state', 'sending') sync_run(id) end
 end
 
@@ -96,5 +97,6 @@ local function finish_if_done(id)
   sync_run(id)
   leave_line(id)
   call('ZREM', A .. ':at', id)
+  call('SREM', A .. ':open', id)
   if s[9] then for _, part in ipairs({':m', ':p', ':o', ':d', ':k'}) do call('EXPIRE', key .. part, s[9]) end end
 end

@@ -5,14 +5,15 @@
 --       mask of rows given back ("" none), blame: "", "suspect" or "kill" (docs/design/010).
 -- Permits end before the rate changes; those beyond it are spaced at the rate that holds there (docs/design/009).
 -- Replies: now µs, cut number, cut µs, permits n, delay of the first µs, µs between (0 unmetered), deal (one octet a permit: place in the
---          held list; "" when there is one), held campaigns that may not send now (octets), µs that the relay refused, settlements that acted.
+--          held list; "" when there is one), held campaigns that may not send now (octets), µs that the relay refused, settlements that
+--          acted, 1 when one of the line has begun.
 -- Never writes for a lease that does not stand, so a purged account is not re-created. Settlements need settle.lua, which includes this.
 local now = clock()
 local held, at, acted = {}, 6 + tonumber(ARGV[5]), {}
 for i = 6, at - 1 do held[#held + 1] = ARGV[i] end
 for i = at, #ARGV, 9 do acted[#acted + 1] = settle(now, unpack(ARGV, i, i + 8)) end
 local a = call('HMGET', A, 'iv', 'last', 'cut', 'cut_at', 'idle', 'bind', 'grants')
-if not a[1] then return {int(now), 0, '0', 0, '0', '0', '', '', '0', acted} end
+if not a[1] then return {int(now), 0, '0', 0, '0', '0', '', '', '0', acted, 0} end
 local last, iv, turn = num(a[2]), speed(tonumber(a[1]), a[7], now)
 if a[7] and not turn and a[1] ~= '0' then call('HDEL', A, 'grants') end   -- all are over
 if ARGV[4] ~= '=' then
@@ -64,4 +65,4 @@ if n > 0 and #sharers > 1 then
   for _, s in ipairs(sharers) do call('ZADD', A .. ':run', 'XX', int(s[2]), s[3]) end
 elseif n > 0 and #sharers == 1 and call('ZCARD', A .. ':run') > 1 then call('ZINCRBY', A .. ':run', n, sharers[1][3]) end
 return {int(now), num(a[3]), a[4] or '0', n, string.format('%.1f', first - now), string.format('%.3f', iv), table.concat(deal), table.concat(stopped),
-  a[5] or '0', acted}
+  a[5] or '0', acted, begun}

@@ -21,7 +21,7 @@ import orjson
 
 from sendengine import config as configuration
 from sendengine.config import Config
-from sendengine.errors import Conflict, RefusedInput, SendEngineError
+from sendengine.errors import Conflict, RefusedInput, SendEngineError, Unavailable
 from sendengine.intake import Intake
 from sendengine.policy.durability import Durability, weakest
 from sendengine.policy.times import parse_time
@@ -147,11 +147,16 @@ class Client:
         return as_send(await self._status(order.ref), created)
 
     async def send(
-        self, *, account: str, message: Message, to: str, sender: str = "", fields: Mapping[str, Any] | None = None
-    ) -> single.Single:
-        """One transactional message, ahead of bulk. Not idempotent: each call is one message."""
+        self, *, account: str, message: Message, to: str, sender: str = "", fields: Mapping[str, Any] | None = None, key: str | None = None
+    ) -> single.Single:  # fmt: skip
+        """One transactional message, ahead of bulk. The same `key` again is the same message, for as long as outcomes are kept; without
+        one, each call is a message of its own."""
         await names.existing_account(self.desk, account)
-        return await single.send(self.desk, self.config, account, message, to, sender, _uid(), fields or {})
+        key = key or _uid()
+        try:
+            return await single.send(self.desk, self.config, account, message, to, sender, _uid(), fields or {}, key)
+        except Unavailable as error:
+            raise Unavailable(str(error), f"it may be queued already: the same call with the key {key!r} never makes it two") from error
 
     async def estimate(self, account: str, recipients: int, *, at: Moment = None, finish_by: Moment = None) -> planning.Estimate:
         await names.existing_account(self.desk, account)
@@ -202,7 +207,7 @@ class Client:
         return await self._status(await names.resolve(self.desk, campaign))
 
     async def _status(self, ref: Ref) -> Status:
-        return status(await view.look(self.desk, ref.account), ref.id)
+        return status(await view.look(self.desk, ref.account, ref.id), ref.id)
 
     async def watch(self, campaign: str, every: float = 1.0) -> AsyncIterator[Status]:
         """The status whenever it has changed, looked at each `every` seconds; the last one is that of its end."""
@@ -222,7 +227,7 @@ class Client:
         if account is not None:
             await names.existing_account(self.desk, account)
         for each in [account] if account else await self.desk.accounts():
-            found = await view.look(self.desk, each)
+            found = await (view.look_at_all(self.desk, each) if ended else view.look(self.desk, each))
             for name in found.sends if ended else found.going_on:
                 yield status(found, name)
 

@@ -552,3 +552,27 @@ async def test_an_envelope_sender_that_would_end_its_command_is_refused(bench: B
         await bench.client.submit(account="m1", message=MESSAGE, recipients=rows, sender=forged)
     with pytest.raises(RefusedInput, match="envelope sender"):
         await bench.client.send(account="m1", message=MESSAGE, to="c@example.com", sender=forged, fields={"name": "C"})
+
+
+async def test_the_same_key_is_the_same_single_message(bench: Bench) -> None:
+    await bench.client.create_account("m1", "60k")
+    message = Message(sender="a@x.org", subject="x", text="x")
+    first = await bench.client.send(account="m1", message=message, to="a@x.org", key="reset-7")
+    again = await bench.client.send(account="m1", message=message, to="a@x.org", key="reset-7")
+    other = await bench.client.send(account="m1", message=message, to="a@x.org")
+    assert first == again
+    assert other.index != first.index
+    assert (await bench.client.status("m1:transactional")).accepted == 2
+
+
+async def test_status_reads_no_send_that_has_ended_but_the_asked_one(bench: Bench) -> None:
+    await bench.client.create_account("m1", "60k")
+    for name in ("old", "older"):
+        await bench.submit(people(3), campaign=name)
+    await bench.send_all()
+    await bench.submit(people(3), campaign="new")
+    assert list((await look(bench.desk, "m1")).sends) == ["new"]
+    assert set((await look(bench.desk, "m1", "old")).sends) == {"new", "old"}
+    assert (await bench.client.status("m1:older")).state == "finished"
+    assert [each.campaign async for each in bench.client.list("m1")] == ["m1:old", "m1:older", "m1:new"]
+    assert [each.campaign async for each in bench.client.list("m1", ended=False)] == ["m1:new"]

@@ -67,11 +67,12 @@ def send(
     subject: Annotated[str, typer.Option()] = "",
     html: Annotated[Path | None, typer.Option()] = None,
     text: Annotated[Path | None, typer.Option()] = None,
+    key: Annotated[str, typer.Option(metavar="TEXT", help="The same key again is the same message: to repeat a call safely.")] = "",
     json: Json = False,
 ) -> None:
     """One transactional message, ahead of bulk."""
     content = _message(sender, message, subject, html, text)
-    made = common.call(lambda client: client.send(account=account, message=content, to=to, sender=_address(sender)))
+    made = common.call(lambda client: client.send(account=account, message=content, to=to, sender=_address(sender), key=key or None))
     if json:
         common.emit(made)
     else:

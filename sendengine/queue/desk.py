@@ -126,8 +126,8 @@ class RedisDesk:
             await self._tell(account)
         return stored
 
-    async def transact(self, account: str, payload: bytes, message: bytes) -> int | None:
-        reply = await self._script("transact", account, payload, message, self._retention)
+    async def transact(self, account: str, payload: bytes, message: bytes, key: str) -> int | None:
+        reply = await self._script("transact", account, payload, message, self._retention, key)
         if not reply:
             return None
         if reply[1]:
@@ -181,6 +181,14 @@ class RedisDesk:
 
     async def campaigns(self, account: str) -> list[str]:
         return [name.decode() for name in await self._link.call("ZRANGE", keys.account(account) + ":sends", 0, -1)]
+
+    async def open_campaigns(self, account: str) -> list[str]:
+        A = keys.account(account)
+        names = await self._link.call("SMEMBERS", A + ":open")
+        if not names:
+            return []
+        created = await self._link.call("ZMSCORE", A + ":sends", *names)
+        return [name.decode() for _, name in sorted(zip((float(at or 0) for at in created), names, strict=True))]
 
     async def holders(self, campaign: str) -> list[str]:
         return sorted(name.decode() for name in await self._link.call("SMEMBERS", keys.holders(campaign)))

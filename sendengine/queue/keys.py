@@ -26,6 +26,7 @@ account slot, A = {m1234}
   A:c:ID:d        hash    "batch:row" -> times it was in doubt
   A:c:ID:o        stream  outcomes, in the order in which they were settled: k, r(ecords), d(ictionary), w(orker)
   A:c:ID:x        hash    batch number -> message (campaign "transactional" only, until its outcome)
+  A:c:ID:i        hash    key of a single message -> its batch number, and "#number" -> its key ("transactional" only)
   A:c:ID:f0 … f2  hash    fingerprints of the rows, bucketed; deleted at the seal
 
 worker slot, W = {w:ID}

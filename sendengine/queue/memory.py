@@ -124,6 +124,9 @@ class MemoryQueue:
 
     async def need(self, account: str) -> tuple[float, dict[bytes, str]]:
         state = self._store.accounts.get(account, Account())
+        singles = state.campaigns.get(TRANSACTIONAL)
+        if singles is not None and "retention" in singles.fields:
+            singles.forget_old(self._now(), float(singles.fields["retention"]), 20)
         return state.next_need(), {token: lease.worker for token, lease in state.leases.items()}
 
     async def is_idle(self, account: str) -> bool:

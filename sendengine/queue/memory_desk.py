@@ -199,28 +199,22 @@ class MemoryDesk:
         self._tell(account)
         return Stored("sealed")
 
-    async def transact(self, account: str, payload: bytes, message: bytes) -> int | None:
+    async def transact(self, account: str, payload: bytes, message: bytes, key: str) -> int | None:
         found = self._campaign(account, TRANSACTIONAL)
         if found is None:
             return None
+        if key in found.message_keys:
+            return found.message_keys[key]
         number = found.fields.number("batches")
         found.batches[number] = StoredBatch(bytes(8), 1, payload)
         found.messages[number] = message
+        found.message_keys[key] = number
         found.levels[0][number] = 1
         for name in ("batches", "rows", "accepted"):
             found.fields.add(name, 1)
-        self._forget_old(found)
+        found.forget_old(self._now(), self._retention, 2)
         self._tell(account)
         return number
-
-    def _forget_old(self, campaign: Campaign) -> None:
-        """What ended long ago, two at a time, so nothing piles up."""
-        limit_ms = (self._now() / 1e6 - self._retention) * 1e3
-        for chunk in [old for old in campaign.outcomes[:2] if old.at_ms <= limit_ms]:
-            campaign.outcomes.remove(chunk)
-            campaign.batches.pop(chunk.batch, None)
-            campaign.messages.pop(chunk.batch, None)
-            campaign.doubts.pop((chunk.batch, 0), None)
 
     # verbs
 
@@ -283,6 +277,10 @@ class MemoryDesk:
 
     async def campaigns(self, account: str) -> list[str]:
         return list(self._store.accounts.get(account, Account()).campaigns)
+
+    async def open_campaigns(self, account: str) -> list[str]:
+        campaigns = self._store.accounts.get(account, Account()).campaigns
+        return [name for name, campaign in campaigns.items() if "finished" not in campaign.fields]
 
     async def holders(self, campaign: str) -> list[str]:
         return sorted(self._store.holders.get(campaign, ()))

@@ -88,6 +88,7 @@ class Campaign:
         self.doubts: dict[tuple[int, int], int] = {}  # (batch, row) -> times
         self.outcomes: list[OutcomeChunk] = []
         self.messages: dict[int, bytes] = {}  # transactional: by batch
+        self.message_keys: dict[str, int] = {}  # transactional: a message's key -> its batch
         self.fingerprints: set[bytes] = set()
 
     @property
@@ -106,6 +107,16 @@ class Campaign:
         for field, n in tally.items():
             if n:
                 self.fields.add(field, n)
+
+    def forget_old(self, now: float, retention: float, most: int) -> None:
+        """Transactional: what ended longer ago than the retention, so many at a time."""
+        limit_ms = (now / 1e6 - retention) * 1e3
+        for chunk in [old for old in self.outcomes[:most] if old.at_ms <= limit_ms]:
+            self.outcomes.remove(chunk)
+            self.batches.pop(chunk.batch, None)
+            self.messages.pop(chunk.batch, None)
+            self.doubts.pop((chunk.batch, 0), None)
+            self.message_keys = {key: batch for key, batch in self.message_keys.items() if batch != chunk.batch}
 
     def write_outcomes(self, now: float, batch: int, records: bytes, dictionary: str, worker: str) -> None:
         """Entry names are those of a stream: ms, and a number within it."""

@@ -32,9 +32,12 @@ class Single(msgspec.Struct, frozen=True):
 
 
 async def send(
-    desk: Desk, config: Config, account: str, message: Message, to: str, sender: str, uid: str, fields: Mapping[str, Any]
-) -> Single:
-    """`uid` names the campaign of single messages when this is the first. Raises RefusedInput for what cannot be rendered."""
+    desk: Desk, config: Config, account: str, message: Message, to: str, sender: str, uid: str, fields: Mapping[str, Any],
+    key: str,
+) -> Single:  # fmt: skip
+    """`uid` names the campaign of single messages when this is the first; the same `key` again is the same message.
+
+    Raises RefusedInput for what cannot be rendered."""
     skeleton = compile_message(message, uid)
     lacking = sorted(name for name in skeleton.required if fields.get(name) in (None, ""))
     if lacking:
@@ -48,11 +51,11 @@ async def send(
     own = {SENDER: envelope, DOMAIN: skeleton.from_domain, QUEUED_AT: await desk.now_us() / 1e6}
     values = {name: fields[name] for name in skeleton.fields if name in fields} | own
     batch = Batch(0, [0], [recipient], tuple(values), [[value] for value in values.values()])
-    number = await desk.transact(account, pack(batch), dump(message))
+    number = await desk.transact(account, pack(batch), dump(message), key)
     if number is None:
         made = campaign_fields(config, uid, envelope, OnDoubt.RESEND)
         await desk.create(account, TRANSACTIONAL, b"single messages", None, b"", made)
-        number = await desk.transact(account, pack(batch), dump(message)) or 0
+        number = await desk.transact(account, pack(batch), dump(message), key) or 0
     uid = (await desk.campaign(account, TRANSACTIONAL))["uid"]
     message_id = f"<{uid}.{number}.{100 * number}@{skeleton.from_domain}>"
     return Single(str(Ref(account, TRANSACTIONAL)), account, recipient, 100 * number, message_id)

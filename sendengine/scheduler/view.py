@@ -32,7 +32,7 @@ _READ_AT_ONCE = 200
 class View(msgspec.Struct, frozen=True):
     account: str
     fields: Mapping[str, str]
-    sends: Mapping[str, Mapping[str, str]]  # campaign -> campaign fields, oldest first
+    sends: Mapping[str, Mapping[str, str]]  # campaign -> campaign fields, oldest first; of those that have ended only who was asked for
     line: Sequence[str]
     now: float
     has_worker: bool
@@ -74,11 +74,19 @@ class View(msgspec.Struct, frozen=True):
         return [campaign for campaign, send in self.open_sends.items() if may_send(send) and untried(send)]
 
 
-async def look(desk: Desk, account: str) -> View:
-    """Raises nothing for an unknown account: its fields are empty then."""
-    fields, ids, line, now_us, workers = await asyncio.gather(
-        desk.account(account), desk.campaigns(account), desk.line(account), desk.now_us(), desk.workers()
-    )
+async def look(desk: Desk, account: str, *also: str) -> View:
+    """With the sends that have not ended, and those named beside. Raises nothing for an unknown account: its fields are empty then."""
+    return await _view(desk, account, await desk.open_campaigns(account), also)
+
+
+async def look_at_all(desk: Desk, account: str) -> View:
+    """With every send that the account ever had: as many as there are."""
+    return await _view(desk, account, await desk.campaigns(account), ())
+
+
+async def _view(desk: Desk, account: str, ids: Sequence[str], also: Sequence[str]) -> View:
+    fields, line, now_us, workers = await asyncio.gather(desk.account(account), desk.line(account), desk.now_us(), desk.workers())
+    ids = list(dict.fromkeys([*ids, *also]))
     sends: dict[str, Mapping[str, str]] = {}
     for start in range(0, len(ids), _READ_AT_ONCE):
         some = ids[start : start + _READ_AT_ONCE]

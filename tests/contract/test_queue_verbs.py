@@ -235,3 +235,16 @@ async def test_visit_that_begins_the_next_of_the_line_says_so(bench: Bench) -> N
     whole = await bench.queue.visit("m1", 0, 0.0, "=", [], [settlement(lease.token, outcomes([1]))])
     assert (half.has_begun, whole.has_begun) == (False, True)
     assert not (await bench.visit(1, ["second"])).has_begun
+
+
+async def test_single_messages_that_ended_long_ago_are_forgotten_by_whoever_looks(bench: Bench) -> None:
+    await bench.account()
+    await bench.desk.create("m1", "transactional", b"t", None, b"", {"uid": "u", "retention": "0"})
+    for key in ("a", "b"):
+        assert await bench.desk.transact("m1", b"payload", b"message", key) is not None
+    for lease in (await bench.take()).leases:
+        await bench.settle(settlement(lease.token, outcomes([0])))
+    await bench.queue.need("m1")
+    assert await bench.desk.batches("m1", "transactional", [0, 1]) == [None, None]
+    assert await bench.desk.outcomes("m1", "transactional", "", 10) == []
+    assert await bench.desk.transact("m1", b"payload", b"message", "a") == 2  # its key is free again

@@ -320,7 +320,8 @@ class World:
         recipient = f"single-{account}-{sum(owner is self.sends[name] for owner in self.owner.values())}@example.com"
         self.owner[recipient] = self.sends[name]
         payload = pack(Batch(number=0, positions=[0], recipients=[recipient], fields=(), columns=[]))
-        assert await self.desk.transact(account, payload, dump(msgspec.structs.replace(MESSAGE, subject="Code", text="1\n"))) is not None
+        message = dump(msgspec.structs.replace(MESSAGE, subject="Code", text="1\n"))
+        assert await self.desk.transact(account, payload, message, recipient) is not None
 
     async def verb(self, verb: str, send: Send) -> str:
         """What was answered; from a stop's answer on, the relay counts."""

@@ -1,8 +1,9 @@
--- include: lib masks states
--- What would bring a worker to this account.  KEYS[1] account.
+-- include: lib masks states forgetting
+-- What would bring a worker to this account; on the way, old single messages are forgotten.  KEYS[1] account.
 -- Replies {next need µs (0 now, -1 never), leases, 1 when something is due now or waits for a retry (a schedule does not count),
 -- then token, worker pairs}.
-local need = next_need()
+local need, retention = next_need(), call('HGET', send_key(TRANSACTIONAL), 'retention')
+if retention then forget_old(clock(), retention, 20) end
 local has_work = need == 0 or (need > 0 and need <= clock())
 local ids = call('ZRANGE', A .. ':run', 0, -1)
 ids[#ids + 1] = TRANSACTIONAL

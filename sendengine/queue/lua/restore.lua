@@ -28,6 +28,7 @@ end
 if back > 0 and state == 'finished' then
   call('HSET', key, 'state', 'sending')
   call('HDEL', key, 'finished', 'through')
+  call('SADD', A .. ':open', id)
   for _, part in ipairs({':m', ':p', ':o', ':d', ':k'}) do call('PERSIST', key .. part) end
 end
 sync_run(id)

@@ -1,7 +1,7 @@
 """A session on a transport: bytes in, bytes out, time looked at. It decides nothing.
 
-One write and one read per message; no task, future or timer per message. The transport's high-water mark is zero: then
-"paused" means that octets of the last write are still here, and nothing is written behind them.
+One write and one read per message; no task, future or timer per message. The transport's high-water mark is the least
+it can be: then "paused" means that octets of the last write are still here, and nothing is written behind them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class Connection(asyncio.Protocol):
         self._time = time
         self._is_paused = False
         self._is_over = False
-        transport.set_write_buffer_limits(high=0)
+        # A TLS transport pauses at its mark, a TCP one above it: at zero the former would call an empty buffer full.
+        transport.set_write_buffer_limits(high=0 if transport.get_extra_info("sslcontext") is None else 1, low=0)
         transport.set_protocol(self)
 
     def pull(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -15,7 +16,7 @@ from sendengine.channel.site import SmtpSite
 from sendengine.channel.smtp import SmtpChannel
 from sendengine.ports import Channel, Site
 from sendengine.types import Attempt, Envelope, Fault, Relay, Reply, Stage, TlsPolicy
-from tests.dialogues.player import Delivery
+from tests.dialogues.player import CERTIFICATE, Delivery
 
 
 class HandClock:
@@ -63,13 +64,15 @@ class Feed:
 
 
 class Relay25:
-    """A peer without PIPELINING that answers everything except, until told, the dot."""
+    """A peer without PIPELINING that answers everything except, until told, the dot; with TLS if wanted."""
 
-    def __init__(self, answers_dot: bool = True) -> None:
+    def __init__(self, answers_dot: bool = True, offers: str = "250 ok") -> None:
         self.dot = asyncio.Event()
+        self._offers = offers
         if answers_dot:
             self.dot.set()
         self.open = self.most = self.quits = 0
+        self.changed: Callable[[], None] = lambda: None
 
     async def __aenter__(self) -> Relay25:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -85,19 +88,32 @@ class Relay25:
         self.most = max(self.most, self.open)
         writer.write(b"220 hi\r\n")
         while line := await reader.readline():
+            if line == b"STARTTLS\r\n":
+                writer.write(b"220 go\r\n")
+                await writer.start_tls(server_context())
+                continue
             if line == b"DATA\r\n":
                 writer.write(b"354 go\r\n")
                 await reader.readuntil(b"\r\n.\r\n")
                 await self.dot.wait()
             self.quits += line == b"QUIT\r\n"
-            writer.write(b"250 ok\r\n")
+            writer.write(f"{self._offers}\r\n".encode() if line.startswith(b"EHLO") else b"250 ok\r\n")
         self.open -= 1
+        self.changed()
         writer.close()
 
 
-def made(port: int, feed: Feed, clock: HandClock, **settings: Any) -> tuple[SmtpChannel, SmtpSite]:
+def server_context() -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(CERTIFICATE)
+    return context
+
+
+def made(
+    port: int, feed: Feed, clock: HandClock, tls: TlsPolicy = TlsPolicy.NONE, **settings: Any
+) -> tuple[SmtpChannel, SmtpSite]:
     channel = SmtpChannel(SmtpSettings(hostname="x.example", **settings), clock, random=lambda: 0.5)
-    site = channel.site(Relay("127.0.0.1", port, tls=TlsPolicy.NONE), feed, feed.changed.set)
+    site = channel.site(Relay("127.0.0.1", port, tls=tls), feed, feed.changed.set)
     return channel, site
 
 
@@ -128,6 +144,26 @@ async def test_an_idle_session_pulls_at_once_and_no_other_is_opened() -> None:
         assert (feed.waiting, site.idle) == ([], 0)
         await feed.until(lambda: len(feed.attempts) == 2)
         await channel.close(1.0)
+        assert relay.most == 1
+
+
+async def test_an_idle_session_over_tls_pulls_at_once_and_says_quit() -> None:
+    """asyncio's TLS transport, unlike its TCP one, calls an empty buffer full where the high-water mark is zero."""
+    feed, clock = Feed(1), HandClock()
+    async with Relay25(offers="250-ok\r\n250 STARTTLS") as relay:
+        channel, site = made(relay.port, feed, clock, tls=TlsPolicy.REQUIRED)
+        site.wake()
+        for count in range(1, 5):
+            await feed.until(lambda count=count: len(feed.attempts) == count and site.idle == 1)  # type: ignore[misc]
+            for _ in range(10):  # until the transport has looked at its buffer
+                await asyncio.sleep(0)
+            feed.waiting = Feed(1).waiting
+            site.wake()
+            assert (feed.waiting, site.idle) == ([], 0)
+        await feed.until(lambda: site.idle == 1)
+        relay.changed = feed.changed.set
+        await channel.close(1.0)
+        await feed.until(lambda: relay.quits == 1)
         assert relay.most == 1
 
 

@@ -37,8 +37,9 @@ class ReplyParser:
 
     def feed(self, data: bytes) -> list[Reply]:
         """The replies that these octets complete, in order. Sets `fault` at the first octet that makes no sense."""
-        if not self._rest and not self._lines and not self.fault:
-            # The first reply of a read mostly names a queue id, the others are the same all day.
+        if len(data) <= MAX_LINE and not self._rest and not self._lines and not self.fault:
+            # The first reply of a read mostly names a queue id, the others are the same all day. Only what is short is
+            # remembered: the caches are the process's.
             first, _, others = data.partition(b"\r\n")
             reply = _final_line(first)
             replies = _final_lines(others)

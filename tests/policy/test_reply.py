@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sendengine.reply import MAX_TEXT, ReplyParser, make_reply, strip_ids
+from sendengine.reply import MAX_LINE, MAX_TEXT, ReplyParser, _final_line, _final_lines, make_reply, strip_ids
 from sendengine.types import Reply
 
 
@@ -36,6 +36,14 @@ def parsed(*pieces: bytes) -> tuple[list[Reply], str]:
 def test_a_reply_is_read(octets: bytes, reply: Reply) -> None:
     assert parsed(octets) == ([reply], "")
     assert parsed(*(bytes([octet]) for octet in octets)) == ([reply], "")
+
+
+def test_long_lines_are_not_remembered() -> None:
+    """The caches of common replies belong to the process: a peer may not fill them by the read buffer."""
+    before = _final_line.cache_info().misses, _final_lines.cache_info().misses
+    parsed(b"x" * 65536)
+    parsed(b"250 ok\r\n" + b"250 x\r\n" * MAX_LINE)
+    assert (_final_line.cache_info().misses, _final_lines.cache_info().misses) == before
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ class Connection(asyncio.Protocol):
         return self._pump(self._time())
 
     def tick(self, now: float) -> None:
-        self.session.tick(now, self._transport.get_write_buffer_size() if self._is_paused else 0)
+        self.session.tick(now, self._unflushed())
         if self.session.state is _ENDED:
             self._finish()
 
@@ -58,7 +58,7 @@ class Connection(asyncio.Protocol):
         self.pull()
 
     def abort(self, detail: str) -> None:
-        self.session.lost(self._time(), detail)
+        self.session.lost(self._time(), detail, self._unflushed())
         self._finish()
 
     def data_received(self, data: bytes) -> None:
@@ -83,6 +83,9 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.session.lost(self._time(), str(exc or "the peer closed the connection"))
         self._finish()
+
+    def _unflushed(self) -> int:
+        return self._transport.get_write_buffer_size() if self._is_paused else 0
 
     def _pump(self, now: float) -> bool:
         session = self.session

@@ -92,6 +92,11 @@ class Session:
         replies = self._parser.feed(data)
         if self._due is self._swing and self._is_in_swing(replies, now):
             return
+        surplus = replies[len(self._due) :]
+        if surplus and surplus[0].code != 421:
+            # One of these is too many, and nobody knows which: none is believed. A 421 comes unasked (RFC 5321 3.8).
+            self._end(Fault.PROTOCOL, now, f"more replies than commands: {surplus[0]}")
+            return
         for reply in replies:
             self._since = now
             if not self._due:
@@ -137,8 +142,9 @@ class Session:
         if self.state is _OPEN:
             self.state = _RETIRING
 
-    def lost(self, now: float, detail: str) -> None:
-        """The connection is gone."""
+    def lost(self, now: float, detail: str, unflushed: int = 0) -> None:
+        """The connection is gone. `unflushed` octets never left, for certain: an earlier look tells nothing any more."""
+        self._unflushed = unflushed
         if self.state is not _ENDED:
             self._end(Fault.DISCONNECTED, now, detail)
 

@@ -7,6 +7,7 @@ every delivery is reported once, and never otherwise than the peer decided.
 from __future__ import annotations
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -243,3 +244,73 @@ def test_an_answer_to_a_dot_that_has_not_left_is_none() -> None:
     session.receive(b"250 2.0.0 queued\r\n", 0.0)
     [(_, attempt)] = feed.attempts
     assert (attempt.stage, attempt.fault) == (Stage.BODY, Fault.PROTOCOL)
+
+
+def session_with_message_out(features: Features) -> tuple[Feed, Session, bytes]:
+    """A session whose first message was just written, the second one's commands behind it; and those octets."""
+    plan = Plan([(250, 250, 354, 250)] * 2, features, False, [1], -1)
+    feed = Feed(deliveries_for(plan)[:2])
+    session = Session(feed, plan.features, StageTimeouts())
+    session.next_write(0.0)
+    session.receive(b"250 ok\r\n250 ok\r\n" + (b"" if features.chunking else b"354 go\r\n"), 0.0)
+    return feed, session, session.next_write(0.0)
+
+
+@pytest.mark.parametrize("chunking", [False, True])
+def test_what_lay_in_the_transport_at_the_last_look_may_have_left_since(chunking: bool) -> None:
+    """A lost connection no longer tells what it took: a dot seen in the transport before is in doubt all the same."""
+    feed, session, octets = session_with_message_out(Features(pipelining=True, chunking=chunking))
+    session.tick(1.0, len(octets))
+    session.lost(2.0, "reset")
+    assert [(attempt.stage, attempt.fault) for _, attempt in feed.attempts] == [
+        (Stage.DOT, Fault.DISCONNECTED),
+        (Stage.MAIL, Fault.STALE),
+    ]
+
+
+def test_what_is_known_to_lie_in_the_transport_has_not_left() -> None:
+    feed, session, octets = session_with_message_out(Features(pipelining=True))
+    session.lost(2.0, "closed by us", unflushed=len(octets))
+    assert (feed.attempts[0][1].stage, feed.attempts[0][1].fault) == (Stage.BODY, Fault.DISCONNECTED)
+
+
+@pytest.mark.parametrize(
+    ("said", "met"),
+    [
+        # Which of these refusals is one too many? Then which recipient was refused?
+        (b"250 ok\r\n550 no\r\n250 ok\r\n354 go\r\n", (Stage.MAIL, Fault.PROTOCOL)),
+        (b"550 no\r\n250 ok\r\n250 ok\r\n354 go\r\n", (Stage.MAIL, Fault.PROTOCOL)),
+        (b"250 ok\r\n250 ok\r\n354 go\r\n250 queued\r\n", (Stage.MAIL, Fault.PROTOCOL)),
+    ],
+)
+def test_more_replies_than_commands_say_nothing(said: bytes, met: tuple[Stage, Fault]) -> None:
+    plan = Plan([(250, 250, 354, 250)], Features(pipelining=True), False, [1], -1)
+    feed = Feed(deliveries_for(plan))
+    session = Session(feed, plan.features, StageTimeouts())
+    session.next_write(0.0)
+    session.receive(said, 1.0)
+    [(_, attempt)] = feed.attempts
+    assert (attempt.stage, attempt.fault) == met
+    assert session.state is State.ENDED
+
+
+@pytest.mark.parametrize("said", [b"250 ok\r\n550 no\r\n", b"550 no\r\n250 ok\r\n"])
+def test_two_answers_to_one_message_leave_it_in_doubt(said: bytes) -> None:
+    feed = Feed(deliveries_for(Plan([(250, 250, 354, 250)], Features(), False, [1], -1)))
+    session = Session(feed, Features(), StageTimeouts())
+    for reply in (b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n", said):
+        session.next_write(0.0)
+        session.receive(reply, 0.0)
+    [(_, attempt)] = feed.attempts
+    assert (attempt.stage, attempt.fault) == (Stage.DOT, Fault.PROTOCOL)
+
+
+def test_a_421_behind_the_last_answer_leaves_the_answer_standing() -> None:
+    """RFC 5321 3.8: a peer that leaves says so unasked."""
+    feed, session, _ = session_with_message_out(Features(pipelining=True))
+    session.receive(b"250 ok\r\n550 no\r\n550 no\r\n550 no\r\n421 bye\r\n", 1.0)
+    assert [(attempt.stage, attempt.reply and attempt.reply.code) for _, attempt in feed.attempts] == [
+        (Stage.DOT, 250),
+        (Stage.MAIL, 550),
+    ]
+    assert session.state is State.ENDED

@@ -308,7 +308,8 @@ class Session:
 
     def _answer_ghost(self, command: Command, reply: Reply, kind: int, now: float) -> None:
         """Commands written behind the one that was refused: their replies keep the count, no more."""
-        if reply.code == 421 or (kind == 3 and command is not _DATA):
+        if reply.code == 421 or kind == 2 or (kind == 3 and command is not _DATA):
+            # Nobody accepts RCPT without MAIL, or DATA by 2xx: this peer has lost count, or we have.
             self._out_of_turn(reply, now)
             return
         self._owes_void = command is _DATA and kind == 3

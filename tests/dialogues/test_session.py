@@ -314,3 +314,16 @@ def test_a_421_behind_the_last_answer_leaves_the_answer_standing() -> None:
         (Stage.MAIL, 550),
     ]
     assert session.state is State.ENDED
+
+
+@pytest.mark.parametrize("said", [[b"250 ok\r\n", b"550 no\r\n", b"250 ok\r\n"], [b"550 no\r\n", b"250 ok\r\n"]])
+def test_commands_behind_a_refused_one_cannot_be_accepted(said: list[bytes]) -> None:
+    """A peer that takes RCPT without MAIL, or DATA by 2xx, has lost count; and a dot alone might be a message to it."""
+    plan = Plan([(250, 250, 354, 250)], Features(pipelining=True), False, [1], -1)
+    feed = Feed(deliveries_for(plan))
+    session = Session(feed, plan.features, StageTimeouts())
+    session.next_write(0.0)
+    for piece in said:
+        session.receive(piece, 1.0)
+    assert len(feed.attempts) == 1
+    assert session.state is State.ENDED

@@ -14,7 +14,7 @@ import msgspec
 
 from sendengine.channel.flight import Features
 from sendengine.channel.settings import SmtpSettings, StageTimeouts
-from sendengine.reply import make_reply
+from sendengine.reply import MAX_TEXT, make_reply
 from sendengine.types import Attempt, Fault, Relay, Stage, TlsPolicy
 
 IMPLICIT_TLS_PORT = 465  # RFC 8314 3.3
@@ -154,14 +154,21 @@ class _Walk:
 
 def _attempt(stage: Stage, error: Exception, now: float) -> Attempt:
     if isinstance(error, aiosmtplib.SMTPResponseException) and 200 <= error.code < 600:
-        reply = make_reply(error.code, error.message.split("\n"))
+        reply = make_reply(error.code, _readable(error.message).split("\n"))
         return Attempt(stage, reply, None, 0.0, now, detail=f"{stage.name} refused")
-    return Attempt(stage, None, _fault(error), 0.0, now, detail=str(error) or type(error).__name__)
+    return Attempt(stage, None, _fault(error), 0.0, now, detail=_readable(str(error))[:MAX_TEXT] or type(error).__name__)
+
+
+def _readable(text: str) -> str:
+    """aiosmtplib keeps octets that are no UTF-8 as surrogates, which nobody can write down."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _fault(error: Exception) -> Fault:
     if isinstance(error, _Broken):
         return error.fault
+    if isinstance(error, aiosmtplib.SMTPResponseException):
+        return Fault.PROTOCOL  # a code that is none
     if isinstance(error, ssl.SSLError) or isinstance(error.__cause__, ssl.SSLError):
         return Fault.TLS
     if isinstance(error, TimeoutError):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum, auto
+from itertools import zip_longest
 
 import msgspec
 
-from sendengine.types import Envelope, Stage
+from sendengine.types import Envelope, Reply, Stage
 
 
 class State(Enum):
@@ -45,6 +47,31 @@ class Flight(msgspec.Struct, gc=False):
     mail_at: float
     is_first: bool  # of its session
     stage: Stage  # what it waits for: MAIL, RCPT, DATA, then BODY: its message may be written
+
+
+# Globals, as in session.py: looked up for every reply.
+_MAIL, _RCPT, _DATA, _QUIT = Command.MAIL, Command.RCPT, Command.DATA, Command.QUIT
+
+
+def misfit(due: Sequence[Command], replies: Sequence[Reply]) -> Reply | None:
+    """The first of these replies, all of one read, that cannot answer the command whose turn it is.
+
+    Then one was left out, said twice or out of order; nobody knows which, so none of them may be believed.
+    A 421 may come unasked (RFC 5321 3.8) and ends the count.
+    """
+    is_mail_refused = False
+    for command, reply in zip_longest(due[: len(replies)], replies):
+        kind = reply.code // 100
+        if reply.code == 421:
+            return None
+        if command is None or (kind == 2 and command is _DATA):
+            return reply
+        if kind == 3 and command not in (_DATA, _QUIT):
+            return reply
+        if kind == 2 and command is _RCPT and is_mail_refused:
+            return reply
+        is_mail_refused |= command is _MAIL and kind != 2
+    return None
 
 
 def unstuffed(wire: bytes) -> bytes:

@@ -7,12 +7,13 @@ At most two deliveries are in flight: `_body`, whose message is being written or
 and DATA travel in the same write behind that message's final dot (RFC 2920). With CHUNKING (RFC 3030) DATA falls away
 and the message follows the replies to MAIL and RCPT as one BDAT chunk: as many round trips as DATA takes behind a dot,
 a refused recipient costs no body, and a connection that breaks leaves one delivery in doubt, not two. Replies answer
-commands in order; one too many, too early or that cannot be read, and nothing that follows is believed.
+commands in order. One too many, too early or of the wrong kind, and neither what came with it nor what follows is
+believed; nor is anything behind a reply that cannot be read.
 """
 
 from __future__ import annotations
 
-from sendengine.channel.flight import Command, Features, Flight, State, unstuffed
+from sendengine.channel.flight import Command, Features, Flight, State, misfit, unstuffed
 from sendengine.channel.settings import StageTimeouts
 from sendengine.ports import Feed
 from sendengine.reply import ReplyParser
@@ -92,10 +93,9 @@ class Session:
         replies = self._parser.feed(data)
         if self._due is self._swing and self._is_in_swing(replies, now):
             return
-        surplus = replies[len(self._due) :]
-        if surplus and surplus[0].code != 421:
-            # One of these is too many, and nobody knows which: none is believed. A 421 comes unasked (RFC 5321 3.8).
-            self._end(Fault.PROTOCOL, now, f"more replies than commands: {surplus[0]}")
+        stray = misfit(self._due, replies)
+        if stray is not None:
+            self._end(Fault.PROTOCOL, now, f"out of turn: {stray}")
             return
         for reply in replies:
             self._since = now
@@ -270,7 +270,7 @@ class Session:
         kind = reply.code // 100
         head = self._head
         if command is _DOT:
-            self._judge_message(reply, kind, now)
+            self._judge_message(reply, now)
         elif head is None or command is Command.RSET or command is Command.VOID:
             self._answer_ours(command, reply, kind, now)
         elif head.delivery is None:
@@ -282,14 +282,12 @@ class Session:
             head.stage = _STAGE_BODY if self._chunking else _STAGE_DATA
         elif command is _DATA and kind == 3:
             head.stage = _STAGE_BODY
-        elif kind in (4, 5):
-            self._refuse(head, Stage(command.value), reply, now)
         else:
-            self._out_of_turn(reply, now)
+            self._refuse(head, Stage(command.value), reply, now)
 
-    def _judge_message(self, reply: Reply, kind: int, now: float) -> None:
+    def _judge_message(self, reply: Reply, now: float) -> None:
         body = self._body
-        if body is None or kind == 3 or self._unflushed > self._after_dot:
+        if body is None or self._unflushed > self._after_dot:
             # The answer to a message whose end is still here tells nothing about it.
             self._out_of_turn(reply, now)
             return
@@ -308,11 +306,11 @@ class Session:
 
     def _answer_ghost(self, command: Command, reply: Reply, kind: int, now: float) -> None:
         """Commands written behind the one that was refused: their replies keep the count, no more."""
-        if reply.code == 421 or kind == 2 or (kind == 3 and command is not _DATA):
+        if reply.code == 421 or kind == 2:
             # Nobody accepts RCPT without MAIL, or DATA by 2xx: this peer has lost count, or we have.
             self._out_of_turn(reply, now)
             return
-        self._owes_void = command is _DATA and kind == 3
+        self._owes_void = kind == 3
         if not self._due:
             self._head = None
 
@@ -320,7 +318,7 @@ class Session:
         """Commands that belong to no delivery: RSET, QUIT and the end of an empty message."""
         if command is Command.QUIT:
             self.state = _ENDED
-        elif reply.code == 421 or kind == 3 or (kind != 2 and command is not Command.VOID):
+        elif reply.code == 421 or (kind != 2 and command is not Command.VOID):
             self._out_of_turn(reply, now)
 
     def _out_of_turn(self, reply: Reply, now: float) -> None:

@@ -7,9 +7,12 @@ In the talk `C: MAIL` demands a line that starts so, `S: 250 ok` says one; these
     C: <chunk 1>       the same as one BDAT LAST                      S: <reset>       hangs up with RST
     C: <void>          a dot alone                                    S: <silence>     says nothing until the client leaves
     C: <nothing>       no octet more has come                         S: <drip 250 x>  says it an octet at a time, for ever
-    C: <part>          some octets of a message                       S: <stall>       reads no more
-                                                                   S: <raw 250 x>   these octets
-    == 2               the talk on the second connection              S: <tls>         starts TLS; <no tls> speaks garbage
+    C: <part>          some octets of a message                       S: <endless x>   says it again and again, fast
+                                                                   S: <stall>       reads no more
+                                                                   S: <raw 250 x>   these octets; Python's escapes hold
+                                                                   S: <tls>         starts TLS as localhost.pem;
+                                                                   S: <tls expired> as that one; <no tls> speaks garbage
+    == 2               the talk on the second connection
 """
 
 from __future__ import annotations
@@ -22,7 +25,9 @@ from pathlib import Path
 
 import msgspec
 
-CERTIFICATE = Path(__file__).parent / "localhost.pem"
+HERE = Path(__file__).parent
+CERTIFICATE = HERE / "localhost.pem"
+ENDLESS = 4_000_000  # octets: whoever would keep them all has kept enough to be found out
 
 
 class Delivery(msgspec.Struct):
@@ -153,11 +158,13 @@ class Player:
                 await asyncio.sleep(0.01)  # the peer's pace, not the test's
                 if reader.at_eof() or writer.transport.is_closing():
                     break
+        elif what.startswith("<endless"):
+            await self._say_endlessly(octets(text), writer)
         elif what.startswith("<raw"):
-            writer.write(text.replace("\\r", "\r").replace("\\n", "\n").encode())
-        elif what == "<tls>":
+            writer.write(octets(text))
+        elif what.startswith("<tls"):
             context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            context.load_cert_chain(CERTIFICATE)
+            context.load_cert_chain(HERE / f"{text}.pem" if text else CERTIFICATE)
             try:
                 await writer.start_tls(context)
             except (ssl.SSLError, ConnectionError):
@@ -168,6 +175,14 @@ class Player:
         else:
             writer.write(what.encode() + b"\r\n")
 
+    async def _say_endlessly(self, said: bytes, writer: asyncio.StreamWriter) -> None:
+        try:
+            for _ in range(ENDLESS // 4000):
+                writer.write(said * (4000 // len(said)))
+                await writer.drain()
+        except ConnectionError:
+            pass  # the client has heard enough
+
     async def _part(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """After its talk the peer only answers QUIT; anything else was one command too many."""
         rest = await reader.readline()
@@ -176,6 +191,10 @@ class Player:
         else:
             assert rest == b"" or writer.transport.is_closing(), f"more than was due: {rest!r}"
         writer.close()
+
+
+def octets(text: str) -> bytes:
+    return text.encode("ascii").decode("unicode_escape").encode("latin-1")
 
 
 def unstuffed(wire: bytes) -> bytes:

@@ -1,10 +1,14 @@
-"""Every dialogue against the real channel: sockets, session and all. Shows the stage, the reply or fault and the verdict."""
+"""Every dialogue against the real channel: sockets, session and all. Shows the stage, the reply or fault and the verdict.
+
+None may take longer than its timeouts and a second, and whatever the peer does, nothing escapes to the loop.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -15,7 +19,7 @@ from sendengine.channel.smtp import SmtpChannel
 from sendengine.policy.replies import parse_rules
 from sendengine.policy.verdict import SendPolicy, judge
 from sendengine.types import Attempt, Envelope, Relay, TlsPolicy
-from tests.dialogues.player import CERTIFICATE, Delivery, Dialogue, Player, read
+from tests.dialogues.player import Delivery, Dialogue, Player, read
 
 HERE = Path(__file__).parent
 RULES = parse_rules((HERE.parents[1] / "config" / "replies.toml").read_text())
@@ -52,6 +56,7 @@ class ListFeed:
 
 
 def described(name: str, attempt: Attempt) -> str:
+    assert msgspec.json.encode(attempt), "whatever the peer said, it can be written down"
     verdict = judge(attempt, 0, 0.0, SendPolicy(), RULES)
     what = f"{attempt.reply.code} {attempt.reply.enhanced}".strip() if attempt.reply else attempt.fault
     tries = "try" if verdict.spends_try else "no try"
@@ -74,23 +79,34 @@ def deliveries_of(dialogue: Dialogue) -> list[Delivery]:
     ]
 
 
+def chosen_timeouts(dialogue: Dialogue) -> dict[str, float]:
+    items = (item.partition("=") for item in dialogue.settings.get("timeouts", "").split())
+    return {name: float(seconds) for name, _, seconds in items}
+
+
+def patience_with(dialogue: Dialogue) -> float:
+    """Seconds within which it must be over."""
+    return sum(chosen_timeouts(dialogue).values()) + float(dialogue.settings.get("idle", "0")) + 1.0
+
+
 def settings_of(dialogue: Dialogue) -> SmtpSettings:
-    chosen = dialogue.settings.get("timeouts", "").split()
-    timeouts = dict.fromkeys(StageTimeouts.__struct_fields__, 5.0)
-    timeouts |= {name: float(seconds) for name, _, seconds in (item.partition("=") for item in chosen)}
+    timeouts = dict.fromkeys(StageTimeouts.__struct_fields__, 5.0) | chosen_timeouts(dialogue)
+    trusted = dialogue.settings.get("trust", "")
     return SmtpSettings(
         hostname="client.example",
         sessions=1,
         max_messages=int(dialogue.settings.get("max", "0")),
         tick=0.01,
         idle_timeout=float(dialogue.settings.get("idle", "60")),
-        ca_file=str(CERTIFICATE) if dialogue.settings.get("trust") == "yes" else "",
+        ca_file=str(HERE / f"{trusted}.pem") if trusted else "",
         timeouts=msgspec.convert(timeouts, StageTimeouts),
     )
 
 
 async def play(dialogue: Dialogue) -> tuple[list[str], SmtpSite]:
     deliveries = deliveries_of(dialogue)
+    escaped: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: escaped.append(context))
     feed = ListFeed(deliveries)
     async with Player(dialogue, deliveries) as player:
         user, _, password = dialogue.settings.get("auth", "").partition(":")
@@ -108,14 +124,16 @@ async def play(dialogue: Dialogue) -> tuple[list[str], SmtpSite]:
 
         site = channel.site(relay, feed, changed)
         site.wake()
-        await asyncio.wait_for(feed.over.wait(), 5)
-        if dialogue.settings.get("until") == "closed":
-            await asyncio.wait_for(closed.wait(), 5)
+        async with asyncio.timeout(patience_with(dialogue)):
+            await feed.over.wait()
+            if dialogue.settings.get("until") == "closed":
+                await closed.wait()
         await channel.close(1.0)
         await player.end()
         if player.failure:
             raise player.failure
         assert player.played == len(dialogue.connections), "the talk was not played to its end"
+    assert not escaped
     met = [described(str(delivery.number), attempt) for delivery, attempt in feed.done_with]
     if site._trouble and not met:
         met.append(described("site", site._trouble.attempt))

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from sendengine.channel.flight import Features, State
 from sendengine.channel.session import Session
 from sendengine.channel.settings import StageTimeouts
-from sendengine.types import Attempt, Envelope, Fault, Stage
-from tests.dialogues.player import Delivery, unstuffed
+from sendengine.types import Fault, Stage
+from tests.dialogues.player import Delivery
+from tests.dialogues.strict import Feed, Plan, StrictPeer, deliveries_for
 
 # What a peer may say to one message: a code at MAIL, RCPT, DATA and to the message itself.
 VECTORS = st.tuples(
@@ -26,14 +27,6 @@ VECTORS = st.tuples(
 )
 
 
-class Plan(msgspec.Struct, frozen=True):
-    vectors: list[tuple[int, int, int, int]]
-    features: Features
-    is_lenient: bool  # answers 354 to a DATA without recipients (RFC 2920 3.1 allows it)
-    pieces: list[int]  # octets of reply delivered at a time, in turn
-    cut_at: int  # octets of replies after which the connection breaks; -1: never
-
-
 PLANS = st.builds(
     Plan,
     st.lists(VECTORS, min_size=1, max_size=6),
@@ -42,95 +35,6 @@ PLANS = st.builds(
     st.lists(st.integers(1, 200), min_size=1, max_size=5),
     st.one_of(st.just(-1), st.integers(0, 400)),
 )
-
-
-class StrictPeer:
-    """Reads the client's octets, answers by the plan; `verdicts` is what it decided about whole messages."""
-
-    def __init__(self, plan: Plan, deliveries: list[Delivery]) -> None:
-        self.verdicts: dict[int, int] = {}
-        self._plan = plan
-        self._messages = {delivery.number: delivery for delivery in deliveries}
-        self._buffer = b""
-        self._number = 0
-        self._mail = self._rcpt = self._in_data = False
-
-    def hear(self, octets: bytes) -> bytes:
-        self._buffer += octets
-        out = b""
-        while True:
-            code = self._step()
-            if code is None:
-                return out
-            out += b"%d-first\r\n%d 2.0.0 second\r\n" % (code, code) if code == 251 else b"%d said\r\n" % code
-
-    def _step(self) -> int | None:
-        if self._in_data:
-            end = 0 if self._buffer.startswith(b".\r\n") else self._buffer.find(b"\r\n.\r\n") + 2
-            if end == 1:
-                return None
-            message, self._buffer = self._buffer[:end], self._buffer[end + 3 :]
-            self._in_data = False
-            return self._judge(message) if message else self._clear(554)
-        line, found, rest = self._buffer.partition(b"\r\n")
-        if not found:
-            return None
-        if line.startswith(b"BDAT "):
-            size = int(line.split()[1])
-            if len(rest) < size:
-                return None
-            self._buffer = rest[size:]
-            return self._judge(rest[:size], is_chunk=True) if self._rcpt else 503
-        self._buffer = rest
-        return self._command(line)
-
-    def _command(self, line: bytes) -> int:
-        verb = line[:4]
-        if verb == b"MAIL":
-            assert not self._mail, "nested MAIL"
-        if verb == b"RSET":
-            return self._clear(250)
-        if verb == b"QUIT":
-            return 221
-        if verb == b"MAIL":
-            self._number += 1
-            code = self._plan.vectors[self._number - 1][0]
-            self._mail = code == 250
-            return code
-        if not self._mail:
-            return 503
-        if verb == b"RCPT":
-            assert line == b"RCPT TO:<r%d@example.net>" % self._number
-            code = self._plan.vectors[self._number - 1][1]
-            self._rcpt = code < 300
-            return code
-        assert line == b"DATA"
-        code = self._plan.vectors[self._number - 1][2] if self._rcpt else 354 if self._plan.is_lenient else 554
-        self._in_data = code == 354
-        return code
-
-    def _judge(self, message: bytes, is_chunk: bool = False) -> int:
-        wire = self._messages[self._number].wire
-        assert message == (unstuffed(wire) if is_chunk else wire)
-        self.verdicts[self._number] = self._plan.vectors[self._number - 1][3]
-        return self._clear(self.verdicts[self._number])
-
-    def _clear(self, code: int) -> int:
-        self._mail = self._rcpt = False
-        return code
-
-
-class Feed:
-    def __init__(self, deliveries: list[Delivery]) -> None:
-        self.waiting = list(deliveries)
-        self.attempts: list[tuple[int, Attempt]] = []
-
-    def next(self) -> Envelope | None:
-        return self.waiting.pop(0) if self.waiting else None
-
-    def done(self, delivery: Envelope, attempt: Attempt) -> None:
-        assert isinstance(delivery, Delivery)
-        self.attempts.append((delivery.number, attempt))
 
 
 def converse(plan: Plan, deliveries: list[Delivery]) -> tuple[Feed, StrictPeer, Session]:
@@ -165,14 +69,6 @@ def expected(vector: tuple[int, int, int, int], has_data: bool) -> tuple[Stage, 
     if has_data and data != 354:
         return Stage.DATA, data
     return Stage.DOT, message
-
-
-def deliveries_for(plan: Plan) -> list[Delivery]:
-    wires = [b"A: 1\r\n\r\nhi\r\n", b"..\r\n", b"A: 2\r\n\r\n..x\r\n" + b"y" * 40000 + b"\r\n", b"A: 3\r\n\r\n...\r\n"]
-    return [
-        Delivery(number, b"", b"r%d@example.net" % number, wires[number % len(wires)], number % 3 == 0)
-        for number in range(1, len(plan.vectors) + 1)
-    ]
 
 
 @settings(max_examples=400, deadline=None)

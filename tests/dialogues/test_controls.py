@@ -1,0 +1,105 @@
+"""The checkers can fail: sessions that are broken on purpose, one per fault, and each is found out."""
+
+from __future__ import annotations
+
+import pytest
+
+from sendengine.channel.flight import Features, Flight, State
+from sendengine.channel.session import Session
+from sendengine.types import Fault, Reply, Stage
+from tests.dialogues.cutting import talk
+from tests.dialogues.strict import Plan
+from tests.dialogues.test_cuts import ACCEPTED, MIXED, count_cuts, deliveries_of, plan_of
+from tests.dialogues.test_miscounts import SEED, all_misled, mismatches
+
+PIPELINED = Features(pipelining=True)
+
+
+class Believing(Session):
+    """Takes replies as they come, whether or not they can answer what is due."""
+
+    def receive(self, data: bytes, now: float) -> None:
+        for reply in self.in_order(self._parser.feed(data)):
+            if self._due and self.state is not State.ENDED:
+                command, *rest = self._due
+                self._due = tuple(rest)
+                self._answer(command, reply, now)
+
+    def in_order(self, replies: list[Reply]) -> list[Reply]:
+        return replies
+
+
+class OutOfOrder(Believing):
+    def in_order(self, replies: list[Reply]) -> list[Reply]:
+        return replies[::-1]
+
+
+class CallsALostDotNotSent(Session):
+    def _is_dot_out(self) -> bool:
+        return False
+
+
+class CallsALostBodyDoubtful(Session):
+    def _is_dot_out(self) -> bool:
+        return True
+
+
+class TakesTheGoAheadForTheAnswer(Session):
+    """Calls a message sent when the next one may go."""
+
+    def _write_message(self, head: Flight, now: float) -> bytes:
+        octets = super()._write_message(head, now)
+        self._report(head, Stage.DOT, Reply(250, "", "hopefully"), now)
+        self._body = None
+        return octets
+
+
+class RemembersWhatLayHere(Session):
+    """Takes an earlier look at the transport for what has left since."""
+
+    def lost(self, now: float, detail: str, unflushed: int = 0) -> None:
+        super().lost(now, detail, self._unflushed)
+
+
+class ForgetsTheSecond(Session):
+    def _end(self, fault: Fault, now: float, detail: str) -> None:
+        self._head = None if self._body is not None else self._head
+        super()._end(fault, now, detail)
+
+
+class ReportsTwice(Session):
+    def _give_up(self, flight: Flight, stage: Stage, fault: Fault, now: float, detail: str) -> None:
+        super()._give_up(flight, stage, fault, now, detail)
+        super()._give_up(flight, stage, fault, now, detail)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        CallsALostDotNotSent,
+        CallsALostBodyDoubtful,
+        RemembersWhatLayHere,
+        TakesTheGoAheadForTheAnswer,
+        ForgetsTheSecond,
+        ReportsTwice,
+    ],
+)
+def test_cuts_find_out(broken: type[Session]) -> None:
+    _, found = count_cuts(plan_of(PIPELINED, ACCEPTED), broken)
+    assert found
+
+
+@pytest.mark.parametrize("broken", [OutOfOrder, TakesTheGoAheadForTheAnswer])
+def test_random_verdicts_find_out(broken: type[Session]) -> None:
+    assert any(mismatches(seed, broken) for seed in range(SEED, SEED + 200))
+
+
+def test_a_peer_that_loses_count_finds_out_who_trusts_it() -> None:
+    _, found = all_misled("pipelined", Believing)
+    assert any("sent" in fault for fault in found)
+    assert any("bounced" in fault for fault in found)
+
+
+def test_an_honest_session_by_the_same_measure() -> None:
+    plan: Plan = plan_of(PIPELINED, MIXED)
+    assert talk(plan, deliveries_of(plan)).attempts == talk(plan, deliveries_of(plan), make=Believing).attempts

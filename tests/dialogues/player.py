@@ -13,6 +13,8 @@ In the talk `C: MAIL` demands a line that starts so, `S: 250 ok` says one; these
                                                                    S: <tls>         starts TLS as localhost.pem;
                                                                    S: <tls expired> as that one; <no tls> speaks garbage
     == 2               the talk on the second connection
+
+Of the settings, `together: yes` means that the peer's mistake shows only where its replies come in one read.
 """
 
 from __future__ import annotations
@@ -58,11 +60,12 @@ def read(path: Path) -> Dialogue:
 
 
 class Player:
-    """The peer. `failure` is what it missed; `port` where it listens."""
+    """The peer. `failure` is what it missed; `port` where it listens. With `octets_apart` it says one octet at a time."""
 
-    def __init__(self, dialogue: Dialogue, deliveries: list[Delivery]) -> None:
+    def __init__(self, dialogue: Dialogue, deliveries: list[Delivery], octets_apart: bool = False) -> None:
         self.failure: BaseException | None = None
         self.played = 0
+        self._octets_apart = octets_apart
         self._dialogue = dialogue
         self._deliveries = deliveries
         self._started = 0
@@ -113,12 +116,12 @@ class Player:
             pass
 
     async def _shake_hands(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"220 peer.example ESMTP\r\n")
+        await self._write(b"220 peer.example ESMTP\r\n", writer)
         assert (await reader.readline()).startswith(b"EHLO ")
         offers = ["peer.example", *self._dialogue.settings.get("offers", "").split()]
         lines = [f"250-{offer.replace('=', ' ')}\r\n" for offer in offers]
         lines[-1] = lines[-1].replace("250-", "250 ")
-        writer.write("".join(lines).encode())
+        await self._write("".join(lines).encode(), writer)
 
     async def _hear(self, what: str, reader: asyncio.StreamReader) -> None:
         number = what.strip("<>").partition(" ")[2]
@@ -161,7 +164,7 @@ class Player:
         elif what.startswith("<endless"):
             await self._say_endlessly(octets(text), writer)
         elif what.startswith("<raw"):
-            writer.write(octets(text))
+            await self._write(octets(text), writer)
         elif what.startswith("<tls"):
             context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
             context.load_cert_chain(HERE / f"{text}.pem" if text else CERTIFICATE)
@@ -173,7 +176,15 @@ class Player:
             await reader.read(65536)
             writer.write(b"this is no TLS record\r\n")
         else:
-            writer.write(what.encode() + b"\r\n")
+            await self._write(what.encode() + b"\r\n", writer)
+
+    async def _write(self, said: bytes, writer: asyncio.StreamWriter) -> None:
+        if not self._octets_apart:
+            writer.write(said)
+            return
+        for octet in said:
+            writer.write(bytes([octet]))
+            await asyncio.sleep(0)  # one turn of the loop: the client reads it
 
     async def _say_endlessly(self, said: bytes, writer: asyncio.StreamWriter) -> None:
         try:

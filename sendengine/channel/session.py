@@ -39,6 +39,7 @@ class Session:
         self.state: State = _OPEN
         self.may_pull = True  # False while the site is throttled
         self.has_carried = False  # a delivery was answered, whatever the answer
+        self.is_chunking_refused = False  # though it was offered
         self.ended_by: Attempt | None = None  # what broke the session while deliveries were in flight
         self._feed = feed
         self._done = feed.done
@@ -92,6 +93,9 @@ class Session:
         """Octets of the peer."""
         replies = self._parser.feed(data)
         if self._due is self._swing and self._is_in_swing(replies, now):
+            return
+        if self._chunking and replies and self._due[:1] == (_DOT,) and 500 <= replies[0].code <= 504:
+            self._refuse_chunking(replies[0], now)
             return
         stray = misfit(self._due, replies)
         if stray is not None:
@@ -295,6 +299,15 @@ class Session:
         self._report(body, _STAGE_DOT, reply, now)
         if reply.code == 421:
             self._left_by_peer(_STAGE_DOT, reply, now)
+
+    def _refuse_chunking(self, reply: Reply, now: float) -> None:
+        """RFC 5321 4.2.2: BDAT is no command to this peer. That says nothing of the message, and it may read the chunk as
+        commands: whatever else it answers is past belief."""
+        self.is_chunking_refused = True
+        body, self._body = self._body, None
+        assert body is not None
+        self._report(body, _STAGE_DATA, reply, now)
+        self._left_by_peer(_STAGE_DATA, reply, now)
 
     def _refuse(self, head: Flight, stage: Stage, reply: Reply, now: float) -> None:
         self._report(head, stage, reply, now)

@@ -64,6 +64,7 @@ class SmtpSite:
         self._opening: set[asyncio.Task[None]] = set()
         self._trouble: SiteTrouble | None = None
         self._failures = 0
+        self._takes_chunks = True  # until BDAT proves unknown to a relay that offers CHUNKING
         self._is_wanted = False  # work waits, as far as we were told
         self._throttled_until = 0.0
         self._is_closing = False
@@ -141,6 +142,7 @@ class SmtpSite:
         if not self._connections:
             self._empty.set()
             self._on_change()
+        self._takes_chunks &= not session.is_chunking_refused
         if session.is_worn_out or session.ended_by is not None:
             self._open_one_more()  # it may have left work behind that nobody will announce again
 
@@ -173,7 +175,10 @@ class SmtpSite:
 
     def _add(self, opened: Opened, took: float) -> None:
         settings = self._settings
-        session = Session(self._feed, opened.features, settings.timeouts, took, settings.max_messages)
+        features = opened.features
+        if not self._takes_chunks:
+            features = msgspec.structs.replace(features, chunking=False)
+        session = Session(self._feed, features, settings.timeouts, took, settings.max_messages)
         session.may_pull = not self._is_throttled
         connection = Connection(opened.transport, session, self, self._clock.monotonic)
         self._connections.add(connection)

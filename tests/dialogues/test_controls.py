@@ -7,10 +7,14 @@ import pytest
 from sendengine.channel.flight import Features, Flight, State
 from sendengine.channel.session import Session
 from sendengine.types import Fault, Reply, Stage
-from tests.dialogues.cutting import talk
+from tests.dialogues.cutting import Cut, Way, talk
+from tests.dialogues.player import HERE, read
 from tests.dialogues.strict import Plan
+from tests.dialogues.test_cut_sockets import OFFERS, met_over_sockets
 from tests.dialogues.test_cuts import ACCEPTED, MIXED, count_cuts, deliveries_of, plan_of
+from tests.dialogues.test_dialogues import play
 from tests.dialogues.test_miscounts import SEED, all_misled, mismatches
+from tests.dialogues.test_splits import replay
 
 PIPELINED = Features(pipelining=True)
 
@@ -87,6 +91,47 @@ class ReportsTwice(Session):
 def test_cuts_find_out(broken: type[Session]) -> None:
     _, found = count_cuts(plan_of(PIPELINED, ACCEPTED), broken)
     assert found
+
+
+class ReadsWholeLines(Session):
+    """Takes every read for whole lines, as nearly all are."""
+
+    def receive(self, data: bytes, now: float) -> None:
+        super().receive(data if data.endswith(b"\n") else b"", now)
+
+
+@pytest.mark.parametrize(
+    ("broken", "name"),
+    [
+        (CallsALostDotNotSent, "pipelined_dot_disconnected"),
+        (CallsALostBodyDoubtful, "pipelined_body_disconnected"),
+        (TakesTheGoAheadForTheAnswer, "pipelined_message_5xx"),
+        (Believing, "pipelined_stray_refusal"),
+        (ForgetsTheSecond, "pipelined_lost_with_two_in_flight"),
+    ],
+)
+async def test_dialogues_find_out(broken: type[Session], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sendengine.channel.site.Session", broken)
+    dialogue = read(HERE / f"{name}.dialogue")
+    try:
+        met, _ = await play(dialogue)
+    except (AssertionError, TimeoutError):
+        return  # it said what was not due, or never ended
+    assert met != dialogue.expected
+
+
+async def test_cuts_over_sockets_find_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sendengine.channel.site.Session", CallsALostDotNotSent)
+    plan = plan_of(PIPELINED, ACCEPTED)
+    whole = talk(plan, deliveries_of(plan))
+    found = [await met_over_sockets(plan, OFFERS["pipelined"], Cut(Way.FIN, said=at)) for at in range(0, whole.said, 7)]
+    assert any("the peer said 250" in fault for faults in found for fault in faults)
+
+
+def test_splits_find_out() -> None:
+    dialogue = read(HERE / "pipelined_two_sent.dialogue")
+    assert replay(dialogue, {}, ReadsWholeLines) == dialogue.expected
+    assert any(replay(dialogue, {number: [5]}, ReadsWholeLines) != dialogue.expected for number in range(3))
 
 
 @pytest.mark.parametrize("broken", [OutOfOrder, TakesTheGoAheadForTheAnswer])

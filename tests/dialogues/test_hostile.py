@@ -58,6 +58,16 @@ def test_what_a_session_keeps_of_an_endless_peer_is_bounded(name: str, size: int
     assert len(feed.attempts) == 1
 
 
+def test_a_session_without_bounds_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sendengine.reply.MAX_LINE", 1 << 40)
+    _, session = pipelined()
+    session.next_write(0.0)
+    for _ in range(3):
+        session.receive(b"x" * READ, 1.0)
+    assert kept(session) > MAX_REPLY + MAX_LINE + READ
+    assert session.state is not State.ENDED
+
+
 def test_a_thousand_hostile_sessions_leave_nothing_behind() -> None:
     """What outlives a session is the reply caches; 64 MB of long lines, each another one, must not stay in them."""
     tracemalloc.start()

@@ -62,10 +62,10 @@ def said(what: str) -> bytes:
     return octets(what.removeprefix("<raw ").removesuffix(">")) if what.startswith("<raw") else what.encode() + b"\r\n"
 
 
-def replay(dialogue: Dialogue, cuts: dict[int, list[int]]) -> list[str]:
+def replay(dialogue: Dialogue, cuts: dict[int, list[int]], make: type[Session] = Session) -> list[str]:
     """What was met when burst number i is cut at the octets `cuts[i]`."""
     feed = Feed(dialogue)
-    session = Session(feed, features_of(dialogue), StageTimeouts(), 0.0, int(dialogue.settings.get("max", "0")))
+    session = make(feed, features_of(dialogue), StageTimeouts(), 0.0, int(dialogue.settings.get("max", "0")))
     holds_back = ("C", "<part>") in dialogue.connections[0] or ("S", "<stall>") in dialogue.connections[0]
     write(session, holds_back)
     for number, burst in enumerate(bursts_of(dialogue)):

@@ -7,6 +7,7 @@ import random
 import tracemalloc
 from itertools import chain, repeat
 
+import msgspec
 import pytest
 
 from sendengine.channel.flight import Features, State
@@ -106,7 +107,7 @@ async def serve_nonsense(dice: random.Random, reader: asyncio.StreamReader, writ
 @pytest.mark.parametrize("tls", [TlsPolicy.NONE, TlsPolicy.OPPORTUNISTIC, TlsPolicy.REQUIRED])
 async def test_nonsense_before_mail_is_an_attempt(tls: TlsPolicy) -> None:
     dice = random.Random(20_240_517)
-    timeouts = StageTimeouts(greeting=0.2, ehlo=0.2, starttls=0.2, auth=0.2)
+    timeouts = StageTimeouts(greeting=3.0, ehlo=3.0, starttls=3.0, auth=3.0)  # the peer leaves before that
     settings, contexts = SmtpSettings(hostname="client.example", timeouts=timeouts), TlsContexts()
     server = await asyncio.start_server(lambda r, w: serve_nonsense(dice, r, w), "127.0.0.1", 0)
     relay = Relay("127.0.0.1", server.sockets[0].getsockname()[1], "u", "p", tls)
@@ -114,8 +115,9 @@ async def test_nonsense_before_mail_is_an_attempt(tls: TlsPolicy) -> None:
         *(open_session(relay, settings, contexts, "client.example", 0.0) for _ in range(150))
     )
     server.close()
-    stages = {result.stage for result in met if isinstance(result, Attempt)}
-    assert stages >= {Stage.CONNECT, Stage.EHLO}
+    attempts = [result for result in met if isinstance(result, Attempt)]
+    assert {attempt.stage for attempt in attempts} >= {Stage.CONNECT, Stage.EHLO}
+    assert all(msgspec.json.encode(attempt) for attempt in attempts)
     for result in met:
         if isinstance(result, Opened):
             result.transport.abort()

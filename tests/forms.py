@@ -20,8 +20,10 @@ from typing import Any, TypeVar
 
 import msgspec
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.crc import key_slot
 from redis.exceptions import AskError, MovedError, RedisError
+from redis.retry import Retry
 
 from sendengine.queue import embedded
 
@@ -33,6 +35,11 @@ def free_port() -> int:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         return int(listening.getsockname()[1])
+
+
+def client_of(port: int, decodes: bool = True) -> Redis:
+    """One that repeats nothing by itself: redis-py's default waits for seconds in between."""
+    return Redis(port=port, decode_responses=decodes, retry=Retry(NoBackoff(), 0))
 
 
 def until(holds: Callable[[], Any]) -> None:
@@ -59,7 +66,7 @@ class Server:
         self.port = free_port()
         self._extra = dict(extra or {})
         self.start()
-        self.client = Redis(port=self.port, decode_responses=True)
+        self.client = client_of(self.port)
 
     @property
     def url(self) -> str:
@@ -79,7 +86,7 @@ class Server:
 
     def raw(self) -> Redis:
         """A client that decodes nothing."""
-        return Redis(port=self.port)
+        return client_of(self.port, decodes=False)
 
     def replicas(self) -> int:
         """How many have what is written."""
@@ -122,7 +129,7 @@ class SmallDisk(Server):
         with (self.folder / "log").open("ab") as log:  # Python ignores SIGXFSZ, and lets its child ignore it, too
             self._process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True, restore_signals=False)
         self._set_limit()
-        with Redis(port=self.port) as client:
+        with client_of(self.port) as client:
             until(lambda: self._process.poll() is not None or client.ping())
 
     def fill(self) -> None:
@@ -208,15 +215,8 @@ class Cluster:
         return (info["cluster_state"], int(info["cluster_known_nodes"])) == ("ok", len(self.masters))
 
     def owner(self, key: str) -> Server:
-        for each in self.masters:
-            try:
-                each.client.type(key)
-                return each
-            except MovedError:
-                continue
-            except AskError:  # on its way from here, and ours until it has arrived
-                return each
-        raise AssertionError(f"nobody has the slot of {key}")
+        port = _owner_in_the_eyes_of(self.masters[0], key)
+        return next(each for each in self.masters if each.port == port)
 
     def empty(self) -> None:
         while self._moves:
@@ -229,15 +229,16 @@ class Cluster:
         """Of the slot of a key to another master."""
         source = self.owner(key)
         target = next(each for each in self.masters if each is not source)
-        self._moves.append(Move(self.masters, source, target, key_slot(key.encode())))
+        self._moves.append(Move(self.masters, source, target, key))
         return self._moves[-1]
 
 
 class Move:
     """A slot on its way, as redis-cli's reshard does it: between `__init__` and `finish` both nodes have some of its keys."""
 
-    def __init__(self, masters: list[Server], source: Server, target: Server, slot: int) -> None:
-        self._masters, self._source, self._target, self._slot = masters, source, target, slot
+    def __init__(self, masters: list[Server], source: Server, target: Server, key: str) -> None:
+        self._masters, self._source, self._target, self._key = masters, source, target, key
+        self._slot = slot = key_slot(key.encode())
         self._is_over = False
         self.target = target
         self._ids = {each: each.client.execute_command("CLUSTER MYID") for each in (source, target)}
@@ -259,6 +260,18 @@ class Move:
         self._is_over = True
         for node in (self._target, self._source, *self._masters):
             node.client.execute_command("CLUSTER SETSLOT", self._slot, "NODE", self._ids[self._target])
+        until(lambda: {_owner_in_the_eyes_of(each, self._key) for each in self._masters} == {self._target.port})
+
+
+def _owner_in_the_eyes_of(node: Server, key: str) -> int:
+    """Its port. Gossip of before a move may set a node back for a moment."""
+    try:
+        node.client.type(key)
+    except MovedError as error:
+        return int(error.port)
+    except AskError:
+        pass  # on its way from here, and here until it has arrived
+    return node.port
 
 
 def _bus(node: Server) -> int:
@@ -286,7 +299,7 @@ class Sentinel:
         words = [str(embedded._program()), str(configuration), "--sentinel", "--port", str(self.port), "--bind", "127.0.0.1"]
         with (self.folder / "log").open("wb") as log:
             self._process = subprocess.Popen(words, cwd=self.folder, stdout=log, stderr=log, start_new_session=True)
-        self.client = Redis(port=self.port, decode_responses=True)
+        self.client = client_of(self.port)
         until(self.client.ping)
 
     def watch(self, service: str, master: Server) -> None:

@@ -12,6 +12,7 @@ from sendengine.queue.embedded import default_state_dir, named_url, resolve_url
 
 EXIT_COLD = 1
 EXIT_REFUSED = 2
+EXIT_AGAIN = 75 + 1000  # no status of a process: it left to be started anew, in place
 EXIT_FENCED = 76  # a rescuer holds its journal: a new id, at once
 
 

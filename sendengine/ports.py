@@ -283,6 +283,7 @@ class Standing(msgspec.Struct, frozen=True):
     doubts: Mapping[tuple[int, int], int]  # (batch, row) -> times in doubt
     aside: Mapping[int, list[bytes]] = {}  # in quarantine
     is_running: bool = False  # it is among those that may send
+    is_in_line: bool = False
 
 
 class Repair(msgspec.Struct, frozen=True):

@@ -25,7 +25,7 @@ import uvloop
 from sendengine.config import Config
 from sendengine.engine.worker import Worker
 from sendengine.errors import Fenced, RefusedInput, SendEngineError, Unavailable
-from sendengine.launch import EXIT_COLD, EXIT_FENCED, WorkerOptions, configured, embedded_dir, server_url
+from sendengine.launch import EXIT_AGAIN, EXIT_COLD, EXIT_FENCED, WorkerOptions, configured, embedded_dir, server_url
 from sendengine.logs import log_to_stderr
 from sendengine.queue import embedded
 from sendengine.queue.redis import RedisQueue
@@ -72,7 +72,7 @@ def run(options: WorkerOptions, leash: Leash | None = None) -> int:
 async def _send(config: Config, options: WorkerOptions, url: str, leash: Leash | None) -> int:
     meter = _meter(options)
     worker = build_worker(config, url, meter, worker_id())
-    stop = Stop(worker, config.engine.shutdown_timeout_s)
+    stop = Stop(worker, options, config.engine.shutdown_timeout_s)
     stop.listen(leash)
     sides: list[Coroutine[object, object, None]] = []
     if leash is not None:
@@ -98,7 +98,7 @@ async def _send(config: Config, options: WorkerOptions, url: str, leash: Leash |
             task.cancel()
         meter.flush()
     log.info("worker_left", worker=worker.id)
-    return 0
+    return EXIT_AGAIN if stop.is_reload else 0
 
 
 def worker_id() -> str:
@@ -117,10 +117,11 @@ def _meter(options: WorkerOptions) -> SilentMeter | PrometheusMeter:
 class Stop:
     """How this process ends: warm first; cold at the second signal, at QUIT, or when warm takes too long."""
 
-    def __init__(self, worker: Worker, timeout: float) -> None:
-        self._worker, self._timeout = worker, timeout
+    def __init__(self, worker: Worker, options: WorkerOptions, timeout: float) -> None:
+        self._worker, self._options, self._timeout = worker, options, timeout
         self._signals = 0
         self.is_asked = False
+        self.is_reload = False
 
     def listen(self, leash: Leash | None) -> None:
         loop = asyncio.get_running_loop()
@@ -129,7 +130,7 @@ class Stop:
         loop.add_signal_handler(signal.SIGUSR1, dump_tasks)
         if leash is None:
             loop.add_signal_handler(signal.SIGINT, self._on_signal)
-            loop.add_signal_handler(signal.SIGHUP, self._on_signal)
+            loop.add_signal_handler(signal.SIGHUP, self._on_hup)
         else:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -150,6 +151,16 @@ class Stop:
         self._signals += 1
         if self._signals > 1:
             self.cold()
+        self.warm()
+
+    def _on_hup(self) -> None:
+        """Without a supervisor: warm, then anew with the configuration of now. One that cannot be read changes nothing."""
+        try:
+            configured(self._options)
+        except SendEngineError as error:
+            log.error("reload_refused", error=str(error), remedy=error.remedy)
+            return
+        self.is_reload = True
         self.warm()
 
     def _on_leash(self, hold: int) -> None:

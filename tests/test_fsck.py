@@ -177,3 +177,15 @@ async def test_after_the_retention_counts_are_all_that_is_looked_at(bench: Bench
     await bench.finish()
     await bench.redis("DEL", f"{C}:p", f"{C}:o")
     assert await bench.fsck() == []
+
+
+async def test_one_that_fell_out_of_the_line_is_named_and_sent_in_its_turn(bench: Bench) -> None:
+    rows = [{"email": "a@example.com"}]
+    for name in ("first", "second"):
+        await bench.client.submit(account="m1", message=MESSAGE, recipients=rows, campaign=name, sequential=True)
+    await bench.redis("LREM", f"{A}:line", 0, "second")
+    found = [(finding.campaign, finding.what) async for finding in bench.client.fsck(repair=True)]
+    assert found == [("m1:second", "does not stand in the line")]
+    assert await bench.redis("LRANGE", f"{A}:line", 0, -1) == [b"first", b"second"]
+    await bench.finish()
+    assert (await bench.client.status("second")).state == "finished"

@@ -1,15 +1,17 @@
 """One sending process in the foreground, without a supervisor: for containers, and for a look at one worker alone.
 
-Run from a checkout as `python -m workers.send`. TERM, INT and HUP stop it warm, and whoever keeps it starts it anew.
+Run from a checkout as `python -m workers.send`. TERM and INT stop it warm; HUP too, and then it starts anew in the same process, with the
+configuration of now.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from sendengine.errors import SendEngineError
-from sendengine.launch import WorkerOptions
+from sendengine.launch import EXIT_AGAIN, WorkerOptions
 from sendengine.process import run
 
 
@@ -29,7 +31,10 @@ def options(args: list[str]) -> WorkerOptions:
 
 if __name__ == "__main__":
     try:
-        sys.exit(run(options(sys.argv[1:])))
+        status = run(options(sys.argv[1:]))
+        if status == EXIT_AGAIN:
+            os.execv(sys.executable, sys.orig_argv)
+        sys.exit(status)
     except SendEngineError as error:
         print(f"{error}\n{error.remedy}".rstrip(), file=sys.stderr)
         sys.exit(error.exit_code)

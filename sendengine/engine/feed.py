@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 SLOT = 0.002  # deliveries due within it leave together
 BACKLOG_SECONDS = 0.1  # of what the site lately took: more would grow old before it is written
 BACKLOG_MOST = 256
+SHORT_AFTER, SHORT_FOR = 1.0, 5.0  # seconds that permits must go on lapsing for want of a session, and that the last one is remembered
+AT_ONCE = 0.001  # a session that ended a delivery so long ago was busy until now
 RATE_WINDOW = 0.1
 
 
@@ -42,6 +44,8 @@ class Feed:
         self._timer_at = 0.0
         self.preparing = 0  # picked, not released yet
         self.on_wire = 0
+        self._freed_at = 0.0  # when a session ended its last delivery
+        self._short_since = self._short_at = float("-inf")  # permits lapsed because every session was busy
         self._taken = 0  # since _window_at
         self._window_at = now()
         self._rate = 0.0  # deliveries per second that sessions took lately
@@ -71,6 +75,19 @@ class Feed:
     def is_full(self) -> bool:
         """Sessions do not keep up with what is due already."""
         return len(self._due) > self.backlog_limit and self._due[0].due < self._now() - 0.05
+
+    @property
+    def is_short(self) -> bool:
+        """Permits go on lapsing for want of a session."""
+        return self._now() - self._short_at < SHORT_FOR and self._short_at - self._short_since >= SHORT_AFTER
+
+    def _lapsed(self, now: float) -> None:
+        """A delivery waited until its permit was over. For a session, if that one was busy until now: else it was us who came late."""
+        if now - self._freed_at > AT_ONCE:
+            return
+        if now - self._short_at > SHORT_FOR:
+            self._short_since = now
+        self._short_at = now
 
     def measure(self) -> None:
         """Called each tick."""
@@ -108,6 +125,8 @@ class Feed:
                 self._hungry(self)
                 return None
             if is_late or now - delivery.acked_at > self._fresh or delivery.is_void:
+                if delivery.due and not delivery.is_void:
+                    self._lapsed(now)
                 self._withdraw(delivery)
                 continue
             self.on_wire += 1
@@ -118,6 +137,7 @@ class Feed:
         if TYPE_CHECKING:
             assert isinstance(delivery, Delivery)
         self.on_wire -= 1
+        self._freed_at = self._now()
         self._finish(delivery, attempt)
         if len(self._bulk) + self.preparing < self.backlog_limit // 2:
             self._hungry(self)

@@ -279,11 +279,12 @@ class Worker:
     def _note_fullness(self, lane: Lane) -> None:
         """Sessions that do not keep up bind the account to less than its rate; further workers may help."""
         is_bound = lane.bind.startswith("connections")
-        if lane.feed.is_full and not lane.bind:
-            lane.bind = f"connections|{lane.relay.site} takes no more on {lane.feed.site.sessions} sessions: raise -c or add workers"
+        is_short = lane.feed.is_full or lane.feed.is_short
+        if is_short and not lane.bind:
+            lane.bind = f"connections|more workers, or sessions (worker -c): {lane.feed.site.sessions} to {lane.relay.site} are all busy"
             self._attend(lane)
             self._spawn(self._queue.offer(lane.account, 0))
-        elif is_bound and not lane.feed.is_full:
+        elif is_bound and not is_short:
             lane.bind = ""
 
     def _may_pick(self, lane: Lane) -> bool:
@@ -391,17 +392,17 @@ class Worker:
     def _on_site(self, feed: Feed) -> None:
         """A site opened, closed or is in trouble: the accounts that use it are looked at."""
         trouble = feed.site.trouble
-        bind = ""
+        why = ""
         if trouble is not None and not feed.site.is_open:
-            why = trouble.attempt.reply or trouble.attempt.detail or trouble.attempt.fault
-            bind = f"site|{feed.relay.site} cannot be used: {why}"
-            log.warning("relay_unusable", relay=feed.relay.site, why=str(why))
+            why = str(trouble.attempt.reply or trouble.attempt.detail or trouble.attempt.fault)
+            log.warning("relay_unusable", relay=feed.relay.site, why=why)
         elif feed.site.is_open:
             log.info("relay_open", relay=feed.relay.site)
         for lane in self._takes.lanes.values():
             if lane.feed is feed:
                 if not lane.bind.startswith("relay") or lane.suspended_until <= self._now():
-                    lane.bind = bind
+                    other = f"or another relay: sendengine account set-relay {lane.account}"
+                    lane.bind = f"site|{feed.relay.site} can be used again (it is tried on and on; now: {why}), {other}" if why else ""
                 self._attend(lane)
 
     def _attend(self, lane: Lane) -> None:

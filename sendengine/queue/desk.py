@@ -242,7 +242,7 @@ class RedisDesk:
         named = [tuple(map(int, name.split(b":"))) for name in doubts[::2]]
         times = {(k, row): int(n) for (k, row), n in zip(named, doubts[1::2], strict=True)}
         is_running = await self._link.call("ZSCORE", keys.account(account) + ":run", campaign) is not None
-        return Standing(ready, leased, retry, times, aside, is_running)
+        return Standing(ready, leased, retry, times, aside, is_running, campaign in await self.line(account))
 
     async def restore(self, account: str, campaign: str, repair: Repair) -> int:
         flat: list[Argument] = [len(repair.counts), *(item for pair in repair.counts.items() for item in pair), len(repair.wanted)]

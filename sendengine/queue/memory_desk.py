@@ -318,8 +318,8 @@ class MemoryDesk:
         aside: dict[int, list[bytes]] = {}
         for portion in found.aside:
             aside.setdefault(portion.batch, []).append(_octets(portion.mask))
-        is_running = campaign in self._store.accounts[account].run
-        return Standing(ready, leased, retry, dict(found.doubts), aside, is_running)
+        state = self._store.accounts[account]
+        return Standing(ready, leased, retry, dict(found.doubts), aside, campaign in state.run, campaign in state.line)
 
     async def restore(self, account: str, campaign: str, repair: Repair) -> int:
         found = self._campaign(account, campaign)

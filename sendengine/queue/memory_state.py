@@ -169,6 +169,16 @@ class Account:
             self.line.remove(campaign.id)
             self.advance()
 
+    def mend_line(self, campaign: Campaign) -> None:
+        """Where it should stand, whatever happened: in the line while it is sequential and not through."""
+        fields = campaign.fields
+        if fields.get("sequential") == "1" and "through" not in fields and campaign.state not in ENDED:
+            if campaign.id not in self.line:
+                self.line.append(campaign.id)
+        elif campaign.id in self.line:
+            self.line.remove(campaign.id)
+        self.advance()
+
     def rest(self, campaign: Campaign, now: float) -> None:
         """Paused or outside its window, no lifetime runs. Both at once count once."""
         fields = campaign.fields

@@ -17,7 +17,7 @@ from sendengine.batch import BATCH_ROWS, unpack
 from sendengine.ports import Desk, OutcomeChunk, Repair
 from sendengine.records import MASK_OCTETS, TRANSACTIONAL, decode_outcomes, rows_of
 from sendengine.scheduler.names import Ref
-from sendengine.scheduler.view import COUNTS, may_send, number, pending
+from sendengine.scheduler.view import COUNTS, ENDED, may_send, number, pending
 
 _AT_ONCE = 500
 _READINGS = 3
@@ -54,7 +54,7 @@ class _Reading:
         self.standing: dict[int, int] = {}
         self.twice: dict[int, int] = {}
         self.deferred = self.leased = self.aside = 0
-        self.is_running = False
+        self.is_running = self.is_in_line = False
         self.last_entry = ""
 
     @property
@@ -119,7 +119,7 @@ async def _read(desk: Desk, ref: Ref) -> _Reading:
     reading.aside = reading.stand(standing.aside)
     reading.leased = reading.stand(standing.leased)
     reading.deferred = reading.stand(standing.retry)
-    reading.is_running = standing.is_running
+    reading.is_running, reading.is_in_line = standing.is_running, standing.is_in_line
     while chunks := await desk.outcomes(ref.account, ref.id, reading.last_entry, _AT_ONCE):
         reading.last_entry = chunks[-1].entry
         for chunk in chunks:
@@ -147,6 +147,8 @@ def _findings(ref: Ref, reading: _Reading) -> list[Finding]:
         return found  # single messages are forgotten one by one
     if reading.is_running != may_send(now):
         found.append(Finding(name, "may send, and is not let" if may_send(now) else "may not send, and is let"))
+    if reading.is_in_line != _belongs_in_line(now):
+        found.append(Finding(name, "stands in the line and does not belong there" if reading.is_in_line else "does not stand in the line"))
     found += [Finding(name, "its recipients are gone", k) for k in reading.missing]
     if not reading.missing:
         found += [Finding(name, f"the count {count!r} is not what the records say") for count in _wrong_counts(reading)]
@@ -157,6 +159,10 @@ def _findings(ref: Ref, reading: _Reading) -> list[Finding]:
         found += _rows(name, k, (standing | ended) & ~accepted, "was never accepted, and yet stands somewhere")
         found += _rows(name, k, reading.nowhere(k), _NOWHERE)
     return found
+
+
+def _belongs_in_line(send: Mapping[str, str]) -> bool:
+    return send.get("sequential") == "1" and "through" not in send and send["state"] not in ENDED
 
 
 def _rows(name: str, k: int, mask: int, what: str) -> list[Finding]:

@@ -131,7 +131,7 @@ def waits_for_seal(send: Mapping[str, str]) -> bool:
 
 
 def rate_achieved(send: Mapping[str, str], now: float) -> float | None:
-    """Messages per hour over the last 10 s or 8 messages; 0 when it has gone quiet, None when there is nothing to tell from.
+    """Messages per hour over the last 10 s or 8 messages; 0 when it has gone quiet, None before there is as much to tell from.
     Of a send that has ended the average over all of it."""
     if send["state"] in ENDED:
         return _average(send)
@@ -145,7 +145,7 @@ def rate_achieved(send: Mapping[str, str], now: float) -> float | None:
     for at, n in samples:
         if last_at - at >= _RATE_SECONDS * 1e6 and last_n - n >= _RATE_MESSAGES:
             base_at, base_n = at, n
-    if last_at <= base_at or last_n <= base_n:
+    if not _tells(last_n - base_n, (last_at - base_at) / 1e6):
         return None
     per_second: float = (last_n - base_n) / (last_at - base_at) * 1e6
     if now - last_at / 1e6 > max(_RATE_SECONDS, _SETTLE_LAG + 3 / per_second):
@@ -156,7 +156,12 @@ def rate_achieved(send: Mapping[str, str], now: float) -> float | None:
 def _average(send: Mapping[str, str]) -> float | None:
     span = float(send.get("last_mail") or 0) - float(send.get("first_mail") or 0)
     intervals = number(send, "sent") - 1
-    return intervals / span * 3.6e9 if span > 0 and intervals > 0 else None
+    return intervals / span * 3.6e9 if _tells(intervals, span / 1e6) else None
+
+
+def _tells(intervals: float, seconds: float) -> bool:
+    """Enough to tell a rate from: two messages within a moment say nothing."""
+    return seconds > 0 and intervals > 0 and (seconds >= _RATE_SECONDS or intervals >= _RATE_MESSAGES)
 
 
 def jobs(view: View) -> dict[str, Job]:
@@ -171,7 +176,9 @@ def finish_estimate(view: View, campaign: str) -> float | None:
     if campaign == TRANSACTIONAL or send["state"] in (*ENDED, "paused") or send.get("through"):
         return None
     todo = jobs(view)
-    rate = view.rate or sum(rate_achieved(view.sends[other], view.now) or 0.0 for other in view.running)
+    achieved = sum(rate_achieved(view.sends[other], view.now) or 0.0 for other in view.running)
+    is_short = view.fields.get("bind", "").startswith("connections")  # then it goes on as it goes now
+    rate = achieved if view.rate is None or (is_short and achieved) else view.rate
     found = estimate(_counted_at(view, rate), rate or None, list(todo.values()), list(todo).index(campaign), view.changes)
     return None if found is None else max(found, view.now)
 

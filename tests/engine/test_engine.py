@@ -273,3 +273,28 @@ async def test_a_message_refused_twenty_times_in_a_row_suspends_its_send() -> No
     await rig.desk.resume("m1", "c1")
     assert "why" not in await rig.status()
     await rig.stop()
+
+
+def lately(rig: Rig) -> float:
+    """MAILs a second, of those whose end the relay knows."""
+    end = rig.loop.time() - 2
+    return len([at for at in rig.times() if end - 5 < at <= end]) / 5
+
+
+@virtual
+async def test_sessions_that_are_all_busy_bind_and_more_workers_lift_it() -> None:
+    """Twenty sessions of a second a message carry twenty a second; the account has bought fifty-five."""
+    rig = Rig(latency=1.0)
+    await rig.account(per_hour=200_000)
+    await rig.submit(6000)
+    rig.start("w1")
+    await asyncio.sleep(12)
+    assert (await rig.desk.account("m1"))["bind"].startswith("connections|")
+    assert lately(rig) == pytest.approx(20, abs=4)
+    others = ("w2", "w3", "w4", "w5")
+    for name in others:
+        rig.start(name)
+    await asyncio.sleep(30)
+    assert lately(rig) == pytest.approx(200_000 / 3600, rel=0.05)
+    for name in ("w1", *others):
+        await rig.stop(name)

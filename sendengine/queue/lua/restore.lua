@@ -31,6 +31,7 @@ if back > 0 and state == 'finished' then
   call('SADD', A .. ':open', id)
   for _, part in ipairs({':m', ':p', ':o', ':d', ':k'}) do call('PERSIST', key .. part) end
 end
+mend_line(id)
 sync_run(id)
 finish_if_done(id)
 return back

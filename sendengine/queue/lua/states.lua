@@ -23,6 +23,14 @@ local function advance()
   if first then call('HSET', send_key(first), 'state', 'sending') sync_run(first) begun = 1 end
 end
 local function leave_line(id) if call('LREM', A .. ':line', 0, id) > 0 then advance() end end
+-- Where it should stand, whatever happened: in the line while it is sequential and not through, and nowhere twice.
+local function mend_line(id)
+  local s = call('HMGET', send_key(id), 'sequential', 'through', 'state')
+  if s[1] == '1' and not s[2] and s[3] ~= 'finished' and s[3] ~= 'cancelled' then
+    if not call('LPOS', A .. ':line', id) then call('RPUSH', A .. ':line', id) end
+  else call('LREM', A .. ':line', 0, id) end
+  advance()
+end
 
 -- Paused or outside its window, no lifetime runs: `resting` since then, `idle` µs in all. Both at once count once.
 local function sync_rest(id, now)

@@ -221,9 +221,9 @@ class Cluster:
     def empty(self) -> None:
         while self._moves:
             self._moves.pop().finish()
+        self.until_whole()  # a node that the machine kept waiting may have been missed by the others
         for each in self.masters:
-            each.client.flushall()
-            each.client.script_flush()
+            until(lambda each=each: each.client.flushall() and each.client.script_flush())  # type: ignore[misc]
 
     def begin_move(self, key: str) -> Move:
         """Of the slot of a key to another master."""

@@ -12,12 +12,15 @@ from collections.abc import Callable
 from urllib.parse import quote
 
 from sendengine.errors import RefusedInput
+from sendengine.render.encode import has_control
 from sendengine.render.message import Attachment, Message
 from sendengine.render.parts import TRANSFER_ENCODING, Header, Multipart, Part, Text, check_text, crlf
 
 _BASE64_LINE = 57  # octets that give 76 characters (RFC 2045 6.8)
 _TOKEN = "[A-Za-z0-9!#$&^_.+-]+"
 _is_media_type = re.compile(rf"{_TOKEN}/{_TOKEN}(?:; ?{_TOKEN}={_TOKEN})*").fullmatch
+_LONGEST_VALUE = 200  # characters of a content type or id
+_LONGEST_NAME = 255  # octets of a file's name, as on most disks; percent-encoded it still fits a line (RFC 5322 2.1.1)
 _is_content_id = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.@-]+").fullmatch
 
 NewBoundary = Callable[[], bytes]
@@ -54,7 +57,7 @@ def _body(text: str, is_html: bool) -> Part:
 
 
 def _attachment(file: Attachment) -> Part:
-    if not _is_media_type(file.content_type):
+    if not _is_media_type(file.content_type) or len(file.content_type) > _LONGEST_VALUE:
         raise RefusedInput(f"attachment {file.filename!r}: {file.content_type!r} is no content type")
     kind = "attachment" if file.content_id is None else "inline"
     headers = [
@@ -63,15 +66,17 @@ def _attachment(file: Attachment) -> Part:
         _raw("Content-Disposition", f"{kind};\r\n {_filename(file.filename)}"),
     ]
     if file.content_id is not None:
-        if not _is_content_id(file.content_id.strip("<>")):
+        if not _is_content_id(file.content_id.strip("<>")) or len(file.content_id) > _LONGEST_VALUE:
             raise RefusedInput(f"attachment {file.filename!r}: {file.content_id!r} is no content id")
         headers.append(_raw("Content-ID", f"<{file.content_id.strip('<>')}>"))
     return Part(tuple(headers), base64_lines(file.data))
 
 
 def _filename(name: str) -> str:
-    """RFC 2231 where a quoted string cannot hold it."""
-    if name.isascii() and name.isprintable() and not set(name) & set('"\\') and len(name) < 60:
+    """RFC 2231 where a quoted string cannot hold it, or where a reader might take it for an encoded-word."""
+    if has_control(name) or len(name.encode()) > _LONGEST_NAME:
+        raise RefusedInput(f"attachment {name[:80]!r}: a name has up to {_LONGEST_NAME} octets and no control characters")
+    if name.isascii() and name.isprintable() and not set(name) & set('"\\') and len(name) < 60 and "=?" not in name:
         return f'filename="{name}"'
     return f"filename*=utf-8''{quote(name, safe='')}"
 

@@ -22,8 +22,10 @@ _DROPPED = frozenset((  # ours to write (RFC 5322 3.6.1, 3.6.4), of an earlier j
 ))  # fmt: skip
 _OPAQUE = frozenset(("multipart/signed", "multipart/encrypted", "multipart/digest"))
 _MAX_DEPTH = 20
+_MAX_PARTS = 1000  # in all; and header fields of one part. Each costs some KB of memory, and 50 MB hold millions
 _field = re.compile(rb"([!-9;-~]+)[ \t]*:(.*)", re.DOTALL).fullmatch
 _bad_octet = re.compile(rb"\0|\r(?!\n)")
+_control = re.compile(rb"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]").search  # RFC 5322 2.2: none in a field; readers break lines at some
 _fold = re.compile(rb"\r\n(?=[ \t])")
 
 
@@ -37,7 +39,7 @@ def parse(source: bytes, new_boundary: NewBoundary) -> Part:
     for number, line in enumerate(data.split(b"\r\n"), 1):
         if len(line) > MAX_LINE:
             raise RefusedInput(f"message, line {number}: {len(line)} octets, {MAX_LINE} are allowed")
-    root = _part(data, "message", new_boundary, 0)
+    root = _part(data, "message", _Walk(new_boundary), 0)
     kept = [_opened(header) for header in root.headers if header.key not in _DROPPED]
     if root.header("mime-version") is None:
         kept.append(Header("MIME-Version", b" 1.0"))
@@ -58,18 +60,32 @@ def _opened(header: Header) -> Header:
     return Header(header.name, text if header.key in ADDRESS_FIELDS else decoded_words(text))
 
 
-def _part(data: bytes, place: str, new_boundary: NewBoundary, depth: int) -> Part:
-    if depth > _MAX_DEPTH:
-        raise RefusedInput(f"{place}: more than {_MAX_DEPTH} parts within each other")
+def _part(data: bytes, place: str, walk: _Walk, depth: int) -> Part:
+    walk.enter(place, depth)
     head, body = (b"", data[2:]) if data.startswith(b"\r\n") else _halves(data)
     headers = _headers(head, place)
     fields = _content_fields(headers, place)
     kind = fields.get_content_type()
     if kind.startswith("multipart/") and kind not in _OPAQUE:
-        return _multipart(headers, fields, body, place, new_boundary, depth)
+        return _multipart(headers, fields, body, place, walk, depth)
     if kind in ("text/plain", "text/html") and fields.get_content_disposition() != "attachment":
         return _text(headers, fields, body, place)
     return _opaque(headers, kind, body, place)
+
+
+class _Walk:
+    """Through one message, from part to part; owned by `parse`."""
+
+    def __init__(self, new_boundary: NewBoundary) -> None:
+        self.new_boundary = new_boundary
+        self._parts = 0
+
+    def enter(self, place: str, depth: int) -> None:
+        self._parts += 1
+        if depth > _MAX_DEPTH:
+            raise RefusedInput(f"{place}: more than {_MAX_DEPTH} parts within each other")
+        if self._parts > _MAX_PARTS:
+            raise RefusedInput(f"{place}: more than {_MAX_PARTS} parts")
 
 
 def _halves(data: bytes) -> tuple[bytes, bytes]:
@@ -78,11 +94,15 @@ def _halves(data: bytes) -> tuple[bytes, bytes]:
 
 
 def _headers(head: bytes, place: str) -> tuple[Header, ...]:
-    headers = []
+    headers: list[Header] = []
     for number, line in enumerate(_fold.sub(b"\0", head).split(b"\r\n") if head else (), 1):
         match = _field(line)
         if not match:
             raise RefusedInput(f"{place}: header field {number} is no `Name: value`: {line[:40]!r}")
+        if _control(line.replace(b"\0", b"")):
+            raise RefusedInput(f"{place}: control character in the field {match[1].decode()}")
+        if len(headers) == _MAX_PARTS:
+            raise RefusedInput(f"{place}: more than {_MAX_PARTS} header fields")
         if place != "message" and not line.isascii():
             raise RefusedInput(f"{place}: field {match[1].decode()} is not ASCII")
         headers.append(Header(match[1].decode(), match[2].replace(b"\0", b"\r\n")))
@@ -96,12 +116,14 @@ def _content_fields(headers: tuple[Header, ...], place: str) -> Fields:
             if not header.value.isascii():
                 raise RefusedInput(f"{place}: {header.name} is not ASCII")
             fields[header.name] = unfolded(header.value)
+    try:
+        fields.get_params()
+    except (TypeError, ValueError) as error:  # the email package's own, over RFC 2231 parameters that contradict themselves
+        raise RefusedInput(f"{place}: the parameters of Content-Type cannot be read: {error}") from None
     return fields
 
 
-def _multipart(
-    headers: tuple[Header, ...], fields: Fields, body: bytes, place: str, new_boundary: NewBoundary, depth: int
-) -> Part:
+def _multipart(headers: tuple[Header, ...], fields: Fields, body: bytes, place: str, walk: _Walk, depth: int) -> Part:
     """RFC 2046 5.1.1. The boundary becomes one that no value can hold; what stands outside the parts is dropped."""
     old = fields.get_boundary()
     marks = _marks(body, old.encode()) if old else []
@@ -110,8 +132,8 @@ def _multipart(
     ends = [mark.start() for mark in marks[1:]] + [len(body)]
     bodies = [body[m.end() + 2 : max(end, m.end() + 2)] for m, end in zip(marks, ends, strict=True) if not m[1]]
     prefix = "part " if depth == 0 else f"{place}."
-    parts = tuple(_part(each, f"{prefix}{n}", new_boundary, depth + 1) for n, each in enumerate(bodies, 1))
-    boundary = new_boundary()
+    parts = tuple(_part(each, f"{prefix}{n}", walk, depth + 1) for n, each in enumerate(bodies, 1))
+    boundary = walk.new_boundary()
     return Part(_with_parameter(headers, "boundary", boundary.decode()), Multipart(boundary, parts))
 
 
@@ -132,7 +154,8 @@ def _text(headers: tuple[Header, ...], fields: Fields, body: bytes, place: str) 
     charset = fields.get_content_charset("utf-8")
     try:  # us-ascii as utf-8: many programs forget to say
         text = data.decode("utf-8" if charset == "us-ascii" else charset)
-    except (LookupError, UnicodeDecodeError) as error:
+        text.encode()  # some charsets can spell a lone surrogate
+    except (LookupError, ValueError) as error:
         raise RefusedInput(f"{place}: the text is not {charset} as its Content-Type says: {error}") from None
     check_text(text, place)
     if "content-type" not in fields:

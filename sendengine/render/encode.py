@@ -29,6 +29,7 @@ _ADDRESS = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9.-]+"
 _address = re.compile(_ADDRESS).fullmatch
 are_addresses = re.compile(rf"{_ADDRESS}(?:\0{_ADDRESS})*").fullmatch  # joined by NUL
 _url = re.compile(r"[!-;=?-~]+").fullmatch
+_encoded_word = re.compile(r"=\?[^?\s]+\?[bq]\?", re.IGNORECASE).search  # RFC 2047 2; lenient readers want no blanks around
 
 
 def header_text(text: str, column: int) -> bytes:
@@ -81,15 +82,15 @@ def url_part(text: str) -> bytes:
 
 
 def whole_url(text: str) -> bytes:
-    """A value that is an URL: it may not end the angle brackets around it (RFC 2369 2)."""
-    if not _url(text):
+    """A value that is an URL: it may not end the angle brackets around it (RFC 2369 2), nor be decoded by a reader."""
+    if not _url(text) or _encoded_word(text):
         raise CannotRender("no URL that a header can hold")
     return text.encode()
 
 
 def is_url_text(text: str) -> bool:
-    """What an author may write in a List-* field: printable ASCII."""
-    return text.isascii() and text.isprintable()
+    """What an author may write in a List-* field: printable ASCII, and nothing that a reader would decode."""
+    return text.isascii() and text.isprintable() and not _encoded_word(text)
 
 
 def quoted_printable(text: str, is_last: bool = False) -> bytes:

@@ -1,47 +1,34 @@
 """Texts with conditions, loops or filters, rendered whole by minijinja: some 6 us a text instead of under 1.
 
-The template's author is a stranger, so what would let a small template make an endless or enormous text is not in the
-language: no variables, macros, calls, multiplication, and only filters whose result is about as long as their input.
-What remains grows with the instructions executed, and these are limited by fuel. An undefined field fails its row.
+What may be written is vetting.py's matter. What remains grows with the instructions executed, and these are limited by
+fuel, the fewer the longer the values are. A template gets plain data only: no attribute of a Python object is in its
+reach. An undefined field fails its row.
 """
 
 from __future__ import annotations
 
 import re
-from itertools import pairwise
 
 from minijinja import Environment, TemplateError
 
 from sendengine.errors import RefusedInput
 from sendengine.render.values import CannotRender, Values
+from sendengine.render.vetting import vet
 
-MAX_OUTPUT = 16 << 20  # characters of one rendered text
-_MOST_FUEL, _LEAST_FUEL = 50_000, 1_000
-_STATEMENTS = frozenset(("if", "elif", "else", "endif", "for", "endfor", "raw", "endraw"))
-_FILTERS = frozenset((
-    "default", "d", "upper", "lower", "title", "capitalize", "trim", "length", "count", "first", "last", "reverse",
-    "sort", "round", "int", "float", "abs", "urlencode", "escape", "e",
-))  # fmt: skip
-_REMEDY = f"there are the filters {', '.join(sorted(_FILTERS))}"
-_BEFORE_PAREN = frozenset(("if", "elif", "else", "and", "or", "not", "in", "is", "for", "divisibleby"))
+MAX_OUTPUT = 4 << 20  # characters of one rendered text
+_BUDGET = 8 * MAX_OUTPUT  # characters that one rendering may handle: instructions x the longest thing they could touch
+_MOST_FUEL = 50_000
+_MOST_DEPTH = 100  # of lists and maps within each other in a value
 _NO_COMMENTS = "\x00#", "#\x00"  # `{#` is how minified CSS begins an id inside @media; NUL is refused in messages
 
-_STRING = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
-_INSIDE = rf"""((?:{_STRING}|[^"'])*?)"""  # an end mark inside a string is none
-_tag = re.compile(
-    rf"\{{%[-+]?\s*raw\s*[-+]?%\}}.*?\{{%[-+]?\s*endraw\s*[-+]?%\}}|\{{%{_INSIDE}%\}}|\{{\{{{_INSIDE}\}}\}}",
-    re.DOTALL,
-)
-_string = re.compile(_STRING, re.DOTALL)
-_filter = re.compile(r"(?<!\|)\|\s*(\w+)")
-_call = re.compile(r"(\||\.)?\s*\b(\w+)\s*\(")
-_word = re.compile(r"[-+]?\s*(\w*)")
+_optional = re.compile(r"\b(\w+)\s*(?:\|\s*d(?:efault)?\b|is\s+(?:not\s+)?(?:un)?defined\b)")
 
 
 class Logic:
     """One text. Raises RefusedInput naming place and line when it is no template, or one that may not run here."""
 
     def __init__(self, text: str, place: str, is_html: bool) -> None:
+        self._measure = vet(text, place, is_html)
         self._environment = Environment(
             undefined_behavior="strict",
             debug=False,
@@ -58,11 +45,10 @@ class Logic:
         except TemplateError as error:
             summary = str(error).partition("\n")[0].partition(" (in ")[0]
             raise RefusedInput(f"{place}, line {error.line}: {summary}") from None
-        self._vet(text, place)  # only now: it takes for granted that the tags are closed
         self._place = place
-        self._longest = _longest(text)
         self.names = tuple(sorted(self._environment.undeclared_variables_in_str(text)))
-        self.required = frozenset(name for name in self.names if not _may_be_missing(name, text))
+        # The author has thought of a field's absence: a default, or a test whether it is defined.
+        self.required = frozenset(self.names).difference(_optional.findall(text))
 
     def filled(self, values: Values) -> list[str]:
         """The text of every row, "" in those that fail."""
@@ -70,10 +56,10 @@ class Logic:
 
     def _render(self, values: Values, at: int) -> str:
         row = values.row(at)
-        context = {name: row[name] for name in self.names if name in row}
         try:
-            longest = max([self._longest, 1, *map(_size, context.values())])
-            self._environment.fuel = min(_MOST_FUEL, max(_LEAST_FUEL, 4 * MAX_OUTPUT // longest))
+            size = max([1, *(_size(row[name]) for name in self.names if name in row)])
+            context = {name: _plain(row[name]) for name in self.names if name in row}
+            self._environment.fuel = self._fuel(size)
             text: str = self._environment.render_template(self._place, **context)
         except (TemplateError, CannotRender) as error:
             values.fail(at, f"{self._place}: {str(error).partition(chr(10))[0]}")
@@ -83,37 +69,41 @@ class Logic:
             return ""
         return text
 
-    def _vet(self, text: str, place: str) -> None:
-        for tag in _tag.finditer(text):
-            inside = _string.sub("''", tag[1] or tag[2] or "")
-            trouble = _trouble(inside, tag[1] is not None)
-            if trouble:
-                line = text.count("\n", 0, tag.start()) + 1
-                raise RefusedInput(f"{place}, line {line}: {trouble}", _REMEDY)
+    def _fuel(self, size: int) -> int:
+        """Each instruction handles at most the longest value once. Without loops each is executed once."""
+        longest = max(self._measure.longest, size * self._measure.growth)
+        if not self._measure.has_loop and self._measure.steps * longest <= _BUDGET:
+            return _MOST_FUEL
+        return min(_MOST_FUEL, max(1, _BUDGET // longest))
 
 
-def _trouble(inside: str, is_statement: bool) -> str:
-    word = _word.match(inside)
-    if is_statement and word and word[1] not in _STATEMENTS:
-        return f"unknown statement {word[1]!r}"
-    for name in _filter.findall(inside):
-        if name not in _FILTERS:
-            return f"unknown filter {name!r}"
-    for sign, name in _call.findall(inside):
-        if sign != "|" and name not in _BEFORE_PAREN:
-            return f"{name!r} cannot be called"
-    return "multiplication is not available" if "*" in inside else ""
+class _Fields(dict[str, object]):
+    """A map without methods: minijinja looks for `d.items` among the attributes where the map has no such key."""
+
+    def __getattribute__(self, name: str) -> object:
+        return _hidden(self, name)
 
 
-def _longest(text: str) -> int:
-    """The most characters that one instruction can put out: a stretch of literal text, or a tag with its strings."""
-    ends = [0, *(end for tag in _tag.finditer(text) for end in tag.span()), len(text)]
-    return max(end - start for start, end in pairwise(ends))
+class _Items(list[object]):
+    """A list without methods."""
+
+    def __getattribute__(self, name: str) -> object:
+        return _hidden(self, name)
 
 
-def _may_be_missing(name: str, text: str) -> bool:
-    """The author has thought of its absence: a default, or a test whether it is defined."""
-    return bool(re.search(rf"\b{re.escape(name)}\s*(\|\s*d(efault)?\b|is\s+(not\s+)?(un)?defined\b)", text))
+def _hidden(value: object, name: str) -> object:
+    if name.startswith("__"):  # what the interpreter asks for; minijinja passes on no such name
+        return object.__getattribute__(value, name)
+    raise AttributeError(name)
+
+
+def _plain(value: object) -> object:
+    """The value for the template, copied where it could be changed or asked for more than its content."""
+    if type(value) is list:
+        return _Items(map(_plain, value))
+    if type(value) is dict:
+        return _Fields((key, _plain(each)) for key, each in value.items())
+    return value
 
 
 def _default(value: object = None, other: object = "", _boolean: object = False) -> object:
@@ -121,14 +111,16 @@ def _default(value: object = None, other: object = "", _boolean: object = False)
     return other if value is None or value == "" else value
 
 
-def _size(value: object) -> int:
-    """Characters in a value; refuses what is not plain data (minijinja could call into it)."""
+def _size(value: object, depth: int = 0) -> int:
+    """Characters in a value as a template may print it; refuses what is not plain data (minijinja could call into it)."""
     if type(value) is str:
         return len(value)
     if type(value) in (int, float, bool) or value is None:
         return 24
+    if depth > _MOST_DEPTH:
+        raise CannotRender(f"a merge value has more than {_MOST_DEPTH} lists within each other")
     if type(value) is list:
-        return sum(map(_size, value))
+        return 2 + sum(2 + _size(each, depth + 1) for each in value)
     if type(value) is dict:
-        return sum(map(_size, value.values()))
+        return 2 + sum(4 + _size(key, depth + 1) + _size(each, depth + 1) for key, each in value.items())
     raise CannotRender(f"a merge value is a {type(value).__name__}, not plain data")

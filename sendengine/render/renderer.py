@@ -1,15 +1,21 @@
 """Filling in a skeleton: values become slot tuples once per batch, and a message is one `%` on bytes.
 
 The only rules here: which row fails, and which goes quoted-printable although its neighbours are 8bit. In that case its
-tuple says so by its type, and no recipient is lost to a long or odd value.
+tuple says so by its type, and no recipient is lost to a long or odd value. A row fails too when its values, as often as
+the message uses them, are too much: that is known, and said, before any text is made of them.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
+from sendengine.batch import BATCH_ROWS
 from sendengine.render.slots import Slot
 from sendengine.render.values import RECIPIENT, RenderFailure, Values
+
+MAX_FILLED = 16 << 20  # characters that one recipient's values may come to
+MAX_BATCH = 128 << 20  # those of a hundred recipients; beyond it, whoever has more than an even share fails
 
 
 class QuotedValues(tuple[bytes, ...]):
@@ -29,8 +35,10 @@ class Renderer:
         quoted: Callable[[], Renderer],
     ) -> None:
         slots = [piece for piece in pieces if not isinstance(piece, bytes)]
-        self._slots = list(dict.fromkeys(slots))
-        self._order = [self._slots.index(slot) for slot in slots]
+        places = {slot: at for at, slot in enumerate(dict.fromkeys(slots))}
+        self._slots = list(places)
+        self._order = [places[slot] for slot in slots]
+        self._uses = Counter(name for slot in slots for name in slot.names)
         self._format = _format(pieces, message_id)
         self._message_id = message_id
         self._quoted = quoted
@@ -43,7 +51,9 @@ class Renderer:
         """What `wire` needs of each recipient, in order. `columns` go by `names`, each as long as `recipients`."""
         named: dict[str, Sequence[object]] = dict(zip(names, columns, strict=True))
         named[RECIPIENT] = recipients
-        return self._prepared(Values(named, len(recipients)))
+        values = Values(named, len(recipients))
+        heavy = self._heavy(values)
+        return self._without(heavy, values) if heavy else self._prepared(values)
 
     def wire(self, values: tuple[bytes, ...], serial: int, date: bytes) -> bytes:
         """The message: CRLF at every line's end, dots stuffed (RFC 5321 4.5.2), without the final dot. `date` is the
@@ -55,6 +65,25 @@ class Renderer:
     def message_id(self, serial: int) -> str:
         """The same for every attempt at this recipient (RFC 5322 3.6.4)."""
         return self._message_id % serial
+
+    def _heavy(self, values: Values) -> list[int]:
+        """The rows with too much in them; almost always a look at each column's longest value tells that there are none."""
+        longest = sum(count * values.longest(name) for name, count in self._uses.items())
+        if longest <= MAX_FILLED and longest * values.size <= MAX_BATCH:
+            return []
+        sizes = [0] * values.size
+        for name, count in self._uses.items():
+            for at, length in enumerate(values.lengths(name)):
+                sizes[at] += count * length
+        most = MAX_FILLED if sum(sizes) <= MAX_BATCH else MAX_BATCH // BATCH_ROWS
+        return [at for at, size in enumerate(sizes) if size > most]
+
+    def _without(self, heavy: list[int], values: Values) -> list[tuple[bytes, ...] | RenderFailure]:
+        rows: list[tuple[bytes, ...] | RenderFailure] = [RenderFailure("its values make the message too large")] * values.size
+        others = sorted(set(range(values.size)).difference(heavy))
+        for at, row in zip(others, self._prepared(values.only(others)), strict=True):
+            rows[at] = row
+        return rows
 
     def _prepared(self, values: Values) -> list[tuple[bytes, ...] | RenderFailure]:
         if not values.size:

@@ -64,6 +64,16 @@ class Values:
             self._lines[field] = found
         return found
 
+    def lengths(self, name: str) -> list[int]:
+        """Characters of each text in a column; numbers count as nothing, and lists are measured where they are used."""
+        return [len(value) if type(value) is str else 0 for value in self._columns.get(name, ())]
+
+    def longest(self, name: str) -> int:
+        try:
+            return max(map(len, self._columns.get(name, ())), default=0)  # type: ignore[arg-type]
+        except TypeError:
+            return max(self.lengths(name))
+
     def row(self, at: int) -> dict[str, object]:
         """One recipient's fields by name. A null is a missing field."""
         cells = ((name, column[at]) for name, column in self._columns.items())
@@ -101,7 +111,11 @@ class Values:
 
     def _text(self, at: int, field: Field, value: object) -> str:
         if isinstance(value, _SCALARS):
-            return str(value)
+            try:
+                return str(value)
+            except ValueError:  # an int beyond sys.get_int_max_str_digits()
+                self.fail(at, f"merge field {field.name!r} has too many digits")
+                return ""
         if value is not None:
             self.fail(at, f"merge field {field.name!r} is neither text nor a number")
         elif field.default is None:

@@ -101,7 +101,7 @@ def unpack(payload: bytes) -> Batch:
         raise _misread(payload)
     try:
         found = _decode(_decompress(payload[1:]))
-    except (zstandard.ZstdError, msgspec.DecodeError) as error:
+    except (zstandard.ZstdError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptPayload(f"batch payload: {error}") from error
     batch = Batch(
         number=found.number,

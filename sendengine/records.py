@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from math import log2
 from struct import Struct
+from struct import error as StructError
 
 import msgspec
 
+from sendengine.errors import SendEngineError
 from sendengine.types import Outcome
 
 MASK_OCTETS = 13  # 100 bits
@@ -33,6 +35,10 @@ INTENT = Struct("<BIB")
 ENTRY = Struct("<BI")
 KIND_INTENT, KIND_WITHDRAWN, KIND_OUTCOME, KIND_DEFERRED, KIND_DOUBT = 0, 1, 2, 3, 4
 _SIZES = {KIND_INTENT: 1, KIND_WITHDRAWN: 1, KIND_OUTCOME: OUTCOME.size, KIND_DEFERRED: DEFERRED.size, KIND_DOUBT: DOUBT.size}
+
+
+class CorruptRecord(SendEngineError):
+    """Octets that nobody here wrote, or damaged ones."""
 
 
 def mask_of(rows: Iterable[int]) -> bytes:
@@ -77,7 +83,12 @@ class OutcomeRecord(msgspec.Struct, frozen=True):
 
 
 def decode_outcomes(records: bytes) -> Iterator[OutcomeRecord]:
+    """Raises CorruptRecord."""
+    if len(records) % OUTCOME.size:
+        raise CorruptRecord(f"outcome records of {len(records)} octets")
     for row, what, tries, reply, at, paced, transmit, connect in OUTCOME.iter_unpack(records):
+        if not 1 <= what % FIRST_TRY <= len(Outcome):
+            raise CorruptRecord(f"an outcome record says {what}")
         yield OutcomeRecord(
             row, Outcome(what % FIRST_TRY), what >= FIRST_TRY, tries, reply, at, paced, transmit, connect_seconds(connect)
         )
@@ -95,12 +106,14 @@ def mail_ms(kind: int, body: bytes) -> int:
 
 
 def journal_entries(blob: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """(kind, lease number, body) of each entry of one tick's blob."""
+    """(kind, lease number, body) of each entry of one tick's blob. Raises CorruptRecord."""
     at, end = 0, len(blob)
     while at < end:
+        size = _SIZES.get(blob[at])
+        if size is None or at + ENTRY.size + size > end:
+            raise CorruptRecord(f"a journal entry at octet {at} of {end} is of no known kind, or cut off")
         kind, lease = ENTRY.unpack_from(blob, at)
         at += ENTRY.size
-        size = _SIZES[kind]
         yield kind, lease, blob[at : at + size]
         at += size
 
@@ -121,13 +134,24 @@ _LEASE = Struct("<13sIBd")
 
 
 def decode_lease(value: bytes) -> LeaseRecord:
-    mask, batch, level, taken = _LEASE.unpack_from(value)
-    at = _LEASE.size
-    campaign = value[at + 1 : at + 1 + value[at]]
-    at += 1 + value[at]
-    worker = value[at + 1 : at + 1 + value[at]]
-    at += 1 + value[at]
-    return LeaseRecord(mask, batch, level, taken, campaign.decode(), worker.decode(), value[at:])
+    """Raises CorruptRecord."""
+    try:
+        mask, batch, level, taken = _LEASE.unpack_from(value)
+        campaign, at = _named(value, _LEASE.size)
+        worker, at = _named(value, at)
+    except (StructError, IndexError, UnicodeDecodeError) as error:
+        raise CorruptRecord(f"a lease of {len(value)} octets: {error}") from None
+    if (len(value) - at) % PAST.size:
+        raise CorruptRecord(f"a lease of {len(value)} octets: a history is cut off")
+    return LeaseRecord(mask, batch, level, taken, campaign, worker, value[at:])
+
+
+def _named(value: bytes, at: int) -> tuple[str, int]:
+    """A name after one octet of length, and what follows it."""
+    end = at + 1 + value[at]
+    if end > len(value):
+        raise IndexError("a name is cut off")
+    return value[at + 1 : end].decode(), end
 
 
 class Note(msgspec.Struct, frozen=True, array_like=True):
@@ -142,4 +166,12 @@ class Note(msgspec.Struct, frozen=True, array_like=True):
 
 
 encode_note = msgspec.msgpack.Encoder().encode
-decode_note = msgspec.msgpack.Decoder(Note).decode
+_decode_note = msgspec.msgpack.Decoder(Note).decode
+
+
+def decode_note(value: bytes) -> Note:
+    """Raises CorruptRecord."""
+    try:
+        return _decode_note(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise CorruptRecord(f"a lease note: {error}") from None

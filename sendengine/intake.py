@@ -9,6 +9,7 @@ form.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
@@ -139,10 +140,16 @@ class Intake:
                     if value is None or value == "":
                         faults.setdefault(row, f"no value for the field {self._fields[at]!r}")
         for at in self._in_headers:
-            if _has_control("".join(map(str, columns[at]))):
-                for row, value in enumerate(columns[at]):
-                    if _has_control(str(value)):
+            texts = [value if type(value) is str else "" for value in columns[at]]
+            if _has_control("".join(texts)):
+                for row, text in enumerate(texts):
+                    if _has_control(text):
                         faults.setdefault(row, f"control character in {self._fields[at]!r}, a field of a header")
+        for name, column in zip(self._fields, columns, strict=False):
+            if float in set(map(type, column)):
+                for row, value in enumerate(column):
+                    if type(value) is float and not math.isfinite(value):  # JSON would make it null, without a word
+                        faults.setdefault(row, f"the value of {name!r} is no finite number")
 
     def _encode(self, number: int, recipients: list[str], rows: Rows, priorities: list[str]) -> tuple[Batch, bytes]:
         """The batch of the rows without fault; values that JSON cannot carry are found only by trying."""
@@ -182,7 +189,7 @@ def _normalise(at: int, email: object, faults: dict[int, str]) -> str:
 
 def _digits(values: list[Any], faults: dict[int, str]) -> list[str]:
     """Priorities as digits; anything else but an integer 0 … 9 refuses the row."""
-    found = [str(value).strip() if type(value) in (int, str) else "" for value in values]
+    found = [value.strip() if type(value) is str else str(value) if type(value) is int and 0 <= value <= 9 else "" for value in values]
     for at, digit in enumerate(found):
         if len(digit) != 1 or digit not in "0123456789":
             faults.setdefault(at, "the priority is not an integer from 0 to 9")
@@ -239,4 +246,8 @@ def _as_text(row: object) -> str:
     try:
         return orjson.dumps(row).decode()
     except TypeError:
+        pass
+    try:
         return repr(row)
+    except (ValueError, RecursionError):  # an int of 5,000 digits, a list within a list within a …
+        return f"a {type(row).__name__} that cannot be shown"

@@ -24,6 +24,8 @@ from sendengine.errors import RefusedInput
 
 EMAIL = "email"
 MAX_LINE = 512 << 10  # octets; what a line has beyond is never kept in memory
+MAX_COLUMNS = 20_000
+_TOGETHER = 20  # rows read at once: what is wider than the header is cut before more are read, for a line may hold 500,000 cells
 _UNREADABLE = f"not UTF-8, or a line over {MAX_LINE >> 10} KiB"
 
 
@@ -57,7 +59,7 @@ def from_csv(chunks: Iterable[bytes | str], wanted: Wanted) -> Iterator[Rows]:
     absent = {name: _nearest(name, tuple(header)) for name, place in zip(wanted.names, places, strict=True) if place is None}
     reader = csv.reader(lines_of_text, delimiter=delimiter, strict=True)  # else an open quote swallows what follows
     while True:
-        rows, lines, faults = _take(reader)
+        rows, lines, faults = _take(reader, len(header))
         if not rows:
             return
         if source.is_dirty:
@@ -165,7 +167,12 @@ class _Source:
 
 
 def _octets(chunk: bytes | str) -> bytes:
-    return chunk.encode("utf-8", "surrogateescape") if isinstance(chunk, str) else chunk
+    if not isinstance(chunk, str):
+        return chunk
+    try:
+        return chunk.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # a surrogate that stands for no octet: no UTF-8 either way
+        return chunk.encode("utf-8", "surrogatepass")
 
 
 def _whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -191,9 +198,14 @@ def _whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 def _read_header(head: str) -> tuple[str, list[str]]:
     """The delimiter is the one that makes a column `email` appear."""
-    headers = {delimiter: [cell.strip() for cell in next(csv.reader([head], delimiter=delimiter), [])] for delimiter in ",;\t"}
+    try:
+        headers = {delimiter: [cell.strip() for cell in next(csv.reader([head], delimiter=delimiter), [])] for delimiter in ",;\t"}
+    except csv.Error as error:
+        raise RefusedInput(f"the list's first line, which names the columns, cannot be read: {error}") from None
     for delimiter, header in headers.items():
         if EMAIL in map(str.lower, header):
+            if len(header) > MAX_COLUMNS:
+                raise RefusedInput(f"the list has {len(header)} columns, {MAX_COLUMNS} are allowed")
             return delimiter, header
     delimiter, header = max(headers.items(), key=lambda found: len(found[1]))
     raise _missing(EMAIL, header)
@@ -227,7 +239,7 @@ def _nearest(name: str, header: tuple[str, ...]) -> str:
     return next((cell for cell in header if near and cell.lower() == near[0]), "")
 
 
-def _take(reader: Any) -> tuple[list[list[str]], list[int], dict[int, str]]:
+def _take(reader: Any, width: int) -> tuple[list[list[str]], list[int], dict[int, str]]:
     """The next hundred rows that are not blank. After an error csv starts afresh at the next line."""
     rows: list[list[str]] = []
     lines: list[int] = []
@@ -237,11 +249,13 @@ def _take(reader: Any) -> tuple[list[list[str]], list[int], dict[int, str]]:
         fault = ""
         line = reader.line_num + 2  # the header was the first, and csv counts those it has finished
         try:
-            got.extend(islice(reader, BATCH_ROWS - len(rows)))  # what came before an error stays
+            got.extend(islice(reader, min(_TOGETHER, BATCH_ROWS - len(rows))))  # what came before an error stays
         except csv.Error as error:
             fault = str(error)
         if not got and not fault:
             break
+        if max(map(len, got), default=0) > width:
+            faults |= _cut_off(got, len(rows), width)
         starts, line = _starts(got, line, reader.line_num + 2)
         lines += [at for row, at in zip(got, starts, strict=True) if row]
         rows += filter(None, got)
@@ -250,6 +264,21 @@ def _take(reader: Any) -> tuple[list[list[str]], list[int], dict[int, str]]:
             rows.append([""])
             lines.append(line)
     return rows, lines, faults
+
+
+def _cut_off(got: list[list[str]], first: int, width: int) -> dict[int, str]:
+    """Rows wider than the header keep its width; by their place among the rows, what is wrong with them."""
+    faults: dict[int, str] = {}
+    for row in got:
+        if len(row) > width:
+            faults[first] = _width_fault(len(row), width)
+            del row[width:]
+        first += bool(row)  # blank ones are no rows
+    return faults
+
+
+def _width_fault(found: int, width: int) -> str:
+    return f"{found} columns where the header has {width}"
 
 
 def _starts(rows: list[list[str]], line: int, end: int) -> tuple[Sequence[int], int]:
@@ -268,11 +297,11 @@ def _is_clean(row: list[str]) -> bool:
 
 
 def _level_out(rows: list[list[str]], faults: dict[int, str], width: int) -> None:
-    """Short and long rows are refused, and made as wide as the others so that they fit into columns."""
+    """Short rows are refused, and made as wide as the others so that they fit into columns."""
     for at, row in enumerate(rows):
         if len(row) != width:
-            faults.setdefault(at, f"{len(row)} columns where the header has {width}")
-            rows[at] = [*row, *[""] * width][:width]
+            faults.setdefault(at, _width_fault(len(row), width))
+            rows[at] = [*row, *[""] * (width - len(row))]
 
 
 def _loads_all(texts: Sequence[bytes]) -> list[object]:

@@ -18,6 +18,9 @@ _LOCAL = rf"{_ATEXT}(?:\.{_ATEXT})*+"
 _DOMAIN = r"(?:[a-z0-9]++(?:-++[a-z0-9]++)*+\.)++[a-z]{2,}+"
 _plain = re.compile(f"{_LOCAL}@{_DOMAIN}").fullmatch
 _plain_lines = re.compile(rf"{_LOCAL}@{_DOMAIN}(?:\n{_LOCAL}@{_DOMAIN})*+").fullmatch
+_HOST = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,253}"
+_is_host = re.compile(rf"{_HOST}|[0-9A-Fa-f:.]{{2,45}}(?:%[A-Za-z0-9_.-]{{1,32}})?").fullmatch
+_is_host_name = re.compile(rf"{_HOST}|\[(?:IPv6:)?[0-9A-Fa-f:.]{{2,45}}\]").fullmatch
 _has_control = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]").search
 
 _SHORT = 64  # an address no longer than this cannot exceed any of the limits
@@ -34,6 +37,16 @@ def normalise(text: str) -> str:
     if len(text) <= _SHORT and _plain(text):
         return text
     return _normalise_slowly(text.strip(_BLANKS))
+
+
+def is_host_name(text: str) -> bool:
+    """What may be said at EHLO (RFC 5321 4.1.1.1): a domain, underscores forgiven, or an address literal."""
+    return _is_host_name(text) is not None
+
+
+def is_host(text: str) -> bool:
+    """What may be connected to: a domain or an address, without brackets."""
+    return _is_host(text) is not None
 
 
 def all_plain(texts: Sequence[str]) -> bool:

@@ -24,7 +24,7 @@ from sendengine.config import Config
 from sendengine.errors import Conflict, RefusedInput, SendEngineError, Unavailable
 from sendengine.intake import Intake
 from sendengine.policy.durability import Durability, weakest
-from sendengine.policy.times import parse_time
+from sendengine.policy.times import parse_time, possible
 from sendengine.policy.window import Window
 from sendengine.ports import Desk
 from sendengine.render.message import Message
@@ -40,6 +40,7 @@ from sendengine.scheduler.status import Send, Status, as_send, status
 from sendengine.scheduler.submitting import OnAbsent, OnReject, Order
 from sendengine.types import OnDoubt, Relay
 
+RECIPIENTS_MOST = 10**12
 Moment = str | float | datetime | None
 
 
@@ -130,6 +131,9 @@ class Client:
             priority=priority or "", window=Window.parse(window).text if window else "", on_doubt=_on_doubt(on_doubt),
             created_by=created_by,
         )  # fmt: skip
+        for name, text in (("priority", order.priority), ("created_by", created_by)):
+            if not text.isprintable():
+                raise RefusedInput(f"{name} {text!r} holds control characters or no Unicode text")
         return await self._submit(order, recipients, strict, on_reject, on_absent)
 
     async def resend(self, campaign: str) -> Send:
@@ -161,6 +165,8 @@ class Client:
     async def estimate(self, account: str, recipients: int, *, at: Moment = None, finish_by: Moment = None) -> planning.Estimate:
         await names.existing_account(self.desk, account)
         now = await self._now()
+        if not 0 <= recipients <= RECIPIENTS_MOST:
+            raise RefusedInput(f"an estimate is for 0 to {RECIPIENTS_MOST:,} recipients")
         found = await view.look(self.desk, account)
         return planning.plan(found, self.tiers, recipients, _wall(at, now), _wall(finish_by, now))
 
@@ -304,5 +310,5 @@ def _wall(moment: Moment, now: float) -> float | None:
     if isinstance(moment, str):
         return parse_time(moment, now)
     if isinstance(moment, datetime):
-        return moment.timestamp()
-    return moment
+        moment = moment.timestamp()
+    return None if moment is None else possible(moment)

@@ -6,6 +6,7 @@ The order is: SENDENGINE_<KEY> in the environment, the file (an explicit path, e
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import tomllib
@@ -16,6 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 import msgspec
 from msgspec import Meta
 
+from sendengine.address import is_host_name
 from sendengine.errors import ConfigError
 from sendengine.policy.tiers import UNMETERED, Tier, nearest
 from sendengine.types import TlsPolicy
@@ -26,6 +28,7 @@ Count = Annotated[int, Meta(ge=0)]
 Path_ = tuple[str, ...]  # of keys, from the top of the file
 
 PREFIX = "SENDENGINE_"
+LARGEST = 1e9  # of any number here, whatever its unit: beyond it times leave the calendar and counters their octets
 T = TypeVar("T")
 
 
@@ -88,10 +91,28 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     timeouts: Timeouts = Timeouts()
     engine: EngineConfig = EngineConfig()
 
+    def __post_init__(self) -> None:
+        if self.hostname and not is_host_name(self.hostname):
+            raise ValueError(f"hostname {self.hostname!r} cannot be said at EHLO: it is a domain or an address literal")
+        for keys, value in _values(self):
+            if isinstance(value, float) and not (math.isfinite(value) and abs(value) <= LARGEST):
+                raise ValueError(f"{'.'.join(keys)} is no number up to {LARGEST:g}")
+            if isinstance(value, int) and value > LARGEST:
+                raise ValueError(f"{'.'.join(keys)} is no number up to {LARGEST:g}")
+
     @property
     def wait_ms(self) -> int:
         """How long what is to be acknowledged waits for a replica; 0: for none."""
         return self.replica_wait_ms if self.durability == "replicated" else 0
+
+
+def _values(struct: msgspec.Struct, above: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
+    for name in struct.__struct_fields__:
+        value = getattr(struct, name)
+        if isinstance(value, msgspec.Struct):
+            yield from _values(value, (*above, name))
+        else:
+            yield (*above, name), value
 
 
 class _TierRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -162,11 +183,19 @@ def _override(document: dict[str, Any], keys: Path_, type_: Any, name: str, text
 def _document(path: str) -> tuple[str, dict[str, Any]]:
     try:
         text = Path(path).read_text(encoding="utf-8")
-        return text, tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: {error}") from None
+        return text, parsed_toml(text, path)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def parsed_toml(text: str, path: str) -> dict[str, Any]:
+    """Raises ConfigError; tomllib lets out more than its own: a number of 5,000 digits, a list within a list within a …"""
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ConfigError(f"{path}: too many values within each other") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def _convert(path: str, text: str, value: Any, type_: type[T], above: Path_ = ()) -> T:

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
+from sendengine.address import is_host
 from sendengine.channel.smtp import SmtpChannel, SmtpSettings, StageTimeouts
 from sendengine.config import Config, data_file
 from sendengine.engine.settings import EngineSettings
@@ -113,11 +114,15 @@ def relay_from_url(url: str, password: str = "", tls: TlsPolicy = TlsPolicy.OPPO
         port = parts.port
     except ValueError as error:
         raise RefusedInput(f"relay {url!r}: {error}") from None
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise RefusedInput(f"relay {url!r}: blanks, control characters or letters beyond ASCII", "write the A-label of the host")
     if parts.scheme not in ("smtp", "smtps") or not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment:
         raise RefusedInput(f"relay {url!r} is not smtp://[user@]host[:port]")
     if parts.password is not None:
         raise RefusedInput("a relay's URL is shown to people: no password belongs there", "put it into a file and name the file")
     user = unquote(parts.username or "")
+    if not is_host(parts.hostname) or not (user + password).isprintable():
+        raise RefusedInput(f"relay {url!r}: its host, user or password holds what cannot be said")
     if bool(user) != bool(password):
         missing = "password" if user else "user"
         raise RefusedInput(f"relay {url!r} has no {missing}", "AUTH needs both: user@ in the URL, the password in a file")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import cache
 from random import random as system_random
 
+from sendengine.address import is_host_name
 from sendengine.channel.opening import TlsContexts
 from sendengine.channel.settings import SmtpSettings, StageTimeouts
 from sendengine.channel.site import SmtpSite
@@ -47,4 +48,4 @@ class SmtpChannel:
 def _own_name() -> str:
     """What to say at EHLO (RFC 5321 4.1.4). Asked once, and only where the configuration does not say it."""
     name = socket.getfqdn()
-    return name if name.isascii() and "." in name else "[127.0.0.1]"
+    return name if is_host_name(name) and "." in name else "[127.0.0.1]"  # a resolver's word is one from outside

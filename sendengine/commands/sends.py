@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sendengine.scheduler.status import Send
 
 SHOWN_REJECTS = 5
+DIGITS_MOST = 12
 
 From = Annotated[str, typer.Option("--from", metavar="ADDRESS", help="From, and the envelope's sender; an .eml keeps its own From.")]
 MessageFile = Annotated[
@@ -102,7 +103,7 @@ def estimate(
     """When a send would be through, and which tier would make a deadline."""
 
     async def ask(client: Client) -> Estimate:
-        count = int(recipients) if recipients.isdecimal() else await client.count(Path(recipients))
+        count = int(recipients) if _is_count(recipients) else await client.count(Path(recipients))
         return await client.estimate(account, count, at=at or None, finish_by=finish_by or None)
 
     found = common.call(ask)
@@ -119,6 +120,17 @@ def estimate(
     common.show_facts(found.account, facts)
     columns = ("tier", "through", "makes it") if finish_by else ("tier", "through")
     common.show_table("", columns, [(row.tier, row.finish_estimate, row.makes_it)[: len(columns)] for row in found.tiers])
+
+
+def _is_count(text: str) -> bool:
+    """A number of people, not a file's name."""
+    from sendengine.errors import RefusedInput
+
+    if not (text.isascii() and text.isdecimal()):
+        return False
+    if len(text) > DIGITS_MOST:
+        raise RefusedInput(f"--recipients: {text[:DIGITS_MOST]}… is more than there are people")
+    return True
 
 
 def _message(sender: str, eml: Path | None, subject: str, html: Path | None, text: Path | None) -> Message:

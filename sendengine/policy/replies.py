@@ -55,11 +55,11 @@ def parse_rules(text: str, name: str = "replies.toml") -> ReplyRules:
     """The rules of a TOML text. Raises ConfigError, naming the file and the rule."""
     try:
         rules = msgspec.convert(tomllib.loads(text), _File).rule
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+    except (ValueError, RecursionError) as error:  # msgspec's and tomllib's own are ValueErrors
         raise ConfigError(f"{name}: {error}") from None
     for rule in rules:
         try:
             re.compile(rule.pattern)
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise ConfigError(f"{name}: rule {rule.name!r}: {error}") from None
     return ReplyRules(rules)

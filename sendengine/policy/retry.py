@@ -13,6 +13,7 @@ from sendengine.errors import ConfigError
 
 SPREAD = 0.25  # retries of one moment come back over a quarter of their delay, and never before it
 SUSPENSION_MOST = 3600.0
+LONGEST = 30 * 86400.0  # of a step: a record has 32 bits for it, in ms (49 days), and needs room for the spread
 
 _STEP = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([smhd])(?:\s*\*\s*([1-9][0-9]{0,2}))?")
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -29,9 +30,9 @@ def parse(text: str) -> Schedule:
     steps: list[float] = []
     for part in text.split(","):
         match = _STEP.fullmatch(part.strip())
-        if match is None or float(match[1]) == 0:
+        if match is None or not 0 < float(match[1]) * _UNITS[match[2]] <= LONGEST:
             raise ConfigError(
-                f"retry schedule {text!r}: {part.strip()!r} is no step", "write steps like 90s, 5m*2 or 1h, with commas"
+                f"retry schedule {text!r}: {part.strip()!r} is no step", "write steps like 90s, 5m*2 or 1h, up to 30d, with commas"
             )
         steps += [float(match[1]) * _UNITS[match[2]]] * int(match[3] or 1)
     return Schedule(tuple(steps))

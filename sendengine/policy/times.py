@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 
 from sendengine.errors import RefusedInput
 
+LONGEST = 100 * 365 * 86400.0  # of a duration
+_FIRST, LAST = 0.0, 253_402_300_799.0  # 1970 … 9999: what a time can be shown as
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhdw] ?)+")
 _PART = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
@@ -24,15 +26,23 @@ def parse_time(text: str, now: float) -> float:
     if text == "now":
         return now
     if text.startswith("+"):
-        return now + parse_duration(text[1:])
+        return possible(now + parse_duration(text[1:]))
     found = _PLAIN.fullmatch(text)
     if not found and not _RFC3339.fullmatch(text):
         raise RefusedInput(f"{text!r} is no time", _EXAMPLES)
     try:
         read = datetime.fromisoformat("T".join(found.groups()) if found else text.upper())
-        return read.timestamp()
+        wall = read.timestamp()
     except (ValueError, OverflowError, OSError) as error:
         raise RefusedInput(f"{text!r} is no time: {error}", _EXAMPLES) from None
+    return possible(wall)
+
+
+def possible(wall: float) -> float:
+    """The time itself; raises RefusedInput for one that could not be shown, infinity among them."""
+    if not _FIRST <= wall <= LAST:
+        raise RefusedInput("a time outside the years 1970 to 9999", _EXAMPLES)
+    return wall
 
 
 def parse_duration(text: str) -> float:
@@ -40,7 +50,10 @@ def parse_duration(text: str) -> float:
     text = text.strip()
     if not _DURATION.fullmatch(text):
         raise RefusedInput(f"{text!r} is no duration", "write a number with s, m, h, d or w, as in 90s or 2h30m")
-    return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+    if seconds > LONGEST:
+        raise RefusedInput(f"{text[:40]!r} is longer than a hundred years")
+    return seconds
 
 
 def format_time(wall: float) -> str:

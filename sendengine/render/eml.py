@@ -118,6 +118,8 @@ def _content_fields(headers: tuple[Header, ...], place: str) -> Fields:
             fields[header.name] = unfolded(header.value)
     try:
         fields.get_params()
+        fields.get_content_charset()
+        (fields.get_boundary() or "").encode()
     except (TypeError, ValueError) as error:  # the email package's own, over RFC 2231 parameters that contradict themselves
         raise RefusedInput(f"{place}: the parameters of Content-Type cannot be read: {error}") from None
     return fields

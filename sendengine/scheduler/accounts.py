@@ -7,6 +7,7 @@ from datetime import datetime
 
 import msgspec
 
+from sendengine.address import is_host
 from sendengine.errors import Conflict, NotFound, RefusedInput
 from sendengine.policy.grants import Words, encode
 from sendengine.policy.tiers import Tier, interval_us, parse_rate
@@ -48,7 +49,7 @@ async def create(desk: Desk, tiers: Mapping[str, Tier], account: str, tier: str,
     """False when the same account stands already; raises Conflict when it stands with other settings."""
     fields = _speed(tiers, tier)
     if relay is not None:
-        fields["relay"] = relay.encode()
+        fields |= _way(relay)
     if await desk.create_account(account_id(account), fields):
         return True
     standing = await desk.account(account)
@@ -93,7 +94,7 @@ async def end_boost(desk: Desk, account: str, number: int) -> None:
 async def set_relay(desk: Desk, account: str, relay: Relay) -> None:
     """What is on the wire ends at the old relay; what follows goes to the new one, within a second."""
     await existing_account(desk, account)
-    await desk.set_account(account, {"relay": relay.encode()})
+    await desk.set_account(account, _way(relay))
 
 
 def shown(view: View) -> Account:
@@ -112,6 +113,12 @@ def shown(view: View) -> Account:
         sends=[f"{view.account}:{campaign}" for campaign in view.open_sends],
         binding=account_binding(view),
     )
+
+
+def _way(relay: Relay) -> dict[str, str]:
+    if not is_host(relay.host) or not (relay.user + relay.password).isprintable():
+        raise RefusedInput(f"relay {relay.host!r}: its host, user or password holds what cannot be said")
+    return {"relay": relay.encode()}
 
 
 def _speed(tiers: Mapping[str, Tier], tier: str) -> dict[str, str]:

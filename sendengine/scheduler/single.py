@@ -8,13 +8,15 @@ from typing import Any
 import msgspec
 
 from sendengine.address import BadAddress, normalise
-from sendengine.batch import Batch, pack
+from sendengine.batch import MAX_CONTENT, Batch, content, seal
 from sendengine.config import Config
 from sendengine.errors import RefusedInput
 from sendengine.ports import Desk
 from sendengine.records import SENDER, TRANSACTIONAL
+from sendengine.render.compile import Skeleton
 from sendengine.render.compile import compile as compile_message
 from sendengine.render.message import Message, dump
+from sendengine.render.values import RenderFailure
 from sendengine.scheduler.names import Ref, envelope_sender
 from sendengine.scheduler.outcomes import DOMAIN, QUEUED_AT
 from sendengine.scheduler.submitting import campaign_fields
@@ -51,11 +53,26 @@ async def send(
     own = {SENDER: envelope, DOMAIN: skeleton.from_domain, QUEUED_AT: await desk.now_us() / 1e6}
     values = {name: fields[name] for name in skeleton.fields if name in fields} | own
     batch = Batch(0, [0], [recipient], tuple(values), [[value] for value in values.values()])
-    number = await desk.transact(account, pack(batch), dump(message), key)
+    payload = _payload(skeleton, batch)
+    number = await desk.transact(account, payload, dump(message), key)
     if number is None:
         made = campaign_fields(config, uid, envelope, OnDoubt.RESEND)
         await desk.create(account, TRANSACTIONAL, b"single messages", None, b"", made)
-        number = await desk.transact(account, pack(batch), dump(message), key) or 0
+        number = await desk.transact(account, payload, dump(message), key) or 0
     uid = (await desk.campaign(account, TRANSACTIONAL))["uid"]
     message_id = f"<{uid}.{number}.{100 * number}@{skeleton.from_domain}>"
     return Single(str(Ref(account, TRANSACTIONAL)), account, recipient, 100 * number, message_id)
+
+
+def _payload(skeleton: Skeleton, batch: Batch) -> bytes:
+    """The packed batch of a message that was rendered once, to be thrown away: what a worker would bounce is refused here."""
+    try:
+        octets = content(batch)
+    except TypeError as error:
+        raise RefusedInput(f"the fields: {error}") from None
+    if len(octets) > MAX_CONTENT:
+        raise RefusedInput(f"the fields are over {MAX_CONTENT >> 20} MiB")
+    (rendered,) = skeleton.renderer(True).prepare(batch.fields, batch.columns, batch.recipients)
+    if isinstance(rendered, RenderFailure):
+        raise RefusedInput(rendered.reason)
+    return seal(octets)

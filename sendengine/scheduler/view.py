@@ -14,6 +14,7 @@ import msgspec
 
 from sendengine.policy.estimate import Job, estimate
 from sendengine.policy.grants import Grant, changes, grants_of, rate_at
+from sendengine.policy.times import LAST
 from sendengine.policy.window import Window
 from sendengine.ports import Desk
 from sendengine.records import TRANSACTIONAL
@@ -106,7 +107,8 @@ def moment(fields: Mapping[str, str], name: str) -> datetime | None:
 
 
 def wall(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
+    """What would take longer than the calendar lasts ends with it: a hundred million at one an hour."""
+    return datetime.fromtimestamp(min(seconds, LAST), UTC)
 
 
 def pending(send: Mapping[str, str]) -> int:

@@ -27,6 +27,7 @@ _field = re.compile(rb"([!-9;-~]+)[ \t]*:(.*)", re.DOTALL).fullmatch
 _bad_octet = re.compile(rb"\0|\r(?!\n)")
 _control = re.compile(rb"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]").search  # RFC 5322 2.2: none in a field; readers break lines at some
 _fold = re.compile(rb"\r\n(?=[ \t])")
+_empty_fold = re.compile(rb"\r\n[ \t]+(?=\r\n|\Z)")  # RFC 5322 3.2.2 has none: some readers end the header there
 
 
 def parse(source: bytes, new_boundary: NewBoundary) -> Part:
@@ -105,14 +106,14 @@ def _headers(head: bytes, place: str) -> tuple[Header, ...]:
             raise RefusedInput(f"{place}: more than {_MAX_PARTS} header fields")
         if place != "message" and not line.isascii():
             raise RefusedInput(f"{place}: field {match[1].decode()} is not ASCII")
-        headers.append(Header(match[1].decode(), match[2].replace(b"\0", b"\r\n")))
+        headers.append(Header(match[1].decode(), _empty_fold.sub(b"", match[2].replace(b"\0", b"\r\n"))))
     return tuple(headers)
 
 
 def _content_fields(headers: tuple[Header, ...], place: str) -> Fields:
     fields = Fields()
     for header in headers:
-        if header.key.startswith("content-") and isinstance(header.value, bytes):
+        if header.key.startswith(("content-", "mime-version")) and isinstance(header.value, bytes):
             if not header.value.isascii():
                 raise RefusedInput(f"{place}: {header.name} is not ASCII")
             fields[header.name] = unfolded(header.value)

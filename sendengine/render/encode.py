@@ -20,6 +20,7 @@ _FOLD_AT = 78
 _WORD_LINE = 76  # RFC 2047 2: a line that holds an encoded-word
 _WORD_FRAME = len("=?utf-8?b??=")
 _LONGEST_PHRASE = 200
+LONGEST_ADDRESS = 254  # RFC 5321 4.5.3.1.3; it cannot be folded, and a longer one would make its line too long
 
 has_control = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]").search
 _space = re.compile(r"(?<=[^ ]) (?=[^ ])")
@@ -55,7 +56,7 @@ def phrase(text: str, column: int) -> bytes:
 def address(text: str) -> bytes:
     """An addr-spec in a header: nothing in it may end it, or be decoded by a reader."""
     text = text.strip(" ")
-    if not _address(text) or "=?" in text:
+    if not _address(text) or "=?" in text or len(text) > LONGEST_ADDRESS:
         raise CannotRender("no address that a header can hold")
     return text.encode()
 

@@ -129,7 +129,7 @@ class Addresses(msgspec.Struct, frozen=True):
         parts = [part.filled(values) for pair in self.mailboxes for part in pair]
         if len(parts) == 2 and not self.mailboxes[0][0].pieces:
             joined = _NUL.join(parts[1])
-            if encode.are_addresses(joined) and "=?" not in joined:
+            if encode.are_addresses(joined) and "=?" not in joined and max(map(len, parts[1])) <= encode.LONGEST_ADDRESS:
                 return joined.encode().split(b"\0")
         return values.encode(list(zip(*parts, strict=True)), self._one)
 

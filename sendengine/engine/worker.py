@@ -1,7 +1,7 @@
 """One worker: its loops, and how the parts hang together. Asyncio and ports only.
 
 Every tick: what falls due is picked and journalled; due visits start. Beside it: the index and inbox every `poll` while idle, the others'
-beats every two seconds, the sweep, and the account this worker gives of itself.
+beats every two seconds (sooner where `dead_after` is short), the sweep, and the account this worker gives of itself.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sendengine.engine.lane import Lane
 from sendengine.engine.pacing import Wheel
 from sendengine.engine.settings import EngineSettings
 from sendengine.engine.status import Report, report
-from sendengine.engine.takeover import Takeover
+from sendengine.engine.takeover import LEAST_READINGS, Takeover
 from sendengine.engine.takes import Takes
 from sendengine.engine.visits import Visits
 from sendengine.engine.work import Delivery, Lease
@@ -210,6 +210,7 @@ class Worker:
             self._visits.at(lane, self._now())
 
     async def _watch_forever(self) -> None:
+        pause = min(WATCH_EVERY, self._settings.dead_after / LEAST_READINGS)
         while True:
             try:
                 now = self.report()
@@ -224,7 +225,7 @@ class Worker:
             except Exception as error:
                 self.fail(error)
                 return
-            await asyncio.sleep(WATCH_EVERY)
+            await asyncio.sleep(pause)
 
     async def _look_at_the_others(self) -> None:
         """Who cannot write its own beat calls nobody dead."""

@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import pytest
 
 from sendengine.batch import Batch, unpack
+from sendengine.engine.settings import EngineSettings
 from sendengine.errors import RefusedInput, Unavailable
 from sendengine.types import Outcome, Relay, Stage
 from tests.engine.rig import DELIVERED, Rig, number, replied
@@ -320,3 +322,23 @@ async def test_a_change_of_relay_is_not_lost_with_an_answer() -> None:
     assert lost > 1
     assert lane.relay.host == "other.test"
     await rig.stop()
+
+
+@virtual
+async def test_a_shorter_dead_after_is_kept_to() -> None:
+    rig = Rig(latency=0.2)
+    await rig.account(per_hour=360_000)
+    names = await rig.submit(1000)
+    settings = msgspec.structs.replace(EngineSettings(), dead_after=2.0)
+    rig.start("w1", settings)
+    rig.start("w2", settings)
+    await asyncio.sleep(3)
+    dead = rig.kill("w1" if rig.workers["w1"][0].report().accounts else "w2")
+    killed_at = rig.loop.time()
+    [(survivor, _, _)] = rig.workers.values()
+    while await survivor._queue.beat(dead.id) is not None:
+        await asyncio.sleep(0.1)
+    assert rig.loop.time() - killed_at < 4.0
+    await rig.until_ended()
+    assert set(rig.accepted) == set(names)
+    await rig.stop(survivor.id)

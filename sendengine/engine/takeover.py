@@ -2,7 +2,8 @@
 
 Dead = this rescuer has read the same beat for `dead_after` seconds of its own monotonic clock, over one unbroken connection, at least five
 times, and could write its own all the while (a full server refuses everybody's). Order: revoke by compare-and-set, read, settle each lease
-(outcomes; intent without outcome = doubt; the rest READY), put the accounts into the index, only then delete the journal.
+(outcomes; intent without outcome = doubt; the rest READY), put the accounts into the index, only then delete the journal. What a dead worker
+had in hand and nowhere written (an account just found, a lease just taken) is found by the sweep, which is asked for at once.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Takeover:
         beat = await self._queue.beat(name)
         now = self._now()
         if beat is None:  # the journal is gone and only its registration stands: a takeover died in its last step
-            await self._queue.bury(name)
+            await self._bury(name)
             return
         seen = self._seen.get(name)
         if seen is None or (seen.token, seen.beat) != beat or self._generation != self._queue.generation:
@@ -80,10 +81,13 @@ class Takeover:
             await self._queue.leave(account)
         for account in rescued:
             await self._queue.offer(account, 0)
-        await self._queue.bury(name)
+        await self._bury(name)
         self._seen.pop(name, None)
-        await self.sweep()  # leases that it took and had not noted yet: nobody else would meet them for a minute
         log.warning("worker_taken_over", worker=name, accounts=len(rescued), leases=sum(map(len, rescued.values())))
+
+    async def _bury(self, name: str) -> None:
+        await self._queue.bury(name)
+        await self._queue.ask_sweep()
 
     async def sweep(self) -> None:
         """Accounts with work that stand nowhere go back into the index; a lease without a journal was never sent from."""

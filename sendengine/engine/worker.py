@@ -25,7 +25,7 @@ from sendengine.engine.takeover import LEAST_READINGS, Takeover
 from sendengine.engine.takes import Takes
 from sendengine.engine.visits import Visits
 from sendengine.engine.work import Delivery, Lease
-from sendengine.errors import SendEngineError, Unavailable
+from sendengine.errors import Fenced, SendEngineError, Unavailable
 from sendengine.policy.replies import ReplyRules
 from sendengine.ports import Channel, Meter, News, Queue
 from sendengine.types import Relay
@@ -76,10 +76,13 @@ class Worker:
             await self._stopping.wait()
             if self._error is not None:
                 raise self._error
+        except Fenced:
+            self._cancel(tasks)
+            await self._ask_sweep()
+            raise
         finally:
             if self._error is not None:
-                for task in [*tasks, *self._tasks]:
-                    task.cancel()
+                self._cancel(tasks)
         for task in tasks[1:]:
             task.cancel()
         await self._drain(tasks[0])
@@ -111,6 +114,18 @@ class Worker:
                 log.warning("redis_away", error=str(error))
                 await asyncio.sleep(1.0)
         return False
+
+    def _cancel(self, loops: list[asyncio.Task[None]]) -> None:
+        for task in [*loops, *self._tasks]:
+            task.cancel()
+
+    async def _ask_sweep(self) -> None:
+        """What was found or taken behind the fence stands in no journal that a rescuer could read."""
+        try:
+            async with asyncio.timeout(self._settings.beat):
+                await self._queue.ask_sweep()
+        except (Unavailable, TimeoutError):
+            pass
 
     async def _drain(self, ticking: asyncio.Task[None]) -> None:
         self._takes.leave_all()

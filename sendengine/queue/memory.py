@@ -143,6 +143,9 @@ class MemoryQueue:
         store.swept_until = now + seconds * 1e6
         return True
 
+    async def ask_sweep(self) -> None:
+        self._store.swept_until = 0.0
+
     # the account
 
     async def account(self, account: str) -> Mapping[str, str]:

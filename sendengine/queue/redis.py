@@ -158,6 +158,9 @@ class RedisQueue:
     async def claim_sweep(self, seconds: float) -> bool:
         return await self._link.call("SET", keys.SWEEP, "1", "NX", "PX", int(seconds * 1000)) is not None
 
+    async def ask_sweep(self) -> None:
+        await self._link.call("DEL", keys.SWEEP)
+
     async def tell(self, worker: str, info: bytes) -> None:
         await self._link.call("SET", keys.info(worker), info, "EX", INFO_SECONDS)
 

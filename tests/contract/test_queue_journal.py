@@ -153,6 +153,12 @@ async def test_one_sweeper_at_a_time(bench: Bench) -> None:
     assert [await bench.queue.claim_sweep(60) for _ in range(2)] == [True, False]
 
 
+async def test_a_sweep_asked_for_is_claimed_by_the_next(bench: Bench) -> None:
+    await bench.queue.claim_sweep(60)
+    await bench.queue.ask_sweep()
+    assert [await bench.queue.claim_sweep(60) for _ in range(2)] == [True, False]
+
+
 async def test_store_that_is_away_is_unavailable_and_a_reconnect_is_seen() -> None:
     store = MemoryStore()
     queue, desk = MemoryQueue(store, lambda: 0.0), MemoryDesk(store, lambda: 0.0)

@@ -11,7 +11,7 @@ import pytest
 
 from sendengine.batch import Batch, unpack
 from sendengine.engine.settings import EngineSettings
-from sendengine.errors import RefusedInput, Unavailable
+from sendengine.errors import Fenced, RefusedInput, Unavailable
 from sendengine.types import Outcome, Relay, Stage
 from tests.engine.rig import DELIVERED, Rig, number, replied
 from tests.engine.test_engine import virtual
@@ -336,9 +336,77 @@ async def test_a_shorter_dead_after_is_kept_to() -> None:
     dead = rig.kill("w1" if rig.workers["w1"][0].report().accounts else "w2")
     killed_at = rig.loop.time()
     [(survivor, _, _)] = rig.workers.values()
-    while await survivor._queue.beat(dead.id) is not None:
+    while await survivor._queue.beat(dead.id) is not None:  # noqa: ASYNC110 - in virtual time
         await asyncio.sleep(0.1)
     assert rig.loop.time() - killed_at < 4.0
     await rig.until_ended()
     assert set(rig.accepted) == set(names)
     await rig.stop(survivor.id)
+
+
+@virtual
+async def test_a_worker_killed_with_an_account_just_found() -> None:
+    await _killed_when_answered("find")
+
+
+@virtual
+async def test_a_worker_killed_with_a_lease_just_taken() -> None:
+    await _killed_when_answered("take")
+
+
+async def _killed_when_answered(call: str) -> None:
+    """What it has in hand then stands in no journal: an account taken out of the index, a lease before its first append."""
+    rig = Rig()
+    await rig.account()
+    worker = rig.start("w1")
+    await asyncio.sleep(0.5)
+    asked = getattr(worker._queue, call)
+    answered = asyncio.Event()
+
+    async def dying(*args: Any) -> Any:
+        answer = await asked(*args)
+        if answer and (call == "find" or answer.leases):
+            answered.set()
+            await asyncio.Event().wait()
+        return answer
+
+    setattr(worker._queue, call, dying)
+    names = await rig.submit(50)
+    await answered.wait()
+    rig.kill("w1")
+    killed_at = rig.loop.time()
+    rig.start("w2")
+    await rig.until_ended()
+    assert rig.loop.time() - killed_at < 30
+    assert sorted(rig.accepted) == sorted(names)
+    await rig.stop("w2")
+
+
+@virtual
+async def test_a_zombie_leaves_nothing_behind_that_only_the_sweep_finds() -> None:
+    rig = Rig()
+    await rig.account()
+    names = await rig.submit(300)
+    zombie = rig.start("w1")
+    await asyncio.sleep(1)
+    take, bury = zombie._queue.take, zombie._queue.bury
+    woken = asyncio.Event()
+
+    async def frozen(*args: Any) -> Any:
+        await woken.wait()
+        return await take(*args)
+
+    zombie._queue.take = frozen  # type: ignore[method-assign]
+    await asyncio.sleep(3)
+    _, task, _ = rig.workers.pop("w1")
+    assert await zombie._queue.revoke("w1", *(await zombie._queue.beat("w1") or (b"", b"")))
+    await bury("w1")
+    woken.set()
+    with pytest.raises(Fenced):
+        await task
+    fenced_at = rig.loop.time()
+    rig.start("w2")
+    await rig.until_ended()
+    assert rig.loop.time() - fenced_at < 30
+    assert set(rig.accepted) == set(names)
+    await rig.stop("w2")

@@ -207,9 +207,14 @@ class SmtpSite:
         return self._trouble.retry_at if self._trouble else 0.0
 
     def _back_off(self, attempt: Attempt) -> None:
+        """Each failure in a row doubles the wait; those that come while one is waited for are of the same trouble: a relay that
+        restarts cuts all sessions at once."""
         now = self._clock.monotonic()
+        is_same = self._trouble is not None and now < self._retry_at and self._failures > 0
         if any(connection.session.has_carried for connection in self._connections):
             self._failures = 0
+        if is_same and not _is_auth_refused(attempt):
+            return
         self._failures += 1
         delay = min(BACK_OFF_MOST, BACK_OFF_FIRST * 2.0 ** min(self._failures - 1, 16))
         if _is_auth_refused(attempt):

@@ -73,6 +73,13 @@ class Relay25:
             self.dot.set()
         self.open = self.most = self.quits = 0
         self.changed: Callable[[], None] = lambda: None
+        self._writers: list[asyncio.StreamWriter] = []
+
+    def hang_up(self) -> None:
+        """As a process that dies: nobody listens any more, and every connection is reset."""
+        self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
 
     async def __aenter__(self) -> Relay25:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -85,6 +92,7 @@ class Relay25:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.open += 1
+        self._writers.append(writer)
         self.most = max(self.most, self.open)
         writer.write(b"220 hi\r\n")
         while line := await reader.readline():
@@ -186,6 +194,20 @@ async def test_a_relay_that_refuses_is_tried_again_ever_later() -> None:
     assert site.trouble.since == 1000.0
     assert len(feed.waiting) == 1
     await channel.close(1.0)
+
+
+async def test_sessions_that_end_together_are_one_failure() -> None:
+    """A relay that restarts cuts all of them at once: that is no reason to leave it alone for a minute."""
+    feed, clock = Feed(20), HandClock()
+    async with Relay25(answers_dot=False) as relay:
+        _, site = made(relay.port, feed, clock, sessions=8)
+        for sessions in range(1, 9):
+            site.wake()
+            await feed.until(lambda sessions=sessions: len(feed.waiting) == 20 - sessions)  # type: ignore[misc]
+        relay.hang_up()
+        await feed.until(lambda: not site.sessions)
+        assert site.trouble is not None
+        assert site.trouble.retry_at - clock.now == pytest.approx(1.0)
 
 
 async def test_a_relay_that_comes_back_gets_its_work() -> None:

@@ -14,7 +14,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ from sendengine.engine.worker import Worker
 from sendengine.errors import Fenced, RefusedInput, SendEngineError, Unavailable
 from sendengine.launch import EXIT_AGAIN, EXIT_COLD, EXIT_FENCED, WorkerOptions, configured, embedded_dir, server_url
 from sendengine.logs import log_to_stderr
+from sendengine.ports import Meter
 from sendengine.queue import embedded
 from sendengine.queue.redis import RedisQueue
 from sendengine.sink.silent import SilentMeter
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from sendengine.sink.metrics import PrometheusMeter
 
 log = structlog.get_logger("sendengine.process")
+
+Build = Callable[[Config, str, Meter, str], Worker]  # configuration, URL of Redis, meter, worker id
 
 BEAT_EVERY = 0.5
 LOOK_EVERY = 0.5
@@ -60,18 +63,19 @@ def main() -> int:
         return error.exit_code
 
 
-def run(options: WorkerOptions, leash: Leash | None = None) -> int:
-    """Send until told to stop; the exit status. Raises ConfigError, RefusedInput, Unavailable when it cannot begin."""
+def run(options: WorkerOptions, leash: Leash | None = None, build: Build = build_worker) -> int:
+    """Send until told to stop; the exit status. `build` makes the worker inside the loop; the fault tests have one of their own.
+    Raises ConfigError, RefusedInput, Unavailable when it cannot begin."""
     config = configured(options)
     log_to_stderr(config.log_format)
     url = server_url(config)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_send(config, options, url, leash))
+        return runner.run(_send(config, options, url, leash, build))
 
 
-async def _send(config: Config, options: WorkerOptions, url: str, leash: Leash | None) -> int:
+async def _send(config: Config, options: WorkerOptions, url: str, leash: Leash | None, build: Build) -> int:
     meter = _meter(options)
-    worker = build_worker(config, url, meter, worker_id())
+    worker = build(config, url, meter, worker_id())
     stop = Stop(worker, options, config.engine.shutdown_timeout_s)
     stop.listen(leash)
     sides: list[Coroutine[object, object, None]] = []

@@ -15,8 +15,9 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
@@ -76,6 +77,7 @@ def run(options: WorkerOptions, leash: Leash | None = None, build: Build = build
 async def _send(config: Config, options: WorkerOptions, url: str, leash: Leash | None, build: Build) -> int:
     meter = _meter(options)
     worker = build(config, url, meter, worker_id())
+    asyncio.get_running_loop().set_exception_handler(partial(_on_lost_error, worker))
     stop = Stop(worker, options, config.engine.shutdown_timeout_s)
     stop.listen(leash)
     sides: list[Coroutine[object, object, None]] = []
@@ -103,6 +105,16 @@ async def _send(config: Config, options: WorkerOptions, url: str, leash: Leash |
         meter.flush()
     log.info("worker_left", worker=worker.id)
     return EXIT_AGAIN if stop.is_reload else 0
+
+
+def _on_lost_error(worker: Worker, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """An error that a callback, a session or a task let out reaches nobody: the loop would log it and go on, with a recipient that nobody
+    holds any more. It is a bug, and ends the worker. What the network does is none (OSError), and others' protocols are not ours."""
+    loop.default_exception_handler(context)
+    error = context.get("exception")
+    is_ours = "handle" in context or isinstance(context.get("future"), asyncio.Task) or type(context.get("protocol")).__module__.startswith("sendengine.")
+    if is_ours and isinstance(error, Exception) and not isinstance(error, OSError | Unavailable):
+        worker.fail(error)
 
 
 def worker_id() -> str:

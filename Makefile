@@ -1,5 +1,5 @@
 # Each target is one call, so that everything works where make is absent.
-.PHONY: run test model bench lint lock clean
+.PHONY: run test model chaos bench lint lock clean
 
 run:
 	@scripts/run
@@ -7,6 +7,8 @@ test:
 	@scripts/test
 model:
 	@scripts/venv dev && .venv/bin/python -m tests.model.runs
+chaos:
+	@scripts/chaos $(ARGS)
 bench:
 	@scripts/venv dev && .venv/bin/python -m benchmarks
 lint:

@@ -112,7 +112,8 @@ def _on_lost_error(worker: Worker, loop: asyncio.AbstractEventLoop, context: dic
     holds any more. It is a bug, and ends the worker. What the network does is none (OSError), and others' protocols are not ours."""
     loop.default_exception_handler(context)
     error = context.get("exception")
-    is_ours = "handle" in context or isinstance(context.get("future"), asyncio.Task) or type(context.get("protocol")).__module__.startswith("sendengine.")
+    is_protocol_ours = type(context.get("protocol")).__module__.startswith("sendengine.")
+    is_ours = "handle" in context or isinstance(context.get("future"), asyncio.Task) or is_protocol_ours
     if is_ours and isinstance(error, Exception) and not isinstance(error, OSError | Unavailable):
         worker.fail(error)
 

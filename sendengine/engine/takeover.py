@@ -2,8 +2,8 @@
 
 Dead = this rescuer has read the same beat for `dead_after` seconds of its own monotonic clock, over one unbroken connection, at least five
 times, and could write its own all the while (a full server refuses everybody's). Order: revoke by compare-and-set, read, settle each lease
-(outcomes; intent without outcome = doubt; the rest READY), put the accounts into the index, only then delete the journal. What a dead worker
-had in hand and nowhere written (an account just found, a lease just taken) is found by the sweep, which is asked for at once.
+(outcomes; intent without outcome = doubt; the rest READY), put the accounts into the index, only then delete the journal. What a dead
+worker had in hand and nowhere written (an account just found, a lease just taken) is found by the sweep, which is asked for at once.
 """
 
 from __future__ import annotations

@@ -1,127 +1,419 @@
 """Real workers, a real server and an independent relay to break; and the account that must hold afterwards.
 
-Ground truth is the relay's ledger, never the engine's own word.
+Every process is a child of the stage and ends with it. Waiting is polling, with a bound; what blocks runs in a thread, since the proxies
+share this loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
-from collections import Counter
-from collections.abc import AsyncIterator
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import orjson
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
+from sendengine import records
 from sendengine.client import Client
-from sendengine.queue import embedded
+from sendengine.config import load
+from sendengine.engine.takeover import settlements_of
+from sendengine.launch import EXIT_FENCED
+from sendengine.queue import embedded, keys
 from sendengine.render.message import Message
-from sendengine.trial.stage import Relay, Stage
+from sendengine.trial.sink import SinkOptions
+from sendengine.trial.stage import Stage
+from sendengine.wiring import relay_from_url
+from tests.failures.account import Account, Dot, Ended, Line, Silence, address_of, reckon, token_in, token_of
 
+ROOT = Path(__file__).parent.parent.parent
 ACCOUNT = "m1"
-MESSAGE = Message(sender="Shop <shop@example.com>", subject="Hi {{ name }}", text="Hello {{ name }}, {{ token }}\n")
-QUICK = {"SENDENGINE_ENGINE_DEAD_AFTER_S": "2"}
-LIMIT = 120.0  # seconds that any of these waits may take
+MESSAGE = Message(
+    sender="Shop <shop@example.com>",
+    subject="Letter {{ token }}",
+    text="Dear {{ token }},\n\nthis is for {{ token }}.\n",
+    html="<p>Dear {{ token }}</p>\n",
+    list_unsubscribe="https://shop.example/u?who={{ token }}",
+)
+QUICK = {"SENDENGINE_ENGINE_DEAD_AFTER_S": "2"}  # a takeover takes 2.5 s then
+SHARED = {"SENDENGINE_ENGINE_SPREAD_ABOVE": "1"}  # every worker attaches to the account
+LIMIT = 60.0  # seconds that any of these waits may take
 
 
-class Reckoning(msgspec.Struct, frozen=True):
-    """One account of a send: what was accepted, what the relay saw, what the engine says."""
+class Ledger:
+    """What the relay wrote down, read as it grows."""
 
-    accepted: int
-    outcomes: dict[str, int]
-    pending: int
-    lost: int  # accepted without an outcome, or `sent` without a ledger line
-    duplicates: int  # ledger lines beyond the first of a recipient
-    phantom: int  # ledger lines of nobody accepted
-    doubts: int  # times that the engine itself was in doubt
-    findings: int  # of fsck
+    def __init__(self, path: Path) -> None:
+        self._path, self._offset = path, 0
+        self.dots: list[Dot] = []
+        self.begun: list[tuple[float, str]] = []
+
+    def read(self) -> int:
+        """Dots so far."""
+        if not self._path.exists():
+            return 0
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            content = file.read()
+        end = content.rfind(b"\n") + 1
+        self._offset += end
+        for line in content[:end].splitlines():
+            self._add(orjson.loads(line))
+        return len(self.dots)
+
+    def _add(self, line: dict[str, Any]) -> None:
+        token = token_in(line["to"])
+        if "head" not in line:
+            self.begun.append((line["mail_at"], token))
+            return
+        reply = line["reply"]
+        is_crossed = line["head"] != [token] or line["body"] != [token]
+        self.dots.append(Dot(line["mail_at"], token, reply == "" or reply[0] == "2", reply[:1] == "2", is_crossed))
 
 
-class FailureRig:
-    """Owner of a stage; a campaign of recipients that are all accepted."""
+class Hand(msgspec.Struct, eq=False):
+    """A worker process, and the files by which a faulty one is led."""
 
-    def __init__(self, stage: Stage, client: Client, relay: Relay) -> None:
-        self.stage, self.client, self.relay = stage, client, relay
-        self.names: list[str] = []
+    folder: Path
+    number: int
+    process: subprocess.Popen[bytes] = None  # type: ignore[assignment]  # set when it is started
+    id: str = ""
+    is_expected_to_end: bool = False  # killed, stopped, or broken on purpose
 
-    async def submit(self, n: int, per_hour: int, on_doubt: str = "resend") -> str:
-        from sendengine.wiring import relay_from_url
+    @property
+    def record(self) -> Path:
+        return self.folder / f"fault-{self.number}"
 
-        await self.client.create_account(ACCOUNT, str(per_hour), relay=relay_from_url(self.relay.url, "", "none"))
-        self.names = [f"r{i}@example.com" for i in range(n)]
-        rows = [{"email": name, "name": f"N {i}", "token": f"t{i}"} for i, name in enumerate(self.names)]
-        send = await self.client.submit(account=ACCOUNT, message=MESSAGE, recipients=rows, campaign="c", on_doubt=on_doubt)
+    @property
+    def release(self) -> Path:
+        return self.folder / f"release-{self.number}"
+
+    @property
+    def wire(self) -> Path:
+        return self.folder / f"wire-{self.number}"
+
+    @property
+    def is_alive(self) -> bool:
+        return self.process.poll() is None
+
+    def has_fired(self) -> bool:
+        return self.record.exists()
+
+    def mails_after(self, at: float) -> int:
+        """MAIL commands that it wrote later than that (wall time)."""
+        return sum(float(line) > at for line in self.wire.read_text().splitlines()) if self.wire.exists() else 0
+
+
+class Rig:
+    """Owner of a stage, its relay and its workers, and of what was found out about the faults."""
+
+    def __init__(self, stage: Stage, seed: int, port: int) -> None:
+        self.stage, self.seed, self.port = stage, seed, port
+        self.random = random.Random(seed)
+        self.ledger = Ledger(stage.folder / "tokens.ndjson")
+        self.accepted: dict[str, str] = {}  # token -> campaign
+        self.silences: list[Silence] = []
+        self.hands: list[Hand] = []
+        self.faults = 0
+        self.doubts: list[int] = []  # W of each worker that was lost
+        self.recoveries: list[float] = []
+        self.expects: list[str] = []  # promises that were not kept
+        self._watchers: set[asyncio.Task[None]] = set()
+        self.client: Client
+        self.redis: Any  # redis.asyncio types every reply as anything
+        self.relay_port = 0
+        self._sink: subprocess.Popen[bytes]
+
+    # the relay
+
+    async def start_relay(self, **options: Any) -> None:
+        """Options as SinkOptions; the same port again after a kill."""
+        words = SinkOptions(port=self.relay_port, **options)
+        self._options = options
+        self._sink = self.stage.start(
+            sys.executable, "-m", "tests.failures.sink", msgspec.json.encode(words).decode(), str(self.stage.folder / "tokens.ndjson"),
+            environ={"PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        assert self._sink.stdout is not None
+        line = await asyncio.to_thread(self._sink.stdout.readline)
+        self.relay_port = orjson.loads(line)["port"]
+
+    async def kill_relay(self) -> None:
+        self._sink.kill()
+        await asyncio.to_thread(self._sink.wait)
+
+    async def restart_relay(self) -> None:
+        await self.start_relay(**self._options)
+
+    # sends
+
+    async def submit(
+        self, n: int, per_second: float | None, on_doubt: str = "resend", campaign: str = "c", relay_port: int = 0, account: str = ACCOUNT
+    ) -> str:
+        tier = "unmetered" if per_second is None else str(per_second * 3600)
+        relay = relay_from_url(f"smtp://127.0.0.1:{relay_port or self.relay_port}", "", "none")  # type: ignore[arg-type]
+        await self.client.create_account(account, tier, relay=relay)
+        tokens = [token_of(self.seed, campaign, row) for row in range(n)]
+        rows = ({"email": address_of(token), "token": token} for token in tokens)
+        send = await self.client.submit(account=account, message=MESSAGE, recipients=rows, campaign=campaign, on_doubt=on_doubt)
+        self.accepted.update(dict.fromkeys(tokens, campaign))
         return send.campaign
 
-    def start_workers(self, processes: int = 1, **environ: str) -> Any:
-        return self.stage.worker("-p", str(processes), environ={**QUICK, **environ})
+    async def until_sent(self, n: int, limit: float = LIMIT) -> None:
+        """The relay has n dots, or will never have so many: the send has ended."""
 
-    async def busy_pid(self) -> int:
-        """The process that has the account attached and sends."""
-        return int((await self._busy())["pid"])
+        async def are_there() -> bool:
+            return self.ledger.read() >= n or await self._has_ended()
 
-    async def _busy(self) -> dict[str, Any]:
-        async with asyncio.timeout(LIMIT):
-            while True:
-                for info in (await self.client.workers()).values():
-                    if info.get("accounts"):
-                        return info
-                await asyncio.sleep(0.05)
+        await until(are_there, f"{n} messages at the relay", limit)
 
-    async def until_sent(self, n: int) -> None:
-        """The relay has n messages."""
-        async with asyncio.timeout(LIMIT):
-            while len(self.ledger()) < n:  # noqa: ASYNC110 - another process writes it
-                await asyncio.sleep(0.05)
+    async def _has_ended(self) -> bool:
+        return bool(await self.redis.hexists(keys.campaign(ACCOUNT, "c"), "finished"))
 
-    async def until_ended(self, campaign: str) -> Any:
-        async with asyncio.timeout(LIMIT):
-            while True:
-                status = await self.client.status(campaign)
-                if status.finished_at is not None:
-                    return status
-                await asyncio.sleep(0.1)
+    async def until_more(self, n: int = 1, limit: float = LIMIT) -> float:
+        """n more than now; the seconds that took."""
+        began = time.monotonic()
+        await self.until_sent(self.ledger.read() + n, limit)
+        return time.monotonic() - began
 
-    def ledger(self) -> list[dict[str, Any]]:
-        return [orjson.loads(line) for line in self.relay.ledger.read_bytes().splitlines() if line.endswith(b"}")]
+    # workers
 
-    async def reckon(self, campaign: str) -> Reckoning:
-        status = await self.client.status(campaign)
-        outcomes: Counter[str] = Counter()
-        sent: set[str] = set()
-        async for outcome in self.client.outcomes(campaign):
-            outcomes[str(outcome.outcome)] += 1
-            if outcome.outcome == "sent":
-                sent.add(outcome.recipient)
-        seen = Counter(line["rcpt_to"] for line in self.ledger())
-        standing = await self.client.desk.standing(ACCOUNT, "c")
-        missing = status.accepted - sum(outcomes.values())
-        return Reckoning(
-            accepted=status.accepted,
-            outcomes=dict(outcomes),
-            pending=status.pending,
-            lost=missing + len(sent - set(seen)),
-            duplicates=sum(n - 1 for n in seen.values()),
-            phantom=len(set(seen) - set(self.names)),
-            doubts=sum(standing.doubts.values()),
-            findings=len([finding async for finding in self.client.fsck(campaign)]),
-        )
+    def start(
+        self, *, failpoint: str = "", control: str = "", url: str = "", is_wired: bool = False, is_shared: bool = True,
+        environ: Mapping[str, str] | None = None,
+    ) -> Hand:  # fmt: skip
+        """A worker process: workers.send as it is, or the faulty one when any fault is asked of it."""
+        number = len(self.hands)
+        hand = Hand(self.stage.folder, number)
+        faulty = {
+            "FAILPOINT": failpoint, "FAULT_CONTROL": control, "FAULT_RECORD": str(hand.record), "FAULT_RELEASE": str(hand.release),
+            "FAULT_WIRE": str(hand.wire) if is_wired else "",
+        }  # fmt: skip
+        is_faulty = bool(failpoint or control or is_wired)
+        own = {**QUICK, **(SHARED if is_shared else {}), **(faulty if is_faulty else {}), **(environ or {}), "PYTHONPATH": str(ROOT)}
+        if url:
+            own["SENDENGINE_REDIS_URL"] = url
+        module = "tests.failures.faulty_worker" if is_faulty else "workers.send"
+        hand.process = self.stage.start(sys.executable, "-m", module, environ=own)
+        self.hands.append(hand)
+        return hand
 
-    def kill_redis(self) -> None:
-        status = embedded.status(self.stage.folder)
+    async def start_all(self, n: int, **options: Any) -> list[Hand]:
+        """n of them that share the account, when all of them send."""
+        hands = [self.start(**options) for _ in range(n)]
+        for hand in hands:
+            await self.join(hand)
+        return hands
+
+    async def know(self, hand: Hand) -> str:
+        """Its worker id, once it is registered."""
+
+        async def find() -> bool:
+            names = [name.decode() for name in await self.redis.smembers(keys.WORKERS)]
+            hand.id = next((name for name in names if f"-{hand.process.pid}-" in name), "")
+            return bool(hand.id) or not hand.is_alive
+
+        if not hand.id:
+            await until(find, "the worker registers")
+        return hand.id
+
+    async def join(self, hand: Hand) -> Hand:
+        """Until it sends: the index hints at the account again and again, and at some time it is this worker that asks."""
+        await self.know(hand)
+
+        async def holds() -> bool:
+            await self.redis.zadd(keys.INDEX, {ACCOUNT: 0})
+            return await self._has_ended() or not hand.is_alive or hand.has_fired() or hand.id in await self.holders()
+
+        await until(holds, f"{hand.id} takes a lease")
+        return hand
+
+    async def holders(self) -> set[str]:
+        """Workers that hold a lease of the account."""
+        return {records.decode_lease(lease).worker for lease in await self.redis.hvals(f"{keys.account(ACCOUNT)}:lease")}
+
+    @property
+    def living(self) -> list[Hand]:
+        return [hand for hand in self.hands if hand.is_alive and not hand.is_expected_to_end]
+
+    def promise(self, is_kept: bool, what: str) -> None:
+        """What a scenario owes beside the identity."""
+        if not is_kept:
+            self.expects.append(what)
+
+    async def kill(self, hand: Hand) -> int:
+        """SIGKILL; its W: intents without outcome in the journal that it left."""
+        await self.know(hand)
+        hand.is_expected_to_end = True
+        hand.process.kill()
+        await self.wait(hand)
+        return await self.mourn(hand)
+
+    async def mourn(self, hand: Hand) -> int:
+        """It is dead, or not reachable: note its doubts before somebody takes over, and how long that takes."""
+        died = time.monotonic()
+        w = await self.doubts_of(hand.id)
+        self.faults += 1
+        self.doubts.append(w)
+        watcher = asyncio.create_task(self._until_taken_over(hand.id, died))
+        self._watchers.add(watcher)
+        return w
+
+    async def doubts_of(self, worker: str) -> int:
+        """Read until nothing more comes: the last append may lie in the server's socket still."""
+        journal, before = await self._journal(worker), None
+        while journal != before:
+            await asyncio.sleep(0.03)
+            journal, before = await self._journal(worker), journal
+        settlements = [one for many in settlements_of(journal, 0).values() for one in many]
+        return sum(len(one.doubts) // records.DOUBT.size for one in settlements)
+
+    async def _journal(self, worker: str) -> dict[bytes, bytes]:
+        found: dict[bytes, bytes] = await self.redis.hgetall(keys.journal(worker))
+        assert found, f"{worker} was taken over before its journal could be read"
+        return found
+
+    async def _until_taken_over(self, worker: str, since: float) -> None:
+        async def is_gone() -> bool:
+            return not await self.redis.exists(keys.journal(worker))
+
+        await until(is_gone, "a takeover", every=0.1)
+        self.recoveries.append(time.monotonic() - since)
+
+    async def busy(self) -> Hand:
+        """A worker that holds a lease."""
+        found: list[Hand] = []
+
+        async def look() -> bool:
+            holders = await self.holders()
+            found.extend(hand for hand in self.hands if hand.is_alive and hand.id in holders)
+            return bool(found)
+
+        await until(look, "a lease")
+        return found[0]
+
+    async def until_fenced(self, hand: Hand) -> None:
+        """A rescuer holds its journal."""
+
+        async def is_fenced() -> bool:
+            return (await self.redis.hget(keys.journal(hand.id), "t")) in (None, b"revoked")
+
+        await until(is_fenced, "the fence")
+
+    async def wait(self, hand: Hand, limit: float = LIMIT) -> int:
+        """Its exit status."""
+        return await asyncio.to_thread(hand.process.wait, limit)
+
+    async def term(self, hand: Hand, limit: float) -> None:
+        """A warm stop; how long it took must be within the limit."""
+        hand.is_expected_to_end = True
+        began = time.monotonic()
+        hand.process.terminate()
+        code = await self.wait(hand)
+        took = time.monotonic() - began
+        self.faults += 1
+        self.recoveries.append(took)
+        self.promise(code == 0, f"a warm stop ended with {code}")
+        self.promise(took <= limit, f"a warm stop took {took:.1f} s")
+
+    # Redis
+
+    async def kill_redis(self) -> None:
+        status = await asyncio.to_thread(embedded.status, self.stage.folder)
         assert status is not None
         os.kill(status.pid, signal.SIGKILL)
 
-    def restart_redis(self) -> None:
-        embedded.ensure(self.stage.folder, ephemeral=True)
+    async def restart_redis(self) -> None:
+        await asyncio.to_thread(embedded.ensure, self.stage.folder, True, self.port)
+
+    # the end
+
+    async def finish(self, campaign: str, account: str = ACCOUNT) -> None:
+        """The rest at full speed; then everybody leaves, so that the ledger is at rest too."""
+        await self.client.set_tier(account, "unmetered")
+        await self.until_ended(campaign)
+        await self.leave()
+
+    async def until_ended(self, campaign: str) -> None:
+        async def is_over() -> bool:
+            return (await self.client.status(campaign)).finished_at is not None
+
+        await until(is_over, f"{campaign} ends")
+
+    async def leave(self) -> None:
+        watchers, self._watchers = self._watchers, set()
+        await asyncio.gather(*watchers)
+        alive = [hand for hand in self.hands if hand.is_alive]
+        for hand in alive:
+            hand.process.terminate()
+        for hand in alive:
+            await self.wait(hand)
+        robbed = [hand for hand in self.hands if not hand.is_expected_to_end and hand.process.returncode == EXIT_FENCED]
+        self.promise(not robbed, f"{len(robbed)} healthy workers were robbed")
+
+    async def account(self, *campaigns: str) -> Account:
+        ended = []
+        for campaign in campaigns:
+            async for one in self.client.outcomes(campaign):
+                ended.append(Ended(token_in(one.recipient), str(one.outcome), f"{one.status} {one.reply}".strip()))
+        self.ledger.read()
+        return reckon(self.accepted, ended, self.ledger.dots, self.ledger.begun, self.silences)
+
+    async def line(self, scenario: str, *campaigns: str, bound: int | None = None) -> Line:
+        """The account of the trial. `bound` of duplicates: else the doubts of the workers that were lost."""
+        findings = 0
+        for campaign in campaigns:
+            findings += len([finding async for finding in self.client.fsck(campaign)])
+        return Line(
+            scenario=scenario, seed=self.seed, faults=self.faults, account=await self.account(*campaigns),
+            bound=sum(self.doubts) if bound is None else bound, most_doubtful=max(self.doubts, default=0),
+            recovery=max(self.recoveries, default=0.0), findings=findings, expects=tuple(self.expects),
+        )  # fmt: skip
+
+
+async def until(condition: Callable[[], bool | Awaitable[bool]], what: str, limit: float = LIMIT, every: float = 0.03) -> None:
+    """Polls. Redis may be away meanwhile."""
+    end = time.monotonic() + limit
+    while True:
+        try:
+            held = condition()
+            if held if isinstance(held, bool) else await held:
+                return
+        except (RedisError, OSError):
+            pass
+        if time.monotonic() > end:
+            raise TimeoutError(f"waited {limit:g} s for: {what}")
+        await asyncio.sleep(every)
 
 
 @asynccontextmanager
-async def failure_rig(*flags: str) -> AsyncIterator[FailureRig]:
+async def failure_rig(seed: int = 1, over_tcp: bool = False, **relay: Any) -> AsyncIterator[Rig]:
+    """`relay`: SinkOptions. `over_tcp`: Redis listens on a port too, for a proxy to stand before it."""
     with Stage() as stage:
-        relay = stage.relay(*flags)
-        async with Client(stage.url) as client:
-            yield FailureRig(stage, client, relay)
+        port = free_port() if over_tcp else 0
+        if over_tcp:
+            await asyncio.to_thread(embedded.stop, stage.folder)
+            stage.url = await asyncio.to_thread(embedded.ensure, stage.folder, True, port)
+        rig = Rig(stage, seed, port)
+        await rig.start_relay(**relay)
+        config = msgspec.structs.replace(load(), retry="1s*60")
+        async with Client(stage.url, config=config) as rig.client, Redis.from_url(stage.url) as rig.redis:
+            yield rig
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+

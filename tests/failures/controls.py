@@ -1,0 +1,60 @@
+"""Rules of the protocol left out on purpose: each of these trials must fail, or the others prove nothing."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from tests.failures.account import Line
+from tests.failures.process_faults import ENOUGH
+from tests.failures.rig import ACCOUNT, failure_rig, until
+
+
+async def journal_off(seed: int) -> Line:
+    """Bytes without intents: a kill leaves no doubts, and so repeats that no bound covers."""
+    async with failure_rig(seed, delay=("dot=0.3",)) as rig:
+        campaign = await rig.submit(250, 100)
+        reckless = rig.start(control="journal_off")
+        await rig.join(reckless)
+        await rig.until_sent(5 * ENOUGH)
+        await rig.kill(reckless)
+        await rig.join(rig.start())
+        await rig.finish(campaign)
+        return await rig.line("journal_off", campaign)
+
+
+async def fence_off(seed: int) -> Line:
+    """An append that was refused is taken for an accepted one: the zombie sends what others sent."""
+    async with failure_rig(seed, delay=("dot=0.05",)) as rig:
+        campaign = await rig.submit(4000, 200)
+        zombie = rig.start(control="fence_off", is_wired=True)
+        await rig.join(zombie)
+        await rig.until_sent(5 * ENOUGH)
+        zombie.is_expected_to_end = True
+        zombie.process.send_signal(signal.SIGSTOP)
+        await rig.mourn(zombie)
+        await rig.join(rig.start())
+        await rig.until_fenced(zombie)
+        await rig.until_more(10 * ENOUGH)  # others have what it held
+        back = time.time()
+        zombie.process.send_signal(signal.SIGCONT)
+        await until(lambda: zombie.mails_after(back) >= 5 * ENOUGH, "the zombie sends")
+        zombie.process.kill()
+        await rig.finish(campaign)
+        rig.promise(zombie.mails_after(back) == 0, "a zombie began a message")
+        return await rig.line("fence_off", campaign)
+
+
+async def ack_first(seed: int) -> Line:
+    """`sent` is settled before the relay has said so: who was on the wire at the kill is lost."""
+    async with failure_rig(seed, delay=("data=0.3",), chunking=False) as rig:
+        campaign = await rig.submit(250, 100)
+        hasty = rig.start(control="ack_first")
+        await rig.join(hasty)
+        await rig.until_sent(5 * ENOUGH)
+        await rig.kill(hasty)
+        await rig.join(rig.start())
+        await rig.client.set_tier(ACCOUNT, "unmetered")
+        await rig.until_ended(campaign)
+        await rig.leave()
+        return await rig.line("ack_first", campaign)

@@ -1,0 +1,206 @@
+"""The worker's ports with faults in them: decorators around Queue, Feed and a session's transport. Production knows nothing of them.
+
+Beside the failpoints there are controls: rules of the protocol left out, one at a time, to show that the account finds what they cost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from sendengine import records
+from sendengine.channel.smtp import SmtpChannel, SmtpSettings
+from sendengine.errors import Fenced, Unavailable
+from sendengine.ports import Appended, Clock, Feed, Settlement, Site, Taken, Visited
+from sendengine.queue.link import Argument, Link
+from sendengine.queue.redis import RedisQueue
+from sendengine.types import Attempt, Envelope, Relay, Reply, Stage
+from tests.failures.failpoints import Faults
+
+# intents do not stand before the bytes; a refused append is taken for an accepted one; `sent` is settled before the reply
+CONTROLS = ("journal_off", "fence_off", "ack_first")
+LOST = "Redis is away: the answer never came"
+
+
+class FaultyLink(Link):
+    """Knows the one step that lies inside a call of the queue: the journal is deleted, its registration stands."""
+
+    def __init__(self, url: str, faults: Faults) -> None:
+        super().__init__(url)
+        self._faults = faults
+        self.is_rescuing = False
+
+    async def call(self, *args: Argument) -> Any:
+        if self.is_rescuing and args[0] == "SREM":
+            self._faults.reach("mid_bury", Unavailable(LOST))
+        return await super().call(*args)
+
+
+class FaultyQueue(RedisQueue):
+    """`raise` before a call means that it never left, after it that the script has run and its answer was lost."""
+
+    def __init__(self, url: str, cut_delay_us: float, faults: Faults, control: str = "") -> None:
+        super().__init__(url, cut_delay_us)
+        self._link = self._faulty = FaultyLink(url, faults)
+        self._faults, self._control = faults, control
+        self._rescuer: asyncio.Task[Any] | None = None
+
+    @property
+    def _is_rescue(self) -> bool:
+        return self._rescuer is not None and asyncio.current_task() is self._rescuer
+
+    async def take(
+        self, account: str, worker: str, rows: int, tokens: Sequence[bytes], has_first: Sequence[str], has_retries: Sequence[str]
+    ) -> Taken:
+        taken = await super().take(account, worker, rows, tokens, has_first, has_retries)
+        if taken.leases:
+            self._faults.reach("after_take", Unavailable(LOST))
+        return taken
+
+    async def visit(
+        self, account: str, want: int, horizon_us: float, bind: str, held: Sequence[str], settlements: Sequence[Settlement],
+        lead_us: float = 0.0,
+    ) -> Visited:  # fmt: skip
+        is_rescue = self._is_rescue
+        if settlements and not is_rescue:
+            self._faults.reach("before_settle", Unavailable(LOST))
+        visited = await super().visit(account, want, horizon_us, bind, held, settlements, lead_us)
+        step = "after_rescue_visit" if is_rescue else "after_settle" if settlements else "after_visit"
+        self._faults.reach(step, Unavailable(LOST))
+        return visited
+
+    async def append(
+        self, worker: str, token: bytes, seen: int, gone: Sequence[bytes], fields: Sequence[bytes]
+    ) -> Appended:
+        has_intents = any(name.isdigit() and _has_intent(blob) for name, blob in _pairs(fields))
+        if gone:
+            self._faults.reach("before_trim", Unavailable(LOST))
+        if has_intents:
+            self._faults.reach("before_append", Unavailable(LOST))
+        if self._control == "journal_off":
+            fields = [part for name, blob in _pairs(fields) for part in (name, _without_intents(blob) if name.isdigit() else blob)]
+        try:
+            answer = await super().append(worker, token, seen, gone, fields)
+        except Fenced:
+            if self._control != "fence_off":
+                raise
+            answer = Appended(time.time() * 1e6, seen, ())
+        if has_intents:
+            self._faults.reach("after_append", Unavailable(LOST))
+        return answer
+
+    async def revoke(self, worker: str, token: bytes, beat: bytes) -> Mapping[bytes, bytes]:
+        journal = await super().revoke(worker, token, beat)
+        if journal:
+            self._rescuer = asyncio.current_task()
+            self._faults.reach("after_revoke", Unavailable(LOST))
+        return journal
+
+    async def offer(self, account: str, need_us: float) -> None:
+        if self._is_rescue:
+            self._faults.reach("before_index", Unavailable(LOST))
+        await super().offer(account, need_us)
+
+    async def bury(self, worker: str) -> None:
+        if self._is_rescue:
+            self._faults.reach("before_bury", Unavailable(LOST))
+        self._faulty.is_rescuing = self._is_rescue
+        await super().bury(worker)
+        self._faulty.is_rescuing, self._rescuer = False, None
+
+
+def _pairs(fields: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    return zip(fields[::2], fields[1::2], strict=True)
+
+
+def _has_intent(blob: bytes) -> bool:
+    return any(kind == records.KIND_INTENT for kind, _, _ in records.journal_entries(blob))
+
+
+def _without_intents(blob: bytes) -> bytes:
+    kept = [entry for entry in records.journal_entries(blob) if entry[0] != records.KIND_INTENT]
+    return b"".join(records.ENTRY.pack(kind, lease) + body for kind, lease, body in kept)
+
+
+class FaultyFeed:
+    """ports.Feed: the moment between a reply and the engine's knowledge of it; and, as a control, `sent` said too early."""
+
+    def __init__(self, inner: Feed, faults: Faults, control: str) -> None:
+        self._inner, self._faults = inner, faults
+        self._is_early = control == "ack_first"
+
+    def next(self) -> Envelope | None:
+        delivery = self._inner.next()
+        if delivery is not None and self._is_early:
+            now = time.monotonic()
+            self._inner.done(delivery, Attempt(Stage.DOT, Reply(250, "2.0.0", "said before it was heard"), None, now, now))
+        return delivery
+
+    def done(self, delivery: Envelope, attempt: Attempt) -> None:
+        self._faults.reach("after_reply", ConnectionResetError("reset"))
+        if not self._is_early:
+            self._inner.done(delivery, attempt)
+
+
+class FaultyChannel(SmtpChannel):
+    def __init__(self, settings: SmtpSettings, clock: Clock, faults: Faults, control: str = "") -> None:
+        super().__init__(settings, clock)
+        self._faults, self._control = faults, control
+
+    def site(self, relay: Relay, feed: Feed, on_change: Callable[[], None]) -> Site:  # type: ignore[override]
+        return super().site(relay, FaultyFeed(feed, self._faults, self._control), on_change)
+
+
+class FaultyTransport:
+    """A session's transport that breaks between two octets: what came before has left for the peer, what follows has not.
+
+    `wire_log` gets the time of each MAIL that is written, by which a zombie is caught."""
+
+    def __init__(self, inner: asyncio.Transport, faults: Faults, wire_log: str = "") -> None:
+        self._inner, self._faults = inner, faults
+        self._log = os.open(wire_log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644) if wire_log else None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def write(self, data: bytes) -> None:
+        if self._log is not None and b"MAIL FROM:<" in data:
+            os.write(self._log, b"%.6f\n" % time.time())
+        if self._inner.get_write_buffer_size():  # its order would be lost
+            self._inner.write(data)
+            return
+        for step, end in cuts(data):
+            action = self._faults.pass_(step)
+            if action is not None:
+                self._break(action, data, end)
+                return
+        self._inner.write(data)
+
+    def _break(self, action: str, data: bytes, end: int) -> None:
+        """By the socket itself: the transport would keep the octets until the loop turns, and it may turn no more."""
+        left = os.write(self._inner.get_extra_info("socket").fileno(), data[:end])
+        self._faults.act(action)
+        if action == "raise":
+            self._inner.abort()
+        elif rest := data[left:]:
+            self._inner.write(rest)
+
+
+def cuts(data: bytes) -> Iterator[tuple[str, int]]:
+    """The steps that a session's write passes, each with the octets that have left by then. A write is a message (DATA or BDAT) with
+    the next commands behind it, or commands alone."""
+    start, end = 0, 0
+    if data.startswith(b"BDAT "):
+        head, _, _ = data.partition(b"\r\n")
+        start = len(head) + 2
+        end = start + int(head.split()[1])
+        yield from (("mid_body", (start + end) // 2), ("before_dot", end - 2), ("after_dot", end))
+    elif (found := data.find(b"\r\n.\r\n")) >= 0:
+        end = found + 5
+        yield from (("mid_body", found // 2), ("before_dot", found + 2), ("after_dot", end))
+    at = data.find(b"MAIL FROM:<", end)
+    if at >= 0:
+        yield "after_mail", data.index(b"\r\n", at) + 2

@@ -1,0 +1,224 @@
+"""Scenarios in which worker processes are killed, stopped, frozen and steered. Each returns its line of the report."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+
+from sendengine.launch import EXIT_FENCED
+from tests.failures.account import STOPS_WITHIN, Line, Silence
+from tests.failures.failpoints import QUEUE_STEPS, REPLY_STEPS, RESCUE_STEPS, WIRE_STEPS, Failpoint
+from tests.failures.rig import SHARED, Hand, Rig, failure_rig, until
+
+DRAIN_S = 5.0
+BUSY = ("dot=0.05",)  # so that something is on the wire whenever a fault comes
+ENOUGH = 20  # messages at least between two faults
+
+
+async def worker_kills(seed: int, kills: int, per_second: float = 300, n: int = 0, on_doubt: str = "resend") -> Line:
+    """One of four workers is killed about each second, and replaced. Under `hold` nobody is sent to twice."""
+    gap = int(per_second)
+    async with failure_rig(seed, delay=BUSY) as rig:
+        campaign = await rig.submit(max(n, 4 * kills * gap + 2000), per_second, on_doubt)
+        await rig.start_all(4)
+        for _ in range(kills):
+            await rig.until_more(rig.random.randrange(ENOUGH, 2 * gap))
+            await asyncio.gather(rig.kill(rig.random.choice(rig.living)), rig.start_all(1))
+        await rig.finish(campaign)
+        line = await rig.line(f"worker_kills_{on_doubt}", campaign, bound=0 if on_doubt == "hold" else None)
+        if on_doubt == "hold":
+            rig.promise(line.account.outcomes.get("unknown", 0) <= sum(rig.doubts), "more unknown than doubts")
+            line = await rig.line("worker_kills_hold", campaign, bound=0)
+        return line
+
+
+async def worker_stops(seed: int, stops: int, per_second: float = 300) -> Line:
+    """TERM under load, two at a time, with some dots that take their time: nothing is in doubt afterwards."""
+    async with failure_rig(seed, delay=("dot=1.5%0.02", "dot=0.05")) as rig:
+        campaign = await rig.submit(stops * int(per_second) + 2000, per_second)
+        drain = {"SENDENGINE_ENGINE_SHUTDOWN_TIMEOUT_S": str(DRAIN_S)}
+        await rig.start_all(4, environ=drain)
+        for _ in range(stops // 2):
+            await rig.until_more(rig.random.randrange(ENOUGH, int(per_second)))
+            victims = rig.random.sample(rig.living, 2)
+            await asyncio.gather(*(rig.term(victim, DRAIN_S + 5.0) for victim in victims), rig.start_all(2, environ=drain))
+        await rig.finish(campaign)
+        line = await rig.line("worker_stops", campaign, bound=0)
+        rig.promise(line.account.outcomes == {"sent": line.account.accepted}, "a warm stop left somebody in doubt")
+        return await rig.line("worker_stops", campaign, bound=0)
+
+
+async def zombies(seed: int, times: int, per_second: float = 300) -> Line:
+    """Frozen past the fence, then back: it writes nothing any more, to nobody."""
+    async with failure_rig(seed, delay=BUSY) as rig:
+        campaign = await rig.submit(times * 5 * int(per_second) + 2000, per_second)
+        await rig.start_all(3, is_wired=True)
+        for _ in range(times):
+            await rig.until_more(rig.random.randrange(ENOUGH, int(per_second)))
+            zombie = rig.random.choice(rig.living)
+            zombie.is_expected_to_end = True
+            zombie.process.send_signal(signal.SIGSTOP)
+            await rig.mourn(zombie)
+            await rig.until_fenced(zombie)
+            back = time.time()
+            zombie.process.send_signal(signal.SIGCONT)
+            code = await rig.wait(zombie)
+            rig.promise(code == EXIT_FENCED, f"a fenced worker ended with {code}")
+            rig.promise(zombie.mails_after(back) == 0, "a zombie began a message")
+            await rig.join(rig.start(is_wired=True))
+        await rig.finish(campaign)
+        return await rig.line("zombies", campaign)
+
+
+async def steering(seed: int, rounds: int, per_second: float = 300) -> Line:
+    """Paused and resumed while a worker is frozen for a moment; at last one is killed and the rest is cancelled."""
+    async with failure_rig(seed, delay=BUSY) as rig:
+        campaign = await rig.submit(rounds * 2 * int(per_second) + 2000, per_second)
+        await rig.start_all(3)
+        for _ in range(rounds):
+            await rig.until_more(rig.random.randrange(ENOUGH, int(per_second)))
+            frozen = rig.random.choice(rig.living)
+            frozen.process.send_signal(signal.SIGSTOP)
+            await rig.client.pause(campaign)
+            paused = time.time()
+            frozen.process.send_signal(signal.SIGCONT)
+            rig.faults += 1
+            await asyncio.sleep(STOPS_WITHIN + 0.5)
+            rig.silences.append(Silence("c", paused + STOPS_WITHIN, time.time()))
+            await rig.client.resume(campaign)
+        await rig.until_more(ENOUGH)
+        await rig.kill(await rig.busy())
+        await rig.client.cancel(campaign)
+        rig.silences.append(Silence("c", time.time() + STOPS_WITHIN, float("inf")))
+        await rig.until_ended(campaign)
+        await rig.leave()
+        return await rig.line("steering", campaign, bound=0)  # after a cancel nothing is sent again
+
+
+async def orphan(seed: int, per_second: float = 60) -> Line:
+    """The only worker of an account dies; with the settings as they are shipped another goes on within 30 s."""
+    async with failure_rig(seed, delay=BUSY) as rig:
+        campaign = await rig.submit(int(per_second) * 40, per_second)
+        for hand in [rig.start(is_shared=False, environ={"SENDENGINE_ENGINE_DEAD_AFTER_S": "10"}) for _ in range(2)]:
+            await rig.know(hand)
+        await rig.until_sent(ENOUGH)
+        await rig.kill(await rig.busy())
+        rig.recoveries.append(await rig.until_more(ENOUGH))
+        rig.promise(rig.recoveries[-1] <= 30.0, "orphaned work was left for more than 30 s")
+        await rig.finish(campaign)
+        return await rig.line("orphan", campaign)
+
+
+async def slow_relay(seed: int, dot_s: float, n: int = 80) -> Line:
+    """A relay that thinks for longer than a worker may be silent: whoever waits for it is healthy, and is not robbed."""
+    async with failure_rig(seed, delay=(f"dot={dot_s}",)) as rig:
+        campaign = await rig.submit(n, 100)
+        await rig.start_all(2)
+        rig.faults += 1
+        await rig.until_ended(campaign)
+        standing = await rig.client.desk.standing("m1", "c")
+        rig.promise(not standing.doubts, "somebody was in doubt")
+        await rig.leave()
+        return await rig.line("slow_relay", campaign)
+
+
+async def rescuers(seed: int, actions: tuple[str, ...], per_second: float = 200) -> Line:
+    """Recovery itself is broken at every step of it, by every action; whoever comes next completes it."""
+    async with failure_rig(seed, delay=BUSY) as rig:
+        campaign = await rig.submit(len(actions) * 12 * int(per_second) + 2000, per_second)
+        for action in actions:
+            victims = await rig.start_all(len(RESCUE_STEPS))
+            await rig.until_more(ENOUGH * 5)
+            points = [Failpoint(step, action) for step in RESCUE_STEPS]
+            hands = [rig.start(failpoint=str(point)) for point in points]
+            await asyncio.gather(*(rig.know(hand) for hand in hands))
+            await asyncio.gather(*(rig.kill(victim) for victim in victims))
+            await asyncio.gather(*(_follow(rig, hand, point) for hand, point in zip(hands, points, strict=True)))
+        await rig.join(rig.start())
+        await rig.finish(campaign)
+        return await rig.line("rescuers", campaign)
+
+
+def failpoints_of(seed: int, actions: tuple[str, ...]) -> list[Failpoint]:
+    """Each step outside of a takeover with each action that it can take, at a passing that the seed chooses."""
+    import random
+
+    chance = random.Random(seed)
+    latest = {"after_take": 2, "before_trim": 2, "before_settle": 3, "after_settle": 3, "after_visit": 8}
+    return [
+        Failpoint(step, action, chance.randint(1, latest.get(step, 12)))
+        for action in actions
+        for step in QUEUE_STEPS + WIRE_STEPS + REPLY_STEPS
+        if not (action == "raise" and step in REPLY_STEPS)
+    ]
+
+
+async def failpoints(seed: int, points: list[Failpoint], per_second: float = 300, at_once: int = 4) -> Line:
+    """Workers that break at their failpoint, some at once, beside a healthy one."""
+    async with failure_rig(seed, delay=BUSY) as rig:
+        campaign = await rig.submit(len(points) * 600 + 3000, per_second)
+        await rig.start_all(1)
+        turns = asyncio.Semaphore(at_once)
+
+        async def one(point: Failpoint) -> None:
+            async with turns:
+                hand = rig.start(failpoint=str(point), environ={"FAULT_RETAIN": "1"})
+                await rig.join(hand)
+                await _follow(rig, hand, point)
+
+        async with asyncio.TaskGroup() as tasks:
+            for point in points:
+                tasks.create_task(one(point))
+        await rig.finish(campaign)
+        return await rig.line("failpoints", campaign, bound=sum(rig.doubts) + sum(_may_double(point) for point in points))
+
+
+def _may_double(point: Failpoint) -> bool:
+    """A connection that is reset by its end of the message leaves one in doubt."""
+    return point.action == "raise" and point.step in WIRE_STEPS
+
+
+async def _follow(rig: Rig, hand: Hand, point: Failpoint) -> None:
+    """See the fault, and that the worker does afterwards what it must."""
+    await until(lambda: hand.has_fired() or not hand.is_alive, f"{point} fires")
+    rig.promise(hand.has_fired(), f"{point} did not fire")
+    if point.action == "raise":  # an outage is survived
+        rig.faults += 1
+        await rig.until_more(ENOUGH)
+        await rig.term(hand, 35.0)
+        return
+    hand.is_expected_to_end = True
+    if point.action == "stall":
+        await rig.mourn(hand)
+        if point.step in RESCUE_STEPS:
+            await rig.join(rig.start())
+        await rig.until_fenced(hand)
+        hand.release.touch()
+    code = await rig.wait(hand)
+    wanted = {"kill": -signal.SIGKILL, "bug": 1, "stall": EXIT_FENCED}[point.action]
+    rig.promise(code == wanted, f"{point} ended with {code}")
+    if point.action != "stall":
+        await rig.mourn(hand)
+
+
+async def under_a_supervisor(seed: int, kills: int, per_second: float = 200) -> Line:
+    """As users run it: the supervisor replaces what is killed, and leaves warm."""
+    async with failure_rig(seed, delay=BUSY) as rig:
+        campaign = await rig.submit(kills * 3 * int(per_second) + 1000, per_second)
+        supervisor = rig.stage.worker("-p", "2", environ={"SENDENGINE_ENGINE_DEAD_AFTER_S": "2", **SHARED})
+        killed: set[str] = set()
+        for _ in range(kills):
+            await rig.until_more(2 * int(per_second))
+            said = {name: info for name, info in (await rig.client.workers()).items() if info.get("accounts") and name not in killed}
+            worker = rig.random.choice(sorted(said))
+            killed.add(worker)
+            os.kill(said[worker]["pid"], signal.SIGKILL)
+            await rig.mourn(Hand(rig.stage.folder, 0, supervisor, worker))
+        await rig.client.set_tier("m1", "unmetered")
+        await rig.until_ended(campaign)
+        await rig.leave()
+        supervisor.terminate()
+        rig.promise(await asyncio.to_thread(supervisor.wait, 60) == 0, "the supervisor left with a fault")
+        return await rig.line("under_a_supervisor", campaign)

@@ -1,0 +1,62 @@
+"""Workers are killed, stopped, frozen and steered in mid-send; afterwards nobody is lost, and repeats are only what was in doubt.
+
+Small trials of what `make chaos` does at length.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.failures.account import Line
+from tests.failures.process_faults import (
+    orphan,
+    rescuers,
+    slow_relay,
+    steering,
+    worker_kills,
+    worker_stops,
+    zombies,
+)  # fmt: skip
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def holds(line: Line) -> bool:
+    print(line)
+    return not line.broken
+
+
+async def test_workers_killed_in_mid_send() -> None:
+    line = await worker_kills(seed=1, kills=10, per_second=200)
+    assert holds(line)
+    assert line.bound > 0  # else the kills met nobody
+
+
+async def test_workers_killed_in_mid_send_under_hold() -> None:
+    line = await worker_kills(seed=2, kills=2, per_second=200, on_doubt="hold")
+    assert holds(line)
+    assert line.account.outcomes["unknown"] > 0
+
+
+async def test_workers_told_to_stop_under_load() -> None:
+    assert holds(await worker_stops(seed=1, stops=4))
+
+
+async def test_a_zombie_writes_nothing() -> None:
+    assert holds(await zombies(seed=1, times=1))
+
+
+async def test_a_pause_and_a_cancel_act_within_a_second_though_workers_freeze_and_die() -> None:
+    assert holds(await steering(seed=1, rounds=2))
+
+
+async def test_orphaned_work_goes_on_within_30_s_with_the_shipped_settings() -> None:
+    assert holds(await orphan(seed=1))
+
+
+async def test_who_waits_for_a_slow_relay_is_not_robbed() -> None:
+    assert holds(await slow_relay(seed=1, dot_s=5.0, n=40))
+
+
+async def test_rescuers_killed_at_each_step_of_a_takeover() -> None:
+    assert holds(await rescuers(seed=1, actions=("kill",)))

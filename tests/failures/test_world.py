@@ -1,0 +1,30 @@
+"""Redis, the relay and the network break around healthy workers. Small trials of what `make chaos` does at length."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.failures.test_processes import holds
+from tests.failures.world_faults import redis_cuts, redis_kills, redis_partitions, relay_kills, smtp_cuts
+
+pytestmark = pytest.mark.timeout(240)
+
+
+async def test_redis_killed_with_workers_alive() -> None:
+    assert holds(await redis_kills(seed=1, kills=2))
+
+
+async def test_connections_to_redis_cut_with_answers_under_way() -> None:
+    assert holds(await redis_cuts(seed=1, cuts=2))
+
+
+async def test_a_worker_cut_off_from_redis_until_it_is_taken_over() -> None:
+    assert holds(await redis_partitions(seed=1, times=1))
+
+
+async def test_a_relay_killed_and_started_again() -> None:
+    assert holds(await relay_kills(seed=3, kills=1))
+
+
+async def test_sessions_cut_and_held_up() -> None:
+    assert holds(await smtp_cuts(seed=1, cuts=2))

@@ -1,0 +1,154 @@
+"""Scenarios in which the world around healthy workers breaks: Redis, the relay, and the network to either."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+
+from sendengine.launch import EXIT_FENCED
+from tests.failures.account import Line
+from tests.failures.process_faults import BUSY, ENOUGH
+from tests.failures.proxy import Proxy, proxy_to
+from tests.failures.rig import Hand, Rig, failure_rig
+
+RESUMES_S = 10.0
+IN_FLIGHT = 60  # more messages than lie on the wire: so many more mean that new ones were begun
+
+
+async def redis_kills(seed: int, kills: int, per_second: float = 300) -> Line:
+    """Killed and started again with its workers alive: nobody is lost, nobody doubled, and they resume by themselves."""
+    async with failure_rig(seed, delay=BUSY) as rig:
+        campaign = await rig.submit(kills * 2 * int(per_second) + 2000, per_second)
+        await rig.start_all(2)
+        for _ in range(kills):
+            await rig.until_more(rig.random.randrange(ENOUGH, int(per_second)))
+            await rig.kill_redis()
+            await asyncio.sleep(rig.random.uniform(0.0, 1.0))  # the outage
+            await rig.restart_redis()
+            await _resumed(rig)
+        await rig.finish(campaign)
+        return await rig.line("redis_kills", campaign, bound=0)
+
+
+async def redis_forgets(seed: int, kills: int, per_second: float = 300) -> Line:
+    """Killed, and its last writes are gone although they were acknowledged: nobody is lost and no `sent` is false. Who was taken, sent to
+    and forgotten is sent to again: no bound is promised for that, and the one here is everybody."""
+    async with failure_rig(seed, delay=BUSY) as rig:
+        n = kills * 2 * int(per_second) + 2000
+        campaign = await rig.submit(n, per_second)
+        await rig.start_all(2)
+        for _ in range(kills):
+            await rig.until_more(rig.random.randrange(ENOUGH, int(per_second)))
+            await rig.kill_redis()
+            await asyncio.to_thread(_forget, rig, rig.random.randrange(1, 60_000))
+            await rig.restart_redis()
+            await _resumed(rig)
+        await rig.finish(campaign)
+        return await rig.line("redis_forgets", campaign, bound=n)
+
+
+def _forget(rig: Rig, octets: int) -> None:
+    """Cut the end of the append-only file; the server loads what is whole."""
+    redis = rig.stage.folder / "redis"
+    for _ in range(500):  # the killed one holds its lock for a moment
+        files = sorted(redis.glob("appendonlydir/*.incr.aof"))
+        if files:
+            break
+        time.sleep(0.01)
+    newest = files[-1]
+    size = newest.stat().st_size
+    with newest.open("r+b") as file:
+        file.truncate(max(size - octets, size // 2))
+
+
+async def redis_cuts(seed: int, cuts: int, per_second: float = 300) -> Line:
+    """The connections to Redis are reset or closed, with answers on their way, on a network that is slow both ways."""
+    async with failure_rig(seed, over_tcp=True, delay=BUSY) as rig, proxy_to(rig.port) as proxy:
+        campaign = await rig.submit(cuts * 2 * int(per_second) + 2000, per_second)
+        await rig.start_all(2, url=f"redis://127.0.0.1:{proxy.port}")
+        for _ in range(cuts):
+            proxy.up.delay, proxy.down.delay = rig.random.uniform(0, 0.03), rig.random.uniform(0, 0.03)
+            await rig.until_more(rig.random.randrange(ENOUGH, int(per_second)))
+            rig.faults += await proxy.cut(rig.random.choice(("rst", "fin")))
+            await _resumed(rig, faults=0)
+        await rig.finish(campaign)
+        return await rig.line("redis_cuts", campaign, bound=0)
+
+
+async def redis_partitions(seed: int, times: int, per_second: float = 300) -> Line:
+    """One worker is cut off from Redis, one way or both, until it is taken over; when it comes back it writes nothing."""
+    async with failure_rig(seed, over_tcp=True, delay=BUSY) as rig, AsyncExitStack() as proxies:
+        campaign = await rig.submit(times * 5 * int(per_second) + 2000, per_second)
+
+        async def start() -> tuple[Hand, Proxy]:
+            proxy = await proxies.enter_async_context(proxy_to(rig.port))
+            hand = rig.start(url=f"redis://127.0.0.1:{proxy.port}", is_wired=True)
+            await rig.join(hand)
+            return hand, proxy
+
+        workers = [await start() for _ in range(3)]
+        for _ in range(times):
+            await rig.until_more(rig.random.randrange(ENOUGH, int(per_second)))
+            hand, proxy = workers.pop(rig.random.randrange(len(workers)))
+            up, down = rig.random.choice(((True, True), (True, False), (False, True)))
+            proxy.blackhole(up, down)
+            hand.is_expected_to_end = True
+            await rig.until_more(IN_FLIGHT)  # what was on the wire has ended, its outcomes in the journal or not
+            await rig.mourn(hand)
+            await rig.until_fenced(hand)
+            back = time.time()
+            proxy.heal()
+            code = await rig.wait(hand)
+            rig.promise(code == EXIT_FENCED, f"a fenced worker ended with {code}")
+            rig.promise(hand.mails_after(back) == 0, "a zombie began a message")
+            workers.append(await start())
+        await rig.finish(campaign)
+        return await rig.line("redis_partitions", campaign)
+
+
+async def relay_kills(seed: int, kills: int, per_second: float = 300) -> Line:
+    """The relay dies and comes back: at most one in doubt for each connection there was."""
+    async with failure_rig(seed, delay=BUSY) as rig, proxy_to(rig.relay_port) as proxy:
+        campaign = await rig.submit(kills * 3 * int(per_second) + 2000, per_second, relay_port=proxy.port)
+        await rig.start_all(2)
+        for _ in range(kills):
+            await rig.until_more(rig.random.randrange(ENOUGH, int(per_second)))
+            await rig.kill_relay()
+            await proxy.cut("rst")
+            await rig.restart_relay()
+            await _resumed(rig, limit=30.0)
+        await rig.finish(campaign)
+        return await rig.line("relay_kills", campaign, bound=proxy.accepted)
+
+
+async def smtp_cuts(seed: int, cuts: int, per_second: float = 300) -> Line:
+    """Sessions end by FIN or RST at any octet, on a line that is slow and stands still at times."""
+    async with failure_rig(seed, delay=BUSY) as rig, proxy_to(rig.relay_port) as proxy:
+        campaign = await rig.submit(cuts * 2 * int(per_second) + 2000, per_second, relay_port=proxy.port)
+        await rig.start_all(2)
+        for _ in range(cuts):
+            proxy.up.delay = rig.random.uniform(0, 0.1)
+            proxy.up.bandwidth = rig.random.choice((0, 50_000))
+            proxy.down.delay = rig.random.uniform(0, 0.1)
+            await rig.until_more(rig.random.randrange(ENOUGH, int(per_second)))
+            if rig.random.random() < 0.5:
+                proxy.blackhole(*rig.random.choice(((True, True), (True, False), (False, True))))
+                await asyncio.sleep(rig.random.uniform(0.1, 1.0))
+            if rig.random.random() < 0.3:
+                proxy.heal()
+                rig.faults += 1
+            else:
+                rig.faults += await proxy.cut(rig.random.choice(("rst", "fin")))
+                proxy.heal()
+            await _resumed(rig, faults=0, limit=30.0)
+        await rig.finish(campaign)
+        return await rig.line("smtp_cuts", campaign, bound=proxy.cut_connections)
+
+
+async def _resumed(rig: Rig, faults: int = 1, limit: float = RESUMES_S) -> None:
+    """New messages are begun again, in time."""
+    rig.faults += faults
+    took = await rig.until_more(IN_FLIGHT)
+    rig.recoveries.append(took)
+    rig.promise(took <= limit, f"sending went on after {took:.1f} s only")

@@ -89,7 +89,7 @@ def test_terminated_program_leaves_no_stage_behind() -> None:
 
 
 def status(**changed: int) -> Status:
-    fields = {"rows": 4, "accepted": 3, "rejected": 1, "duplicates": 0, "sent": 3} | COUNTS | changed
+    fields = {"rows": 4, "accepted": 3, "rejected": 1, "duplicates": 0, "sent": 3, "quarantined": 0} | COUNTS | changed
     return msgspec.convert(
         {
             **fields, "campaign": "m1:c", "account": "m1", "state": "finished", "sealed": True, "rate_contracted": 3600.0,

@@ -14,7 +14,7 @@ from sendengine.client import Client
 from sendengine.config import Config
 from sendengine.errors import Unavailable
 from sendengine.trial.stage import Relay, Stage
-from tests.failures.rig import LIMIT, FailureRig
+from tests.failures.stage_rig import LIMIT, FailureRig
 
 
 class RedisRig(FailureRig):

@@ -11,7 +11,7 @@ from sendengine.config import Config
 from sendengine.errors import Unavailable
 from sendengine.policy.durability import MORE_DURABLE, NO_EVICTION
 from tests.failures.redis_rig import RedisRig, logged, redis_rig, until, until_answered, until_quiet
-from tests.failures.rig import ACCOUNT, MESSAGE
+from tests.failures.stage_rig import ACCOUNT, MESSAGE
 from tests.forms import Cluster, Sentinels, Server, replicated, sentinels, server
 
 pytestmark = pytest.mark.timeout(150)

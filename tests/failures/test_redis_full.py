@@ -14,7 +14,7 @@ import pytest
 from sendengine import records
 from sendengine.errors import Unavailable
 from tests.failures.redis_rig import RedisRig, redis_rig, until, until_answered, until_quiet
-from tests.failures.rig import ACCOUNT, MESSAGE, FailureRig
+from tests.failures.stage_rig import ACCOUNT, MESSAGE, FailureRig
 from tests.forms import Server, SmallDisk, server, small_disk
 
 pytestmark = pytest.mark.timeout(150)

@@ -11,7 +11,7 @@ import pytest
 
 from sendengine.trial.stage import Relay
 from sendengine.wiring import relay_from_url
-from tests.failures.rig import ACCOUNT, LIMIT, FailureRig, failure_rig
+from tests.failures.stage_rig import ACCOUNT, LIMIT, FailureRig, failure_rig
 
 pytestmark = pytest.mark.timeout(150)
 

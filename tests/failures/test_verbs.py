@@ -28,7 +28,7 @@ from sendengine.render.message import dump
 from sendengine.types import TlsPolicy
 from sendengine.wiring import relay_from_url
 from tests.engine.rig import FIELDS
-from tests.failures.rig import ACCOUNT, LIMIT, MESSAGE, FailureRig, failure_rig
+from tests.failures.stage_rig import ACCOUNT, LIMIT, MESSAGE, FailureRig, failure_rig
 
 pytestmark = pytest.mark.timeout(150)
 

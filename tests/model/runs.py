@@ -5,119 +5,16 @@
     python -m tests.model.runs --trail NAME     the counter-example of one, step by step
 
 An `ok` run must search all states and find no error; a `no` run leaves a rule out and must find one. A search that was cut off says so
-("incomplete"): it is no proof, and counts as failed unless the run is declared `partial`. Needs spin and a C compiler.
+("INCOMPLETE"): it is no proof, and counts as failed. Needs spin and a C compiler.
 """
 
 from __future__ import annotations
 
-import re
-import resource
-import shutil
-import subprocess
+import signal
 import sys
-import tempfile
 import time
-from dataclasses import dataclass
-from pathlib import Path
 
-HERE = Path(__file__).parent
-MEGABYTES = 3000
-DEPTH = 500_000
-COMPILE = ("gcc", "-O2", "-w", "-DSAFETY", "-DCOLLAPSE", f"-DMEMLIM={MEGABYTES}", "-DVECTORSZ=4096")
-
-
-@dataclass(frozen=True)
-class Run:
-    name: str
-    flags: str
-    model: str = "engine"
-    seconds: int = 120  # of search, at most
-    is_quick: bool = False  # part of the ordinary tests
-    is_partial: bool = False  # not searched to its end in that time: errors count, completeness is not claimed
-
-    @property
-    def must_fail(self) -> bool:
-        return self.name.startswith("no_")
-
-
-@dataclass(frozen=True)
-class Result:
-    run: Run
-    errors: int
-    states: int
-    seconds: float
-    is_complete: bool
-    reason: str  # what was violated
-
-    @property
-    def is_as_expected(self) -> bool:
-        if self.run.must_fail:
-            return self.errors > 0
-        return not self.errors and (self.is_complete or self.run.is_partial)
-
-    @property
-    def verdict(self) -> str:
-        if self.errors:
-            return "counter-example" if self.run.must_fail else "ERROR"
-        kind = "complete" if self.is_complete else "incomplete"
-        return kind if self.is_as_expected else f"NO COUNTER-EXAMPLE ({kind})" if self.run.must_fail else f"FAILED ({kind})"
-
-    def __str__(self) -> str:
-        return f"{self.run.name:<32} {self.verdict:<24} {self.states:>11,} states {self.seconds:6.1f} s  {self.reason}"
-
-
-def missing() -> str:
-    """The tool that is not here, or nothing."""
-    return next((tool for tool in ("spin", "gcc") if shutil.which(tool) is None), "")
-
-
-def search(run: Run, folder: Path) -> Result:
-    """Build the verifier in this folder and let it search."""
-    flags = [f"-D{flag}" for flag in run.flags.split()]
-    subprocess.run(["spin", *flags, "-a", HERE / f"{run.model}.pml"], cwd=folder, check=True, capture_output=True)
-    subprocess.run([*COMPILE, "-o", "pan", "pan.c"], cwd=folder, check=True, capture_output=True)
-    began, used = time.monotonic(), _children_cpu()
-    try:
-        done = subprocess.run(["./pan", f"-m{DEPTH}", f"-Q{max(1, run.seconds // 60)}"], cwd=folder, capture_output=True,
-                              text=True, timeout=run.seconds, check=False)  # fmt: skip
-        output = done.stdout
-    except subprocess.TimeoutExpired as stopped:
-        output = (stopped.stdout or b"").decode() if isinstance(stopped.stdout, bytes) else stopped.stdout or ""
-    return _read(run, output, min(time.monotonic() - began, _children_cpu() - used))
-
-
-def _children_cpu() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
-
-
-def _read(run: Run, output: str, seconds: float) -> Result:
-    """The verifier's report. No report at the end, or one that warns of depth or memory: the search was cut off."""
-    errors = re.search(r"errors: (\d+)", output)
-    stored = re.search(r"(\d+) states, stored", output)
-    progress = re.findall(r"States=\s*([\d.e+]+)", output)
-    states = int(stored.group(1)) if stored else int(float(progress[-1])) if progress else 0
-    violation = re.search(r"^pan:\d+: (.*?)(?: \(at depth.*)?$", output, re.MULTILINE)
-    reason = violation.group(1) if violation else ""
-    is_complete = errors is not None and "Search not completed" not in output and "max search depth too small" not in output
-    return Result(run, int(errors.group(1)) if errors else 0, states, seconds, is_complete, reason)
-
-
-def check(run: Run) -> Result:
-    with tempfile.TemporaryDirectory(prefix="se-model-") as folder:
-        return search(run, Path(folder))
-
-
-def trail(run: Run) -> str:
-    """The steps of the counter-example, or nothing."""
-    with tempfile.TemporaryDirectory(prefix="se-model-") as folder:
-        if not search(run, Path(folder)).errors:
-            return ""
-        flags = [f"-D{flag}" for flag in run.flags.split()]
-        shutil.copy(HERE / f"{run.model}.pml", folder)
-        steps = ["spin", *flags, "-t", "-p", "-g", "-k", f"{run.model}.pml.trail", f"{run.model}.pml"]
-        return subprocess.run(steps, cwd=folder, check=False, capture_output=True, text=True).stdout
-
+from tests.model.spin import Run, check, missing, trail
 
 INDEX = [
     Run("ok_index", "SWEEP=0", "index", is_quick=True),
@@ -180,19 +77,28 @@ RUNS = [*ENGINE, *MUTANTS, *INDEX]
 
 
 def main(arguments: list[str]) -> int:
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # by way of every `finally`
     if tool := missing():
         print(f"{tool} is not installed (on Debian: apt-get install spin gcc)", file=sys.stderr)
         return 1
     by_name = {run.name: run for run in RUNS}
+    if unknown := [name for name in arguments if name not in by_name and name != "--trail"]:
+        print(f"no such run: {' '.join(unknown)}; there are: {' '.join(by_name)}", file=sys.stderr)
+        return 2
     if arguments[:1] == ["--trail"]:
         print(trail(by_name[arguments[1]]))
         return 0
-    is_good = True
-    for run in [by_name[name] for name in arguments] or RUNS:
+    return _run([by_name[name] for name in arguments] or RUNS)
+
+
+def _run(runs: list[Run]) -> int:
+    began, failed = time.monotonic(), 0
+    for run in runs:
         result = check(run)
         print(result, flush=True)
-        is_good &= result.is_as_expected
-    return 0 if is_good else 1
+        failed += not result.is_as_expected
+    print(f"{len(runs)} runs, {failed} not as expected, {time.monotonic() - began:.0f} s")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

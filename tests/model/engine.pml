@@ -7,7 +7,7 @@
    Processes  W0        a worker: takes._take, journal.append, the wire, visits._visit, journal._trim, worker._leave.  Crashes anywhere.  A
                         process that spin does not schedule for a while is one that stands still: W0 is the zombie, too.
               Rescuer   takeover._rescue, two of them: they suspect W0 at ANY moment, rightly or not; crash and begin again at each step
-              Clean     a healthy worker with token CT, and takeover.sweep
+              Clean     a healthy worker with token CT, and takeover.sweep (at any moment: after a minute, or at once after a rescue)
               Canceller cancel.lua          Late      a second copy of a settlement, executed whenever (a repeat, a slow network)
               Rollback  Redis loses the last write to one of the two slots (ROLLBACK=1)
    One atomic block is one script or one append; no script touches the account's slot and the journal's.
@@ -15,7 +15,10 @@
               one outcome, none is `sent` that was not, none `cancelled` that was mailed; under HOLD nobody is mailed twice.
               After a rollback a recipient may be mailed once more, if what was lost spoke of it (covered[]).
    Left out   time.  That bytes go only while an append's answer is fresh, that a beat stands still for 10 s: here they may come as late as
-              they like.  A W0 that sends late must still be harmless to the account's states.
+              they like.  A W0 that sends late must still be harmless to the account's states.  Two things time alone forbids (runs.py TIME):
+              a copy of register.lua that is executed after its worker's journal was buried; and a second rescuer that stands still between
+              its revoke and its bury, while the first one ends and the worker, whose first registration had no answer, registers again.
+              Blame and quarantine (010): they choose where a given-back row stands, not who may send it.
    Switches   -D<RULE>=0 leaves a rule out: runs.py names those, and `runs.py --trail NAME` prints the counter-example: read it from its end,
               the last delivery or settlement is the wrong one; the step before which another process came between is the cause.            */
 #ifndef N
@@ -63,6 +66,9 @@
 #ifndef LOSTANSWER               /* of a visit: it was executed, and is repeated */
 #define LOSTANSWER 0
 #endif
+#ifndef REGISTER_AGAIN           /* register.lua executed again under the same token, for its first answer was lost.  1: before W0 takes anything */
+#define REGISTER_AGAIN 0         /* 2: any time, a copy that a slow network kept */
+#endif
 #ifndef LAPSES                   /* permits that lapse after their intent: withdrawn, picked again under the same lease */
 #define LAPSES 0
 #endif
@@ -105,6 +111,9 @@
 #endif
 #ifndef SWEEP                    /* a lease whose worker has no journal is given back (takeover.sweep) */
 #define SWEEP 1
+#endif
+#ifndef LEASES_FIRST             /* takeover.sweep: the leases are read, then whether their worker has a journal.  0: the other way round */
+#define LEASES_FIRST 1
 #endif
 #ifndef WITHDRAW                 /* 1: what is not written after its intent is withdrawn.  2: forgotten */
 #define WITHDRAW 1
@@ -151,6 +160,7 @@ byte st[N]; byte lease[N]; bit cancelled; byte nfinal;
 byte jtok = VALID; bit note[K]; bit jin[NK]; byte jo[NK]; bit jw[NK];
 /* ghosts */
 byte delivered[N]; byte resent[N]; bit effective[NK]; byte defers, lost, rcrash, crashed, lostanswers, lapses;
+bit registered;
 #if ROLLBACK
 byte zst[N]; byte zlease[N]; byte znf; bit znote[K]; bit zjin[NK]; byte zjo[NK]; bit rolled; bit broken; bit havea; bit havej; bit covered[N];
 inline saveA() { d_step { if :: !rolled -> havea=1; znf=nfinal; FOR(x,N) zst[x]=st[x]; zlease[x]=lease[x]; END(x) :: else fi } }
@@ -232,6 +242,8 @@ inline resync(t) { skip }
 
 proctype W0() {
   byte i=0, t=0, x=0, k=0; bit mine[N]; byte mem[N]; bit ackd[N]; bit setl[N]; bit open[N]; bit latecopy=0; bit acted=0; bit kept=1;
+  if :: REGISTER_AGAIN==1 -> atomic { registered=1; if :: jtok==REVOKED -> goto dead :: else -> jtok=VALID fi }; maycrash()
+     :: else fi;
 again:
   if :: t==K -> goto leave :: else -> t++ fi;
   maycrash();
@@ -338,7 +350,9 @@ restart:
   od;
   if :: rcrash<RCRASH -> rcrash++; t=0; goto restart :: skip fi;
   if :: FREE_BEFORE_BURY -> bury() :: else fi;
-done: skip;
+done:
+  if :: REGISTER_AGAIN && (!registered || jtok==VALID) -> registered; t=0; goto restart /* who watches, watches on */
+     :: else fi;
   d_step { FOR(t,K) sn[t]=0; END(t); FOR(t,NK) sin[t]=0; so[t]=0; sw[t]=0; END(t); i=0 }
 }
 
@@ -353,9 +367,12 @@ proctype Clean() {
 again:
   atomic { (nfinal>=N || ANY_WORK); if :: nfinal>=N -> noroll(); goto stop :: else fi };
   if
-  :: SWEEP && jtok==GONE ->                                     /* need.lua, then beat, then a visit for each lease */
+  :: SWEEP && (LEASES_FIRST || jtok==GONE) ->                   /* need.lua, then beat, then a visit for each lease */
      d_step { FOR(i,N) orphan[i]=((st[i]==LEASED && lease[i]!=CT) -> lease[i] : 0); END(i) };
-     atomic { noroll(); FOR(i,N) if :: orphan[i] -> give_back(orphan[i],i) :: else fi; orphan[i]=0; END(i) }
+     if
+     :: jtok==GONE || !LEASES_FIRST -> atomic { noroll(); FOR(i,N) if :: orphan[i] -> give_back(orphan[i],i) :: else fi; orphan[i]=0; END(i) }
+     :: else -> d_step { FOR(i,N) orphan[i]=0; END(i) }
+     fi
   :: skip
   fi;
   atomic { noroll(); FOR(i,N) if :: (st[i]==READY || st[i]==RETRY) && !cancelled -> st[i]=LEASED; lease[i]=CT; got[i]=1
@@ -377,6 +394,7 @@ again:
   goto again;
 stop: skip
 }
+proctype Registration() { atomic { registered=1; if :: jtok==GONE -> jtok=VALID :: else fi } }
 proctype Canceller() { byte i=0, x=0;
   atomic { noroll(); cancelled=1; FOR(i,N) if :: st[i]==READY || st[i]==RETRY -> fin(i,FCAN) :: else fi; END(i) }
 }
@@ -398,6 +416,7 @@ init {
   byte i;
   atomic { run W0(); if :: RESCUERS>0 -> run Rescuer() :: else fi; if :: RESCUERS>1 -> run Rescuer() :: else fi;
     if :: CLEANS>0 -> run Clean() :: else fi; if :: CLEANS>1 -> run Clean() :: else fi;
+    if :: REGISTER_AGAIN==2 -> run Registration() :: else fi;
     if :: CANCEL -> run Canceller() :: else fi;
 #if ROLLBACK
     run Rollback();

@@ -18,7 +18,7 @@ from tests.model.spin import Run, check, missing, trail
 
 INDEX = [
     Run("ok_index", "SWEEP=0", "index", is_quick=True),
-    Run("ok_index_workers_die", "WORKER_DIES=1 CALLER_DIES=0 VERBS=0", "index", is_quick=True),
+    Run("ok_index_workers_die", "WORKER_DIES=1 CALLER_DIES=0 VERBS=0", "index"),
     Run("ok_index_all_die", "WORKER_DIES=1 VERBS=0", "index"),
     Run("ok_index_workers_die_verbs", "WORKER_DIES=1 CALLER_DIES=0", "index"),
     Run("ok_index_two_workers_die", "WORKER_DIES=2 CALLER_DIES=0 VERBS=0", "index"),
@@ -28,9 +28,10 @@ INDEX = [
     Run("no_LAST_LOOK", "LAST_LOOK=0 SWEEP=0", "index", is_quick=True),
     Run("no_ATTACHED_IS_LEASE", "ATTACHED_IS_LEASE=0 SWEEP=0", "index", is_quick=True),
     Run("no_INDEX_BEFORE_BURY", "INDEX_BEFORE_BURY=0 WORKER_DIES=1 SWEEP=0", "index", is_quick=True),
-    Run("no_SWEEP_index", "SWEEP=0 WORKER_DIES=1", "index", is_quick=True),
+    Run("no_SWEEP_index", "SWEEP=0 WORKER_DIES=1", "index"),
 ]
-# Of the worker: N rows, K leases, its crash anywhere. Of the others: how many rescuers, how often these die, a late copy of a settlement.
+# Defaults: two rows, one lease, two rescuers of which one dies, a late copy, a deferral, a lost reply. With `hold` all of it
+# is searched at once. With `resend` that is too large: three runs leave one thing out each, the second rescuer, their death, the deferral.
 FEW = "RESCUERS=1 RCRASH=0 LATE=0"
 ONE = "RESCUERS=1 RCRASH=1 LATE=0"
 BACK = "ROLLBACK=1 LATE=0 RCRASH=0 RESCUERS=1"
@@ -43,9 +44,10 @@ ENGINE = [
     Run("ok_hold_two_rescuers", "N=1 HOLD=1"),
     Run("ok_resend", "N=2 RESCUERS=1"),
     Run("ok_hold", "N=2 HOLD=1"),
-    Run("ok_resend_two_rows_two_rescuers", "N=2 RCRASH=0 LATE=0 DEFERS=0"),
-    Run("ok_resend_cancel", f"N=2 CANCEL=1 {ONE}"),
-    Run("ok_hold_cancel", f"N=2 CANCEL=1 {ONE} HOLD=1"),
+    Run("ok_resend_rescuers_live", "N=2 RCRASH=0"),
+    Run("ok_resend_no_deferral", "N=2 DEFERS=0"),
+    Run("ok_resend_cancel", "N=2 RESCUERS=1 CANCEL=1"),
+    Run("ok_hold_cancel", "N=2 RESCUERS=1 HOLD=1 CANCEL=1"),
     Run("ok_resend_two_leases", "N=1 K=2 RESCUERS=1"),
     Run("ok_hold_two_leases", "N=1 K=2 RESCUERS=1 HOLD=1"),
     Run("ok_two_rows_two_leases", f"N=2 K=2 {FEW}"),
@@ -81,8 +83,8 @@ MUTANTS = [
 ]
 # What time alone forbids, which is not modelled: a process, or a copy on the network, would have to stand still for a whole takeover.
 TIME = [
-    Run("no_time_late_registration", f"N=1 REGISTER_AGAIN=2 {FEW}", is_quick=True),
-    Run("no_time_late_burial", "N=1 REGISTER_AGAIN=1 RESCUERS=2 RCRASH=0 LATE=0", is_quick=True),
+    Run("no_time_late_registration", f"N=1 REGISTER_AGAIN=2 {FEW}"),
+    Run("no_time_late_burial", "N=1 REGISTER_AGAIN=1 RESCUERS=2 RCRASH=0 LATE=0"),
 ]
 # Controls: where a mutant's error is an end that is not reached, the same must end with the rule.
 CONTROLS = [

@@ -52,12 +52,12 @@ def test_reports(output: str, errors: int, states: int, is_complete: bool, reaso
 
 def test_a_search_out_of_time_is_asked_how_far_it_came(tmp_path: Path) -> None:
     script = "trap 'echo Interrupted; exit 0' INT; echo begun; while :; do sleep 0.05; done"
-    assert output_of(["sh", "-c", script], tmp_path, seconds=3) == "begun\nInterrupted\n"
+    assert output_of(["sh", "-c", script], tmp_path, seconds=2) == "begun\nInterrupted\n"
 
 
 def test_one_that_does_not_answer_then_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.model.spin.GRACE", 0.1)
-    assert output_of(["sh", "-c", "trap '' INT; exec sleep 600"], tmp_path, seconds=1) == ""
+    assert output_of(["sh", "-c", "trap '' INT; exec sleep 600"], tmp_path, seconds=0.5) == ""
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
-MEGABYTES = 4000
+MEGABYTES = 5000
 DEPTH = 500_000
 GRACE = 20.0  # seconds, for the report of a search that was told to stop
 VERIFIER = "./pan"

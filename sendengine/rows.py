@@ -27,6 +27,12 @@ MAX_LINE = 512 << 10  # octets; what a line has beyond is never kept in memory
 MAX_COLUMNS = 20_000
 _TOGETHER = 20  # rows read at once: what is wider than the header is cut before more are read, for a line may hold 500,000 cells
 _UNREADABLE = f"not UTF-8, or a line over {MAX_LINE >> 10} KiB"
+_CSV_ERRORS = {
+    "expected after": "a quote inside the field is not doubled",
+    "unexpected end of data": "a quote is opened and never closed",
+    "field larger than": "a field is too long; perhaps a quote is never closed",
+    "new-line character seen": "a carriage return inside a field without quotes",
+}
 
 
 class Rows(msgspec.Struct):
@@ -59,20 +65,20 @@ def from_csv(chunks: Iterable[bytes | str], wanted: Wanted) -> Iterator[Rows]:
     absent = {name: _nearest(name, tuple(header)) for name, place in zip(wanted.names, places, strict=True) if place is None}
     reader = csv.reader(lines_of_text, delimiter=delimiter, strict=True)  # else an open quote swallows what follows
     while True:
-        rows, lines, faults = _take(reader, len(header))
+        source.forget_lines_before(reader.line_num + 2)
+        rows, lines, faults, ends = _take(reader, len(header))
         if not rows:
             return
         if source.is_dirty:
             faults |= {at: _UNREADABLE for at, row in enumerate(rows) if not _is_clean(row)}
-        if set(map(len, rows)) != {len(header)}:
-            _level_out(rows, faults, len(header))
-        cells = list(zip(*rows, strict=True))
+        level = rows if set(map(len, rows)) == {len(header)} else _level_out(rows, faults, len(header))
+        cells = list(zip(*level, strict=True))
         yield Rows(
             emails=list(cells[email]),
             columns=[[None] * len(rows) if place is None else list(cells[place]) for place in places],
             faults=faults,
             lines=lines,
-            text_of=partial(_row_text, delimiter, rows),
+            text_of=partial(_row_text, source, rows, lines, ends),
             absent=absent,
         )
 
@@ -91,7 +97,7 @@ def from_mappings(rows: Sequence[object], wanted: Wanted, lines: Sequence[int], 
     found: list[Mapping[str, Any]] = []
     for at, row in enumerate(rows):
         if not isinstance(row, Mapping):
-            faults[at] = row if isinstance(row, _Unreadable) else "not an object with fields"
+            faults[at] = str(row) if isinstance(row, _Unreadable) else "not an object with fields"
             row = {}
         found.append(row)
     absent: dict[str, str] = {}
@@ -132,12 +138,14 @@ def _place(name: str, columns: Sequence[str]) -> str | None:
     return alike[0] if len(alike) == 1 else None
 
 
-def _row_text(delimiter: str, rows: list[list[str]], at: int) -> str:
-    return delimiter.join(rows[at])
+def _row_text(source: _Source, rows: list[list[str]], lines: Sequence[int], ends: Mapping[int, int], at: int) -> str:
+    """As it stood: quotes, line ends inside them and all. Where csv gave up it says where; else a row's cells tell."""
+    last = ends.get(at) or lines[at] + sum(cell.count("\n") for cell in rows[at])
+    return source.text(lines[at], last)
 
 
 def _line_text(texts: Sequence[bytes], at: int) -> str:
-    return texts[at].decode("utf-8", "backslashreplace").strip()
+    return texts[at].decode("utf-8", "backslashreplace").rstrip("\r\n")
 
 
 class _Unreadable(str):
@@ -145,10 +153,14 @@ class _Unreadable(str):
 
 
 class _Source:
-    """Lines with their ends, of chunks cut anywhere; large chunks are fastest. Notes whether any of it was no UTF-8."""
+    """Lines with their ends, of chunks cut anywhere; large chunks are fastest. Notes whether any of it was no UTF-8.
+
+    Decoded blocks are kept until they are forgotten: a refused row is shown as it stood, and noting each line would cost every row.
+    """
 
     def __init__(self, chunks: Iterable[bytes | str]) -> None:
         self._blocks = _whole_lines(map(_octets, chunks))
+        self._kept: list[_Block] = []
         self.is_dirty = False
 
     def lines(self) -> Iterator[bytes]:
@@ -163,7 +175,33 @@ class _Source:
         except UnicodeDecodeError:
             self.is_dirty = True
             text = block.decode("utf-8", "surrogateescape")
+        self._kept.append(_Block(self._kept[-1].end if self._kept else 1, text))
         return io.StringIO(text, newline="\n")
+
+    def forget_lines_before(self, line: int) -> None:
+        while len(self._kept) > 1 and self._kept[0].end <= line:
+            del self._kept[0]
+
+    def text(self, first: int, last: int) -> str:
+        """The physical lines first … last, without the last one's end; what was no UTF-8 shows as \\xff."""
+        found = "\n".join(line for block in self._kept for line in block.lines(first, last))
+        return found.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace").rstrip("\r\n")
+
+
+class _Block:
+    """Whole lines of decoded text, from line `first` up to before line `end`; cut into lines when one is asked for."""
+
+    def __init__(self, first: int, text: str) -> None:
+        self.first, self.end = first, first + text.count("\n") + (not text.endswith("\n"))
+        self._text = text
+        self._lines: list[str] | None = None
+
+    def lines(self, first: int, last: int) -> list[str]:
+        if first >= self.end or last < self.first:
+            return []
+        if self._lines is None:
+            self._lines = self._text.split("\n")
+        return self._lines[max(0, first - self.first) : min(last + 1, self.end) - self.first]
 
 
 def _octets(chunk: bytes | str) -> bytes:
@@ -239,11 +277,13 @@ def _nearest(name: str, header: tuple[str, ...]) -> str:
     return next((cell for cell in header if near and cell.lower() == near[0]), "")
 
 
-def _take(reader: Any, width: int) -> tuple[list[list[str]], list[int], dict[int, str]]:
-    """The next hundred rows that are not blank. After an error csv starts afresh at the next line."""
+def _take(reader: Any, width: int) -> tuple[list[list[str]], list[int], dict[int, str], dict[int, int]]:
+    """The next hundred rows that are not blank, their lines, and of those that csv gave up the reason and the last line. After an error
+    csv starts afresh at the next line."""
     rows: list[list[str]] = []
     lines: list[int] = []
     faults: dict[int, str] = {}
+    ends: dict[int, int] = {}
     while len(rows) < BATCH_ROWS:
         got: list[list[str]] = []
         fault = ""
@@ -251,7 +291,7 @@ def _take(reader: Any, width: int) -> tuple[list[list[str]], list[int], dict[int
         try:
             got.extend(islice(reader, min(_TOGETHER, BATCH_ROWS - len(rows))))  # what came before an error stays
         except csv.Error as error:
-            fault = str(error)
+            fault = _in_plain_words(str(error))
         if not got and not fault:
             break
         if max(map(len, got), default=0) > width:
@@ -260,10 +300,15 @@ def _take(reader: Any, width: int) -> tuple[list[list[str]], list[int], dict[int
         lines += [at for row, at in zip(got, starts, strict=True) if row]
         rows += filter(None, got)
         if fault:
-            faults[len(rows)] = fault
+            faults[len(rows)], ends[len(rows)] = fault, reader.line_num + 1
             rows.append([""])
             lines.append(line)
-    return rows, lines, faults
+    return rows, lines, faults, ends
+
+
+def _in_plain_words(error: str) -> str:
+    """What the csv module found, as whoever made the list would say it."""
+    return next((words for part, words in _CSV_ERRORS.items() if part in error), error)
 
 
 def _cut_off(got: list[list[str]], first: int, width: int) -> dict[int, str]:
@@ -278,7 +323,7 @@ def _cut_off(got: list[list[str]], first: int, width: int) -> dict[int, str]:
 
 
 def _width_fault(found: int, width: int) -> str:
-    return f"{found} columns where the header has {width}"
+    return f"{found} column{'s' * (found != 1)} where the header has {width}"
 
 
 def _starts(rows: list[list[str]], line: int, end: int) -> tuple[Sequence[int], int]:
@@ -296,12 +341,12 @@ def _is_clean(row: list[str]) -> bool:
     return not any("\udc80" <= letter <= "\udcff" for letter in "".join(row))
 
 
-def _level_out(rows: list[list[str]], faults: dict[int, str], width: int) -> None:
-    """Short rows are refused, and made as wide as the others so that they fit into columns."""
+def _level_out(rows: list[list[str]], faults: dict[int, str], width: int) -> list[list[str]]:
+    """Short and long rows are refused, and made as wide as the others so that they fit into columns."""
     for at, row in enumerate(rows):
         if len(row) != width:
             faults.setdefault(at, _width_fault(len(row), width))
-            rows[at] = [*row, *[""] * (width - len(row))]
+    return [row if len(row) == width else [*row, *[""] * width][:width] for row in rows]
 
 
 def _loads_all(texts: Sequence[bytes]) -> list[object]:
@@ -315,5 +360,5 @@ def _loads(text: bytes) -> object:
     try:
         found: object = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        return _Unreadable(f"not JSON: {error}")
+        return _Unreadable(f"not JSON: {error.msg} at character {error.pos + 1}")
     return found

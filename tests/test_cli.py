@@ -110,6 +110,13 @@ def test_rejects_go_to_the_file_with_line_and_reason(run: Shell) -> None:
     assert [(row["line"], row["text"]) for row in rejects] == [(4, "bad,C"), (5, "d@x.org,")]
 
 
+def test_a_broken_line_of_json_is_one_rejected_row_of_the_file(run: Shell) -> None:
+    done = run.submit('{"email":"a@x.org","name":"A"}\n{"email":\n{"email":"b@x.org","name":"B"}\n', "--rejects", "rejects.ndjson")
+    assert (done.code, done.json["accepted"], done.json["rejected"]) == (0, 2, 1)
+    [row] = [orjson.loads(line) for line in Path("rejects.ndjson").read_bytes().splitlines()]
+    assert (row["line"], row["text"]) == (2, '{"email":')
+
+
 def test_strict_refuses_the_whole_list(run: Shell) -> None:
     done = run.submit(GOOD + "bad,C\n", "--strict")
     assert (done.code, "line 4" in done.err) == (2, True)

@@ -91,11 +91,11 @@ def test_refused_rows_name_the_line_where_they_start() -> None:
     batches = _csv(text, _intake("name", required="name"))
     assert _refused(batches) == [
         (4, 1, "an address needs an @"),
-        (6, 2, "1 columns where the header has 2"),
+        (6, 2, "1 column where the header has 2"),
         (7, 3, "3 columns where the header has 2"),
         (8, 4, "not UTF-8, or a line over 512 KiB"),
         (9, 5, "no value for the field 'name'"),
-        (10, 6, "',' expected after '\"'"),
+        (10, 6, "a quote inside the field is not doubled"),
     ]
     assert _recipients(batches) == ["a@b.cz", "m@n.cz"]
     assert batches[0].positions == bytes([0, 7])
@@ -103,14 +103,28 @@ def test_refused_rows_name_the_line_where_they_start() -> None:
 
 def test_an_undecodable_octet_in_an_unused_column_refuses_the_row() -> None:
     batches = _csv(b"email,name\na@b.cz,\xe9\nc@d.cz,x\n")
-    assert [(bad.line, bad.text) for bad in batches[0].rejected] == [(2, "a@b.cz,\\udce9")]
+    assert [(bad.line, bad.text) for bad in batches[0].rejected] == [(2, "a@b.cz,\\xe9")]
     assert _recipients(batches) == ["c@d.cz"]
 
 
 def test_an_open_quote_does_not_swallow_the_rest_silently() -> None:
     batches = _csv('email,name\na@b.cz,A\nc@d.cz,"C\ne@f.cz,E\n', _intake("name"))
     assert _recipients(batches) == ["a@b.cz"]
-    assert _refused(batches) == [(3, 1, "unexpected end of data")]
+    assert _refused(batches) == [(3, 1, "a quote is opened and never closed")]
+    assert batches[0].rejected[0].text == 'c@d.cz,"C\ne@f.cz,E'
+
+
+MALFORMED = ['x"y"@b.cz', '"k"k@l.cz,x', "c@d.cz", "e@f.cz,x,y", 'bad,"two\nlines, of ""one"" row"', 'nobody,"a, b"', "m@n.cz,\\xff", "bad\\xe9,x"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("size", [7, 64, 1 << 20])
+def test_a_refused_row_is_kept_as_it_stood(end: str, size: int) -> None:
+    good = [f"u{at}@b.cz,{at}" for at in range(40)]
+    raw = [line for each in MALFORMED for line in (*good, each)] + ['z@b.cz,"open', "y@b.cz,1"]
+    octets = end.join(["email,name", *raw]).encode().replace(b"\\xff", b"\xff").replace(b"\\xe9", b"\xe9")
+    refused = [bad.text for packed in _intake("name").from_csv(_pieces(octets, size)) for bad in packed.rejected]
+    assert refused == [*MALFORMED, f'z@b.cz,"open{end}y@b.cz,1']
 
 
 def test_a_line_without_end_is_one_refused_row_and_the_next_is_read() -> None:
@@ -125,6 +139,8 @@ def test_ndjson_lines_that_are_no_objects_are_refused() -> None:
     batches = list(_intake("name", required="name").from_ndjson([text]))
     refused = _refused(batches)
     assert [line for line, _, _ in refused] == [3, 4, 5, 6, 7, 8]
+    assert refused[0][2] == "not JSON: unexpected end of data at character 11"
+    assert all(type(reason) is str for _, _, reason in refused)
     assert refused[1][2] == "not an object with fields"
     assert refused[5][2] == "no value for the field 'name'"
     assert _recipients(batches) == ["a@b.cz"]

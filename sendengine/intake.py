@@ -85,6 +85,7 @@ class Intake:
         return map(self._cut, reading.from_csv(chunks, self._wanted))
 
     def from_ndjson(self, chunks: Iterable[bytes | str]) -> Iterator[PackedBatch]:
+        """Raises RefusedInput when none of the first hundred objects has a column `email`; so do `from_rows` and `push`."""
         return map(self._cut, reading.from_ndjson(chunks, self._wanted))
 
     def from_rows(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[PackedBatch]:
@@ -111,7 +112,9 @@ class Intake:
     def _cut(self, rows: Rows) -> PackedBatch:
         number, self._number = self._number, self._number + 1
         size = len(rows.emails)
-        self.absent = {name: near for name, near in rows.absent.items() if number == 0 or name in self.absent}
+        if number == 0 and EMAIL in rows.absent:
+            raise reading.MissingColumn(EMAIL, rows.absent[EMAIL])
+        self.absent = {name: near for name, near in rows.absent.items() if name != EMAIL and (number == 0 or name in self.absent)}
         faults = rows.faults
         recipients = _normalise_all(rows.emails, faults)
         priorities = _digits(rows.columns[-1], faults) if self._priority else []

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import difflib
 import io
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import chain, islice
@@ -27,6 +28,8 @@ MAX_LINE = 512 << 10  # octets; what a line has beyond is never kept in memory
 MAX_COLUMNS = 20_000
 _TOGETHER = 20  # rows read at once: what is wider than the header is cut before more are read, for a line may hold 500,000 cells
 _UNREADABLE = f"not UTF-8, or a line over {MAX_LINE >> 10} KiB"
+_NEAR = 0.5  # of two equal names 1.0: `first name` is near `first_name`, `city` is not
+_is_like_address = re.compile(r"[^@\s]+@[^@\s]+").fullmatch
 _CSV_ERRORS = {
     "expected after": "a quote inside the field is not doubled",
     "unexpected end of data": "a quote is opened and never closed",
@@ -43,7 +46,20 @@ class Rows(msgspec.Struct):
     faults: dict[int, str]  # index -> why the row could not be read
     lines: Sequence[int]  # the physical line, from 1, where each row starts
     text_of: Callable[[int], str]  # the row as it was given; asked for refused rows only
-    absent: Mapping[str, str]  # names asked for that no row here has a column for -> the nearest column, or ""
+    absent: Mapping[str, str]  # names asked for, and `email`, that no row here has a column for -> the nearest column, or ""
+
+
+class MissingColumn(RefusedInput):
+    """A column that the whole list lacks. `users`: where the message needs it, as people call it."""
+
+    def __init__(self, column: str, nearest: str, users: Sequence[str] = ()) -> None:
+        self.column, self.nearest = column, nearest
+        used = f", which the message uses ({', '.join(users)})" if users else ""
+        default = f'add it, or give the message a default: {{{{ {column} | default("…") }}}}'
+        super().__init__(
+            f"the recipients have no column {column!r}" + used + (f"; the nearest is {nearest!r}" if nearest else ""),
+            default if users else "the first line of a CSV names the columns; one of them is `email`",
+        )
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -102,7 +118,8 @@ def from_mappings(rows: Sequence[object], wanted: Wanted, lines: Sequence[int], 
         found.append(row)
     absent: dict[str, str] = {}
     emails = _column(EMAIL, found, absent)
-    absent.clear()  # each of those rows is refused for it
+    if len(faults) == len(rows):
+        absent.clear()  # there was no object to have a column
     return Rows(
         emails=emails,
         columns=[_column(name, found, absent) for name in wanted.names],
@@ -245,8 +262,10 @@ def _read_header(head: str) -> tuple[str, list[str]]:
             if len(header) > MAX_COLUMNS:
                 raise RefusedInput(f"the list has {len(header)} columns, {MAX_COLUMNS} are allowed")
             return delimiter, header
-    delimiter, header = max(headers.items(), key=lambda found: len(found[1]))
-    raise _missing(EMAIL, header)
+    header = max(headers.values(), key=len)
+    if any(_is_like_address(cell) for cell in header):
+        raise RefusedInput("the list has no header: its first line holds an address", "its first line names the columns, as in email,name")
+    raise MissingColumn(EMAIL, _nearest(EMAIL, tuple(header)))
 
 
 def _places(header: list[str], wanted: Wanted) -> tuple[int, list[int | None]]:
@@ -257,23 +276,15 @@ def _places(header: list[str], wanted: Wanted) -> tuple[int, list[int | None]]:
     found = {name: _place(name, header) for name in (*wanted.names, *wanted.required)}
     for name in sorted(wanted.required):
         if found[name] is None:
-            raise _missing(name, header)
+            raise MissingColumn(name, _nearest(name, tuple(header)))
     columns = [found[name] for name in wanted.names]
     return lowered.index(EMAIL), [None if column is None else header.index(column) for column in columns]
 
 
-def _missing(name: str, header: list[str]) -> RefusedInput:
-    nearest = _nearest(name, tuple(header))
-    return RefusedInput(
-        f"the recipients have no column {name!r}" + (f"; the nearest is {nearest!r}" if nearest else ""),
-        "the first line names the columns; one of them is `email`",
-    )
-
-
 @lru_cache(64)
 def _nearest(name: str, header: tuple[str, ...]) -> str:
-    """Kept, since every hundred rows of NDJSON ask the same."""
-    near = difflib.get_close_matches(name.lower(), [cell.lower() for cell in header], 1, cutoff=0.0)
+    """The column that was probably meant, or "". Kept, since every hundred rows of NDJSON ask the same."""
+    near = difflib.get_close_matches(name.lower(), [cell.lower() for cell in header], 1, cutoff=_NEAR)
     return next((cell for cell in header if near and cell.lower() == near[0]), "")
 
 

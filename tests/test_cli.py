@@ -117,6 +117,36 @@ def test_a_broken_line_of_json_is_one_rejected_row_of_the_file(run: Shell) -> No
     assert (row["line"], row["text"]) == (2, '{"email":')
 
 
+def test_refused_rows_are_told_once_and_the_repeat_says_that_the_send_stands(run: Shell) -> None:
+    bad = GOOD + "".join(f"bad{n},x\n" for n in range(8))
+    first, again = run.submit(bad), run.submit(bad)
+    assert first.err.count("rejected: line") == 5
+    assert "rejected: line 4: an address needs an @" in first.err
+    assert "3 more" in first.err
+    assert (again.code, again.err) == (0, "m1:c stands already, its 8 rows refused as before\n")
+
+
+def test_rejects_file_is_named_with_the_number_of_its_rows(run: Shell) -> None:
+    assert run.submit(GOOD + "bad,x\n", "--rejects", "rejects.ndjson").err == "1 row refused, see rejects.ndjson\n"
+
+
+@pytest.mark.parametrize("more", [(), ("--rejects", "rejects.ndjson")])
+def test_a_list_of_which_nothing_can_be_sent_says_so_and_why(run: Shell, more: tuple[str, ...]) -> None:
+    done = run.submit("email,name\nbad,x\nworse,y\n", *more)
+    assert (done.code, done.json["accepted"], done.json["rejected"]) == (0, 0, 2)
+    assert "nothing can be sent" in done.err
+    assert "line 3: an address needs an @" in done.err
+    assert ("see rejects.ndjson" in done.err) == bool(more)
+
+
+def test_a_field_that_the_list_lacks_is_named_with_its_places_and_a_default(run: Shell) -> None:
+    done = run.submit("email,town\na@x.org,Brno\n")
+    assert (done.code, done.out) == (2, "")
+    assert "no column 'name', which the message uses (Subject, " in done.err
+    assert '{{ name | default("…") }}' in done.err
+    assert "nearest" not in done.err
+
+
 def test_strict_refuses_the_whole_list(run: Shell) -> None:
     done = run.submit(GOOD + "bad,C\n", "--strict")
     assert (done.code, "line 4" in done.err) == (2, True)

@@ -324,6 +324,12 @@ async def test_empty_list_is_refused(bench: Bench) -> None:
     assert await bench.desk.campaigns("m1") == []
 
 
+async def test_list_without_a_column_email_is_refused(bench: Bench) -> None:
+    with pytest.raises(RefusedInput, match="no column 'email'; the nearest is 'mail'"):
+        await bench.submit([{"mail": "a@x.org", "name": "A"}, {"name": "B"}])
+    assert await found(bench.client.list()) == []
+
+
 async def test_second_account_makes_the_bare_id_ambiguous(bench: Bench) -> None:
     await bench.client.create_account("m2", "60k")
     await bench.submit(people(1))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
@@ -47,16 +47,23 @@ def submit(
     json: Json = False,
 ) -> None:
     """Accept a send; prints its id, counts and estimate."""
+    from sendengine.errors import Unavailable
+
     content = _message(sender, message, subject, html, text)
     with ExitStack() as stack:
-        on_reject = _rejects_to(stack, rejects)
-        made = common.call(
-            lambda client: client.submit(
-                account=account, message=content, recipients=Path(recipients), campaign=campaign or None, at=at or None,
-                sequential=sequential, priority=priority or None, window=window or None, on_doubt=on_doubt, strict=strict,
-                sender=_address(sender), on_reject=on_reject, on_absent=_note_absent,
-            )
-        )  # fmt: skip
+        refused = _Rejects(_opened(stack, rejects), rejects)
+        try:
+            made = common.call(
+                lambda client: client.submit(
+                    account=account, message=content, recipients=Path(recipients), campaign=campaign or None, at=at or None,
+                    sequential=sequential, priority=priority or None, window=window or None, on_doubt=on_doubt, strict=strict,
+                    sender=_address(sender), on_reject=refused, on_absent=_note_absent,
+                )
+            )  # fmt: skip
+        except Unavailable:  # the repeat will find the send standing
+            refused.show()
+            raise
+    refused.tell(made)
     _show(made, json)
 
 
@@ -174,29 +181,53 @@ def _address(sender: str) -> str:
         raise RefusedInput(f"--from {sender!r}: {error}") from None
 
 
-def _rejects_to(stack: ExitStack, path: Path | None) -> Callable[[Sequence[Rejected]], None]:
-    """Every refused row goes to the file; without one the first few are shown."""
-    import msgspec
-    import orjson
+class _Rejects:
+    """Refused rows: every one goes to the file, and people are told of them when it is known what became of the send."""
 
+    def __init__(self, stream: IO[bytes] | None, path: Path | None) -> None:
+        self._stream, self._path = stream, path
+        self._some: list[Rejected] = []
+        self._count = 0
+
+    def __call__(self, rows: Sequence[Rejected]) -> None:
+        import msgspec
+        import orjson
+
+        self._count += len(rows)
+        self._some += rows[: SHOWN_REJECTS - len(self._some)]
+        if self._stream is not None:
+            self._stream.writelines(orjson.dumps(msgspec.to_builtins(row)) + b"\n" for row in rows)
+
+    def tell(self, made: Send) -> None:
+        if not made.created:
+            common.note(f"{made.id} stands already" + (f", its {self._rows} refused as before" if self._count else ""))
+            return
+        nobody = made.rows > 0 and made.rejected == made.rows
+        if nobody:
+            common.note(f"nothing can be sent: every row of the list was refused ({self._rows})")
+        if self._path is None or nobody:
+            self.show()
+        if self._path is not None and self._count:
+            common.note(f"{self._rows} refused, see {self._path}")
+
+    def show(self) -> None:
+        for row in self._some:
+            common.note(f"rejected: line {row.line}: {row.reason}")
+        if self._path is None and self._count > len(self._some):
+            common.note(f"and {self._count - len(self._some):,} more; --rejects FILE keeps them all")
+
+    @property
+    def _rows(self) -> str:
+        return f"{self._count:,} row{'s' * (self._count != 1)}"
+
+
+def _opened(stack: ExitStack, path: Path | None) -> IO[bytes] | None:
     from sendengine.errors import RefusedInput
 
-    left = SHOWN_REJECTS
     try:
-        stream: Any = stack.enter_context(path.open("wb")) if path else None
+        return stack.enter_context(path.open("wb")) if path else None
     except OSError as error:
         raise RefusedInput(f"cannot write {path}: {error.strerror}") from error
-
-    def on_reject(rows: Sequence[Rejected]) -> None:
-        nonlocal left
-        for row in rows:
-            if stream is not None:
-                stream.write(orjson.dumps(msgspec.to_builtins(row)) + b"\n")
-            elif left > 0:
-                left -= 1
-                common.note(f"rejected: line {row.line}: {row.reason}" + ("" if left else "; further ones only with --rejects FILE"))
-
-    return on_reject
 
 
 def _note_absent(field: str, nearest: str) -> None:

@@ -23,6 +23,7 @@ class Body:
 
     def __init__(self, text: Text, boundary: str) -> None:
         self._segments = _parsed(text)
+        self.place = text.place
         self._is_html = text.is_html
         self._boundary = boundary
         self._rooms = _rooms(self._segments)

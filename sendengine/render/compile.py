@@ -6,6 +6,7 @@ Every refusal of a message happens here and names its place; afterwards only a r
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from hashlib import blake2b
 from itertools import count
 
@@ -55,6 +56,10 @@ class Skeleton:
         if self.size_hint > MAX_MESSAGE:
             raise RefusedInput(f"the message is {self.size_hint} octets on the wire, {MAX_MESSAGE} are allowed")
 
+    def users(self, field: str) -> list[str]:
+        """The header fields and bodies that use a merge field, as their author calls them: ["Subject", "html"]."""
+        return list(dict.fromkeys(self._root.users(field)))
+
     def renderer(self, eightbit: bool) -> Renderer:
         """For relays that offer 8BITMIME (RFC 6152), or for those that do not."""
         found = self._renderers.get(eightbit)
@@ -91,6 +96,14 @@ class Compiled:
         if isinstance(self._content, list):
             return any(part.has_eightbit for part in self._content)
         return isinstance(self._content, Body) and self._content.rendition(True)[0] == b"8bit"
+
+    def users(self, field: str) -> Iterator[str]:
+        yield from (key.title() for key, pieces in self._headers if field in _names(_slots(pieces)))
+        if isinstance(self._content, Body) and field in _names(_slots(self._content.rendition(True)[1])):
+            yield self._content.place
+        elif isinstance(self._content, list):
+            for part in self._content:
+                yield from part.users(field)
 
     def pieces(self, eightbit: bool) -> Pieces:
         if isinstance(self._content, Body):

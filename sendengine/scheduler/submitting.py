@@ -69,7 +69,10 @@ async def submit(
     source = _reporting(sources.batches(recipients, intake), on_reject)
     if strict:
         source = sources.spooled(source)
-    first = await anext(source, None)
+    try:
+        first = await anext(source, None)
+    except reading.MissingColumn as error:
+        raise reading.MissingColumn(error.column, error.nearest, skeleton.users(error.column)) from None
     if first is None:
         raise RefusedInput("the list is empty: it has no rows")
     created = await _create(desk, config, order, uid, skeleton, strict)

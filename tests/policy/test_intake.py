@@ -74,6 +74,9 @@ def test_the_header_tells_delimiter_and_columns(head: str) -> None:
         ("email,prio", _intake(priority="priority"), r"'priority'.*'prio'"),
         ("email,name,email", _intake(), "twice"),
         ("", _intake(), "'email'"),
+        ("ana@b.cz,Ana", _intake(), "the list has no header"),
+        ("jmeno,prijmeni", _intake(), "no column 'email'$"),
+        ("email,prijmeni", _intake("town", required="town"), "no column 'town'$"),
     ],
 )
 def test_a_missing_column_refuses_the_input_and_names_the_nearest(head: str, intake: Intake, words: str) -> None:
@@ -114,7 +117,9 @@ def test_an_open_quote_does_not_swallow_the_rest_silently() -> None:
     assert batches[0].rejected[0].text == 'c@d.cz,"C\ne@f.cz,E'
 
 
-MALFORMED = ['x"y"@b.cz', '"k"k@l.cz,x', "c@d.cz", "e@f.cz,x,y", 'bad,"two\nlines, of ""one"" row"', 'nobody,"a, b"', "m@n.cz,\\xff", "bad\\xe9,x"]
+MALFORMED = [
+    'x"y"@b.cz', '"k"k@l.cz,x', "c@d.cz", "e@f.cz,x,y", 'bad,"two\nlines, of ""one"" row"', 'nobody,"a, b"', "m@n.cz,\\xff", "bad\\xe9,x",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
@@ -160,6 +165,16 @@ def test_a_value_that_cannot_be_stored_refuses_its_row_only(value: object) -> No
     (packed,) = _intake("name").from_rows([{"email": "a@b.cz", "name": value}, {"email": "c@d.cz", "name": "C"}])
     assert [bad.row for bad in packed.rejected] == [0]
     assert _recipients([packed]) == ["c@d.cz"]
+
+
+@pytest.mark.parametrize("text", ['{"mail":"a@b.cz"}\n{"e_mail":"c@d.cz"}\n', '{"mail":"a@b.cz"}\n[1]\n', "{}\n"])
+def test_a_list_without_any_address_column_is_refused_as_a_whole(text: str) -> None:
+    with pytest.raises(RefusedInput, match="no column 'email'"):
+        list(_intake().from_ndjson([text]))
+
+
+def test_lines_that_cannot_be_read_are_no_list_without_a_column() -> None:
+    assert [line for line, _, _ in _refused(_intake().from_ndjson(['{"email"\n[1]\n']))] == [1, 2]
 
 
 def test_priorities_make_levels() -> None:

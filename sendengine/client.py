@@ -71,9 +71,10 @@ class Client:
 
     # accounts
 
-    async def create_account(self, account: str, tier: str, *, relay: Relay | None = None) -> Account:
-        """`tier` is a tier's name or messages per hour. The same call again changes nothing. Raises Conflict, NotFound (tier)."""
-        await accounts.create(self.desk, self.tiers, account, tier, relay)
+    async def create_account(self, account: str, tier: str, *, relay: Relay | str | None = None, retry: str | None = None) -> Account:
+        """`tier` is a tier's name or messages per hour; `relay` a Relay, or smtp://host:port where no password is needed; `retry` the
+        schedule of its sends, as in "1m, 5m*2, 1h". The same call again changes nothing. Raises Conflict, NotFound (tier), RefusedInput."""
+        await accounts.create(self.desk, self.tiers, account, tier, relay, retry)
         return await self.account(account)
 
     async def set_tier(self, account: str, tier: str) -> Account:
@@ -96,9 +97,10 @@ class Client:
         await accounts.end_boost(self.desk, account, number)
         return await self.account(account)
 
-    async def set_relay(self, account: str, relay: Relay) -> Account:
-        """The relay, its TLS and its credentials; within 1 s, mid-send too. What is on the wire ends at the old relay."""
-        await accounts.set_relay(self.desk, account, relay)
+    async def set_relay(self, account: str, relay: Relay | str | None = None, *, retry: str | None = None) -> Account:
+        """The relay, its TLS and its credentials; within 1 s, mid-send too. What is on the wire ends at the old relay. `retry` is the
+        schedule of the sends submitted from now on ("": the configuration's); what is None stays."""
+        await accounts.set_relay(self.desk, account, relay, retry)
         return await self.account(account)
 
     async def account(self, account: str) -> Account:

@@ -285,6 +285,20 @@ def test_relay_password_is_never_printed(run: Shell) -> None:
     assert "hunter2" not in done.out + done.err + run("account", "show", "m2").out
 
 
+def test_account_has_the_fields_of_the_account_side_too(run: Shell) -> None:
+    found = run("account", "show", "m1", "--json").json
+    assert (found["term"], found["holds"], found["credits"]) == (None, [], None)
+
+
+def test_retry_schedule_of_an_account(run: Shell) -> None:
+    assert run("account", "create", "m2", "--tier", "60k", "--retry", "1m, 5m*2", "--json").json["retry"] == "1m, 5m*2"
+    assert run("account", "set-relay", "m2", "--retry", "1h", "--json").json["retry"] == "1h"
+    assert "1h" in run("account", "show", "m2").out
+    assert run("account", "set-relay", "m2", "--retry", "", "--json").json["retry"] is None
+    assert run("account", "set-relay", "m2").code == 2
+    assert run("account", "set-relay", "m2", "--tls", "none", "--retry", "1h").code == 2
+
+
 def test_boost_is_granted_shown_and_ended(run: Shell) -> None:
     done = run("account", "boost", "m1", "--rate", "200000/h", "--until", "+2h", "--why", "spring sale", "--who", "ops", "--json")
     [boost] = done.json["boosts"]

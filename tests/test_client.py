@@ -188,6 +188,39 @@ async def test_relay_is_shown_without_its_password(bench: Bench) -> None:
     assert "secret" not in repr(account)
 
 
+async def test_relay_may_be_given_by_its_url(bench: Bench) -> None:
+    assert (await bench.client.create_account("m2", "60k", relay="smtp://mx.example:2525")).relay == "mx.example:2525"
+    assert (await bench.client.set_relay("m2", "smtps://mx.example")).relay == "mx.example:465"
+
+
+@pytest.mark.parametrize("relay", ["mx.example:25", 25, {"host": "mx.example"}, Relay("mx.example", "25"), Relay("", 25), Relay("mx", 0)])  # type: ignore[arg-type]
+async def test_what_is_no_relay_is_refused_before_it_is_stored(bench: Bench, relay: Any) -> None:
+    with pytest.raises(RefusedInput, match="relay"):
+        await bench.client.create_account("m2", "60k", relay=relay)
+    with pytest.raises(RefusedInput, match="relay"):
+        await bench.client.set_relay("m1", relay)
+    assert await bench.desk.accounts() == ["m1"]
+    assert (await bench.client.account("m1")).relay is None
+
+
+async def test_account_whose_relay_cannot_be_read_hides_no_other(bench: Bench) -> None:
+    await bench.desk.set_account("m1", {"relay": '"smtp://mx.example"'})
+    await bench.client.create_account("m2", "60k", relay="smtp://mx.example")
+    assert {each.account: each.relay for each in await found(bench.client.accounts())} == {"m1": "unreadable", "m2": "mx.example:25"}
+
+
+async def test_retry_schedule_of_an_account_is_kept_and_taken_back(bench: Bench) -> None:
+    await bench.client.create_account("m2", "60k", retry="1m,5m * 2")
+    with pytest.raises(Conflict, match="retry"):
+        await bench.client.create_account("m2", "60k", retry="1m")
+    assert (await bench.client.account("m2")).retry == "1m, 5m*2"
+    assert (await bench.client.set_relay("m2", retry="2h")).retry == "2h"
+    assert (await bench.client.set_relay("m2", retry="")).retry is None
+    await bench.client.create_account("m2", "60k")
+    with pytest.raises(RefusedInput, match="no step"):
+        await bench.client.set_relay("m2", retry="soon")
+
+
 async def test_unknown_account_names_the_nearest(bench: Bench) -> None:
     with pytest.raises(NotFound, match="'m1'"):
         await bench.client.account("m11")

@@ -20,6 +20,7 @@ app = common.group("Accounts and their speed.")
 Id = Annotated[str, typer.Argument(metavar="m1234")]
 Tls = Annotated[str, typer.Option(metavar="none|opportunistic|required|verify")]
 PasswordFile = Annotated[Path | None, typer.Option(help="The relay's password, on the file's first line.")]
+Retry = Annotated[str | None, typer.Option(metavar="'1m, 5m*2, 1h'", help="When its sends try again; '': as the configuration says.")]
 SIZES = {"10k": 10_000, "100k": 100_000, "1M": 1_000_000}
 
 
@@ -30,11 +31,12 @@ def create(
     relay: Annotated[str, typer.Option(metavar="smtp://user@host:port", help="Where its mail goes; else the configuration's relay.")] = "",
     tls: Tls = "opportunistic",
     password_file: PasswordFile = None,
+    retry: Retry = None,
     json: Json = False,
 ) -> None:
     """Make an account."""
     way = _relay(relay, tls, password_file)
-    _show(common.call(lambda client: client.create_account(account, tier, relay=way)), json)
+    _show(common.call(lambda client: client.create_account(account, tier, relay=way, retry=retry)), json)
 
 
 @app.command()
@@ -94,18 +96,19 @@ def unboost(
 @app.command("set-relay")
 def set_relay(
     account: Id,
-    relay: Annotated[str, typer.Option(metavar="smtp://user@host:port", help="Where its mail goes from now on.")],
+    relay: Annotated[str, typer.Option(metavar="smtp://user@host:port", help="Where its mail goes from now on.")] = "",
     tls: Tls = "opportunistic",
     password_file: PasswordFile = None,
+    retry: Retry = None,
     json: Json = False,
 ) -> None:
-    """Change an account's relay, its TLS and its credentials; mid-send too."""
+    """Change an account's relay, its TLS and its credentials, mid-send too; or when the sends to come try again."""
     from sendengine.errors import RefusedInput
 
     way = _relay(relay, tls, password_file)
-    if way is None:
-        raise RefusedInput("which relay?", "--relay smtp://[user@]host[:port]")
-    _show(common.call(lambda client: client.set_relay(account, way)), json)
+    if way is None and (password_file or retry is None or tls != "opportunistic"):
+        raise RefusedInput("which relay?", "--relay smtp://[user@]host[:port], with its --tls and --password-file; or --retry alone")
+    _show(common.call(lambda client: client.set_relay(account, way, retry=retry)), json)
 
 
 def tiers(json: Json = False) -> None:
@@ -134,7 +137,7 @@ def _relay(url: str, tls: str, password_file: Path | None) -> Relay | None:
         raise RefusedInput(f"--tls is one of {' '.join(TlsPolicy)}, not {tls!r}")
     if not url:
         return None
-    from sendengine.wiring import password_from, relay_from_url
+    from sendengine.relays import password_from, relay_from_url
 
     return relay_from_url(url, password_from(password_file) if password_file else "", TlsPolicy(tls))
 
@@ -154,6 +157,7 @@ def _show(found: Account, json: bool) -> None:
         *((f"boost {each.boost}", _boost_said(each)) for each in found.boosts),
         ("rate achieved", found.rate_achieved),
         ("relay", found.relay or "the configuration's"),
+        ("retries", found.retry or "as the configuration says"),
         ("created", found.created_at),
         ("sends", f"{len(found.sends):,}: {', '.join(found.sends)}" if found.sends else "none goes on"),
         ("binds now", views.said(found.binding)),

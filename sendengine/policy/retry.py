@@ -13,7 +13,7 @@ from sendengine.errors import ConfigError
 
 SPREAD = 0.25  # retries of one moment come back over a quarter of their delay, and never before it
 SUSPENSION_MOST = 3600.0
-LONGEST = 30 * 86400.0  # of a step: a record has 32 bits for it, in ms (49 days), and needs room for the spread
+LONGEST = 30 * 86400.0  # of a step; with its spread it fits the 32 bits of ms that a deferral record has
 
 _STEP = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([smhd])(?:\s*\*\s*([1-9][0-9]{0,2}))?")
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -36,6 +36,12 @@ def parse(text: str) -> Schedule:
             )
         steps += [float(match[1]) * _UNITS[match[2]]] * int(match[3] or 1)
     return Schedule(tuple(steps))
+
+
+def tidy(text: str) -> str:
+    """The same schedule in the form in which it is kept and compared. Raises ConfigError."""
+    parse(text)
+    return ", ".join("".join(part.split()) for part in text.split(","))
 
 
 def delay(schedule: Schedule, tries: int, jitter: float) -> float:

@@ -7,8 +7,9 @@ from datetime import datetime
 
 import msgspec
 
-from sendengine.address import is_host
+from sendengine import relays
 from sendengine.errors import Conflict, NotFound, RefusedInput
+from sendengine.policy import retry as schedules
 from sendengine.policy.grants import Words, encode
 from sendengine.policy.tiers import Tier, interval_us, parse_rate
 from sendengine.policy.times import format_time
@@ -17,6 +18,8 @@ from sendengine.scheduler.binding import Binding, account_binding
 from sendengine.scheduler.names import account_id, existing_account
 from sendengine.scheduler.view import View, moment, rate_achieved, wall
 from sendengine.types import Relay
+
+UNREADABLE = "unreadable"
 
 
 class Boost(msgspec.Struct, frozen=True):
@@ -31,33 +34,40 @@ class Boost(msgspec.Struct, frozen=True):
 
 
 class Account(msgspec.Struct, frozen=True):
-    """Rates in messages per hour; `rate` is the one in force now, None is unmetered. `boosts` hold now or will. `relay` is host:port, or
-    None for the configuration's. No secret is in here."""
+    """Rates in messages per hour; `rate` is the one in force now, `tier_rate` the tier's; None is unmetered. `boosts` hold now or will.
+    `relay` is host:port, None for the configuration's, "unreadable" for what no release understands; `retry` the schedule of its sends,
+    None for the configuration's. `term`, `holds` and `credits` are not kept yet. No secret is in here."""
 
     account: str
     tier: str
+    tier_rate: float | None
     rate: float | None
     rate_achieved: float | None
     boosts: list[Boost]
     relay: str | None
+    retry: str | None
+    term: datetime | None
+    holds: list[str]
+    credits: int | None
     created_at: datetime | None
     sends: list[str]  # those that have not ended
     binding: Binding | None
 
 
-async def create(desk: Desk, tiers: Mapping[str, Tier], account: str, tier: str, relay: Relay | None) -> bool:
+async def create(desk: Desk, tiers: Mapping[str, Tier], account: str, tier: str, relay: Relay | str | None, retry: str | None) -> bool:
     """False when the same account stands already; raises Conflict when it stands with other settings."""
-    fields = _speed(tiers, tier)
-    if relay is not None:
-        fields |= _way(relay)
+    fields = _speed(tiers, tier) | _way(relay, retry)
     if await desk.create_account(account_id(account), fields):
         return True
     standing = await desk.account(account)
     if standing.get("tier") != fields["tier"]:
         raise Conflict(f"account {account} exists with another tier", f"sendengine account set-tier {account} {tier}")
     if standing.get("relay") != fields.get("relay"):
-        where = "smtp://" + (relay.site if relay else "HOST:PORT")
+        where = "smtp://" + (Relay.decode(fields["relay"]).site if relay else "HOST:PORT")
         raise Conflict(f"account {account} exists with another relay", f"sendengine account set-relay {account} --relay {where}")
+    if standing.get("retry", "") != fields.get("retry", ""):
+        remedy = f"sendengine account set-relay {account} --retry '{fields.get('retry', '')}'"
+        raise Conflict(f"account {account} exists with another retry schedule", remedy)
     return False
 
 
@@ -91,34 +101,50 @@ async def end_boost(desk: Desk, account: str, number: int) -> None:
         raise Conflict(f"account {account} has no boost {number} that holds or will", f"sendengine account show {account}")
 
 
-async def set_relay(desk: Desk, account: str, relay: Relay) -> None:
-    """What is on the wire ends at the old relay; what follows goes to the new one, within a second."""
+async def set_relay(desk: Desk, account: str, relay: Relay | str | None, retry: str | None) -> None:
+    """What is on the wire ends at the old relay; what follows goes to the new one, within a second. A retry schedule ("": the
+    configuration's) is that of the sends submitted from now on."""
     await existing_account(desk, account)
-    await desk.set_account(account, _way(relay))
+    fields = _way(relay, retry)
+    if not fields:
+        raise RefusedInput("which relay?", "--relay smtp://[user@]host[:port], or --retry SCHEDULE")
+    await desk.set_account(account, fields)
+
+
+def _way(relay: Relay | str | None, retry: str | None) -> dict[str, str]:
+    """How an account's mail leaves, as its fields hold it; what is None is left as it is. Raises RefusedInput."""
+    fields = {} if relay is None else {"relay": relays.relay_given(relay).encode()}
+    return fields if retry is None else fields | {"retry": schedules.tidy(retry) if retry.strip() else ""}
 
 
 def shown(view: View) -> Account:
     rates = [rate for campaign in view.running if (rate := rate_achieved(view.sends[campaign], view.now)) is not None]
-    relay = view.fields.get("relay")
     return Account(
         account=view.account,
         tier=view.fields.get("tier", ""),
+        tier_rate=view.tier_rate,
         rate=view.rate,
         rate_achieved=sum(rates) if rates else None,
         boosts=[
             Boost(each.number, each.rate, wall(each.start), wall(each.end), each.words.who, each.words.why) for each in view.grants
         ],
-        relay=Relay.decode(relay).site if relay else None,
+        relay=_site(view.fields.get("relay")),
+        retry=view.fields.get("retry") or None,
+        term=None,
+        holds=[],
+        credits=None,
         created_at=moment(view.fields, "created"),
         sends=[f"{view.account}:{campaign}" for campaign in view.open_sends],
         binding=account_binding(view),
     )
 
 
-def _way(relay: Relay) -> dict[str, str]:
-    if not is_host(relay.host) or not (relay.user + relay.password).isprintable():
-        raise RefusedInput(f"relay {relay.host!r}: its host, user or password holds what cannot be said")
-    return {"relay": relay.encode()}
+def _site(relay: str | None) -> str | None:
+    """One account that cannot be read must not hide the others."""
+    try:
+        return Relay.decode(relay).site if relay else None
+    except msgspec.MsgspecError:
+        return UNREADABLE
 
 
 def _speed(tiers: Mapping[str, Tier], tier: str) -> dict[str, str]:

@@ -23,8 +23,9 @@ from sendengine import config as configuration
 from sendengine.config import Config
 from sendengine.errors import Conflict, RefusedInput, SendEngineError, Unavailable
 from sendengine.intake import Intake
+from sendengine.policy import retry as schedules
 from sendengine.policy.durability import Durability, weakest
-from sendengine.policy.times import parse_time, possible
+from sendengine.policy.times import parse_duration, parse_time, possible
 from sendengine.policy.window import Window
 from sendengine.ports import Desk
 from sendengine.render.message import Message
@@ -41,6 +42,7 @@ from sendengine.scheduler.submitting import OnAbsent, OnReject, Order
 from sendengine.types import OnDoubt, Relay
 
 RECIPIENTS_MOST = 10**12
+LONGEST_LIFETIME = 365 * 86400.0
 Moment = str | float | datetime | None
 
 
@@ -118,11 +120,13 @@ class Client:
     async def submit(
         self, *, account: str, message: Message, recipients: Recipients, campaign: str | None = None, at: Moment = None,
         sequential: bool = False, priority: str | None = None, window: str | None = None, on_doubt: str = "resend", strict: bool = False,
-        sender: str = "", on_reject: OnReject | None = None, on_absent: OnAbsent | None = None, created_by: str = "",
+        retry: str | None = None, lifetime: str | float | None = None, sender: str = "", on_reject: OnReject | None = None,
+        on_absent: OnAbsent | None = None, created_by: str = "",
     ) -> Send:  # fmt: skip
         """`recipients`: any (async) iterable of mappings with `email`, or a Path to CSV or NDJSON (`-` is standard input). `sender` is the
-        envelope's, else the address in From. `strict`: one bad row refuses the whole list. `on_reject` gets refused rows as they are met,
-        `on_absent` each field that has a default and was in no column, with the nearest column.
+        envelope's, else the address in From. `retry`: when it tries again, as in "1m, 5m*2, 1h" (else as the account or the configuration
+        says); `lifetime`: how long, "12h" or seconds. `strict`: one bad row refuses the whole list. `on_reject` gets refused rows as they
+        are met, `on_absent` each field that has a default and was in no column, with the nearest column.
 
         Raises NotFound, RefusedInput, Conflict (the id stands with other rows or settings) and Unavailable (repeat the call)."""
         await names.existing_account(self.desk, account)
@@ -131,7 +135,7 @@ class Client:
             ref=Ref(account, names.campaign_id(campaign) if campaign else names.new_campaign_id(now, os.urandom(4))),
             message=message, sender=sender, at="" if at is None else str(at), start=_wall(at, now), sequential=sequential,
             priority=priority or "", window=Window.parse(window).text if window else "", on_doubt=_on_doubt(on_doubt),
-            created_by=created_by,
+            retry=schedules.tidy(retry) if retry else "", lifetime=_lifetime(lifetime), created_by=created_by,
         )  # fmt: skip
         for name, text in (("priority", order.priority), ("created_by", created_by)):
             if not text.isprintable():
@@ -306,6 +310,14 @@ def _on_doubt(text: str) -> OnDoubt:
         return OnDoubt(text)
     except ValueError:
         raise RefusedInput(f"on_doubt is resend or hold, not {text!r}") from None
+
+
+def _lifetime(given: str | float | None) -> float | None:
+    """Seconds, whole ones; the engine counts no finer."""
+    seconds = parse_duration(given) if isinstance(given, str) else given
+    if seconds is not None and not 1 <= seconds <= LONGEST_LIFETIME:
+        raise RefusedInput(f"a lifetime of {given} is outside 1s to 365d", "write it as in 12h or 2d")
+    return None if seconds is None else float(round(seconds))
 
 
 def _wall(moment: Moment, now: float) -> float | None:

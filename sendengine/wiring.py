@@ -16,6 +16,7 @@ from sendengine.channel.smtp import SmtpChannel, SmtpSettings, StageTimeouts
 from sendengine.config import Config, data_file
 from sendengine.engine.settings import EngineSettings
 from sendengine.engine.worker import Worker
+from sendengine.errors import RefusedInput
 from sendengine.policy.replies import ReplyRules, parse_rules
 from sendengine.ports import Meter
 from sendengine.queue.redis import RedisQueue

@@ -227,6 +227,22 @@ def test_send_prints_its_message_id(run: Shell) -> None:
     assert (done.json["campaign"], done.json["recipient"]) == ("m1:transactional", "u@x.org")
 
 
+def test_send_takes_the_values_of_merge_fields(run: Shell) -> None:
+    command = ["send", "--account", "m1", "--from", "a@x.org", "--to", "u@x.org", "--message", "m.eml"]
+    refused = run(*command)
+    assert (refused.code, "--field name=VALUE" in refused.err) == (2, True)
+    assert run(*command, "--field", "name=Ana = Bob", "--json").json["recipient"] == "u@x.org"
+    assert run(*command, "--field", "name").code == 2
+
+
+def test_submit_takes_retries_and_lifetime(run: Shell) -> None:
+    more = ("--retry", "1m, 5m*2", "--lifetime", "12h")
+    assert run.submit(GOOD, *more).json["created"] is True
+    assert run.submit(GOOD, *more).json["created"] is False
+    done = run.submit(GOOD, "--retry", "1m", "--lifetime", "12h")
+    assert (done.code, "another retry" in done.err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("command", "word"),
     [

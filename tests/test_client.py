@@ -511,6 +511,68 @@ async def test_resend_reaches_only_those_not_sent(bench: Bench) -> None:
     assert reached == {"p0@example.org", "p100@example.org", "p200@example.org"}
 
 
+async def test_retries_and_lifetime_are_the_sends_own_the_accounts_or_the_configurations(bench: Bench) -> None:
+    async def fields(campaign: str, **more: Any) -> tuple[str, str]:
+        await bench.submit(people(1), campaign, **more)
+        found = await bench.desk.campaign("m1", campaign)
+        return found["retry"], found["lifetime"]
+
+    assert await fields("c1") == (Config().retry, "86400")
+    await bench.client.set_relay("m1", retry="2m, 10m")
+    assert await fields("c2") == ("2m, 10m", "86400")
+    assert await fields("c3", retry="1m,5m*2", lifetime="12h") == ("1m, 5m*2", "43200")
+
+
+async def test_retries_are_part_of_what_makes_a_send_the_same_when_they_are_given(bench: Bench) -> None:
+    await bench.submit(people(1), "c1")
+    await bench.client.set_relay("m1", retry="2m")
+    assert (await bench.submit(people(1), "c1")).created is False
+    await bench.submit(people(1), "c2", retry="1m,5m", lifetime=3600)
+    assert (await bench.submit(people(1), "c2", retry="1m, 5m", lifetime="1h")).created is False
+    with pytest.raises(Conflict, match=r"another retry$"):
+        await bench.submit(people(1), "c2", retry="1m", lifetime="1h")
+    with pytest.raises(Conflict, match="another retry, lifetime"):
+        await bench.submit(people(1), "c2")
+
+
+@pytest.mark.parametrize("more", [{"retry": "soon"}, {"retry": "60d"}, {"lifetime": "0s"}, {"lifetime": "long"}, {"lifetime": 4e8}])
+async def test_retries_that_cannot_be_are_refused(bench: Bench, more: dict[str, Any]) -> None:
+    with pytest.raises(RefusedInput):
+        await bench.submit(people(1), **more)
+    assert await found(bench.client.list()) == []
+
+
+async def test_resend_is_as_the_send_was(bench: Bench) -> None:
+    rows = [person | {"prio": 3} for person in people(2)]
+    how = {"window": "00:00-24:00 UTC", "on_doubt": "hold", "priority": "prio", "retry": "7m", "lifetime": "3h"}
+    await bench.submit(rows, **how)
+    await bench.client.cancel("summer")
+    await bench.client.resend("summer")
+    first, again = [await bench.desk.campaign("m1", name) for name in ("summer", "summer-r1")]
+    for name in ("window", "on_doubt", "priority", "retry", "lifetime"):
+        assert again[name] == first[name] != "", name
+    assert (await bench.client.resend("summer")).created is False
+
+
+class Bare(MemoryDesk):
+    """A desk on which an account goes away under its callers."""
+
+    gone = False
+
+    async def create(self, account: str, campaign: str, *rest: Any) -> str:
+        return "account" if self.gone else "same"
+
+
+@pytest.mark.parametrize(("gone", "error"), [(True, Conflict), (False, Unavailable)])
+async def test_single_message_that_could_not_be_queued_is_no_message(gone: bool, error: type[Exception]) -> None:
+    desk = Bare(MemoryStore(), lambda: time.time() * 1e6)
+    desk.gone = gone
+    async with Client(desk=desk, config=Config()) as client:
+        await client.create_account("m1", "60k")
+        with pytest.raises(error, match="gone"):
+            await client.send(account="m1", message=Message(sender="a@x.org", subject="x", text="x"), to="a@x.org")
+
+
 async def test_single_message_has_its_own_outcome(bench: Bench) -> None:
     message = Message(sender="pw@other.example", subject="reset", text="x")
     first = await bench.client.send(account="m1", message=message, to="a@x.org")

@@ -42,6 +42,10 @@ def submit(
     priority: Annotated[str, typer.Option(metavar="FIELD", help="A field with an integer 0-9; 9 goes first.")] = "",
     window: Annotated[str, typer.Option(metavar="'Mon-Fri 09:00-17:00 Europe/Prague'", help="It sends inside these hours only.")] = "",
     on_doubt: Annotated[str, typer.Option(metavar="resend|hold", help="What becomes of a message whose fate is unknown.")] = "resend",
+    retry: Annotated[
+        str, typer.Option(metavar="'1m, 5m*2, 1h'", help="When who could not be reached is tried again; the last step repeats.")
+    ] = "",
+    lifetime: Annotated[str, typer.Option(metavar="12h", help="How long, from a message's first try; then it has expired.")] = "",
     strict: Annotated[bool, typer.Option("--strict", help="One bad row refuses the whole list.")] = False,
     rejects: Annotated[Path | None, typer.Option(metavar="FILE", help="Refused rows, as NDJSON.")] = None,
     json: Json = False,
@@ -57,7 +61,7 @@ def submit(
                 lambda client: client.submit(
                     account=account, message=content, recipients=Path(recipients), campaign=campaign or None, at=at or None,
                     sequential=sequential, priority=priority or None, window=window or None, on_doubt=on_doubt, strict=strict,
-                    sender=_address(sender), on_reject=refused, on_absent=_note_absent,
+                    retry=retry or None, lifetime=lifetime or None, sender=_address(sender), on_reject=refused, on_absent=_note_absent,
                 )
             )  # fmt: skip
         except Unavailable:  # the repeat will find the send standing
@@ -76,11 +80,12 @@ def send(
     html: Annotated[Path | None, typer.Option()] = None,
     text: Annotated[Path | None, typer.Option()] = None,
     key: Annotated[str, typer.Option(metavar="TEXT", help="The same key again is the same message: to repeat a call safely.")] = "",
+    field: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="The value of a merge field; repeatable.")] = None,
     json: Json = False,
 ) -> None:
     """One transactional message, ahead of bulk."""
-    content = _message(sender, message, subject, html, text)
-    made = common.call(lambda client: client.send(account=account, message=content, to=to, sender=_address(sender), key=key or None))
+    content, values, who = _message(sender, message, subject, html, text), _values(field or []), _address(sender)
+    made = common.call(lambda client: client.send(account=account, message=content, to=to, sender=who, fields=values, key=key or None))
     if json:
         common.emit(made)
     else:
@@ -153,6 +158,15 @@ def _message(sender: str, eml: Path | None, subject: str, html: Path | None, tex
     if not subject:
         raise RefusedInput("the message has no subject", "--subject TEXT, beside --html and --text")
     return Message(sender=sender, subject=subject, html=_decoded(html), text=_decoded(text))
+
+
+def _values(fields: Sequence[str]) -> dict[str, str]:
+    from sendengine.errors import RefusedInput
+
+    for each in fields:
+        if not each.partition("=")[0] or "=" not in each:
+            raise RefusedInput(f"--field {each}: no value is named", "write --field NAME=VALUE")
+    return {name: value for name, _, value in (each.partition("=") for each in fields)}
 
 
 def _decoded(path: Path | None) -> str | None:

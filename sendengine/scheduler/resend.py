@@ -22,7 +22,8 @@ _AT_ONCE = 200
 
 
 async def order_again(desk: Desk, ref: Ref) -> Order:
-    """The same message under the id ID-r1. Raises Conflict unless the send has ended and is still kept."""
+    """The same message under the id ID-r1, with the send's window, priorities, on_doubt, retries and lifetime; it does not wait in the
+    line of the sequential ones. Raises Conflict unless the send has ended and is still kept."""
     fields = await desk.campaign(ref.account, ref.id)
     if "finished" not in fields:
         what = f"still has {pending(fields)} on their way" if fields["state"] == "cancelled" else f"is {fields['state']}"
@@ -35,6 +36,9 @@ async def order_again(desk: Desk, ref: Ref) -> Order:
         message=load(message),
         sender=fields.get("sender", ""),
         priority=fields.get("priority", ""),
+        window=fields.get("window", ""),
+        retry=fields.get("retry", ""),
+        lifetime=float(fields["lifetime"]) if "lifetime" in fields else None,
         on_doubt=OnDoubt(fields.get("on_doubt", "resend")),
         created_by=fields.get("created_by", ""),
     )

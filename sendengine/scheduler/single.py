@@ -10,7 +10,7 @@ import msgspec
 from sendengine.address import BadAddress, normalise
 from sendengine.batch import MAX_CONTENT, Batch, content, seal
 from sendengine.config import Config
-from sendengine.errors import RefusedInput
+from sendengine.errors import Conflict, RefusedInput, Unavailable
 from sendengine.ports import Desk
 from sendengine.records import SENDER, TRANSACTIONAL
 from sendengine.render.compile import Skeleton
@@ -43,7 +43,8 @@ async def send(
     skeleton = compile_message(message, uid)
     lacking = sorted(name for name in skeleton.required if fields.get(name) in (None, ""))
     if lacking:
-        remedy = f"pass fields={{{lacking[0]!r}: …}}, or give the template a default: {{{{ {lacking[0]} | default('…') }}}}"
+        given = f"--field {lacking[0]}=VALUE (in Python fields={{{lacking[0]!r}: …}})"
+        remedy = f'{given}, or give the message a default: {{{{ {lacking[0]} | default("…") }}}}'
         raise RefusedInput(f"no value for the field {lacking[0]!r}", remedy)
     try:
         recipient = normalise(to)
@@ -56,9 +57,10 @@ async def send(
     payload = _payload(skeleton, batch)
     number = await desk.transact(account, payload, dump(message), key)
     if number is None:
-        made = campaign_fields(config, uid, envelope, OnDoubt.RESEND)
-        await desk.create(account, TRANSACTIONAL, b"single messages", None, b"", made)
-        number = await desk.transact(account, payload, dump(message), key) or 0
+        await _create(desk, config, account, envelope, uid)
+        number = await desk.transact(account, payload, dump(message), key)
+    if number is None:
+        raise Unavailable(f"{Ref(account, TRANSACTIONAL)} was made and is gone: nothing was sent", "repeat the call")
     uid = (await desk.campaign(account, TRANSACTIONAL))["uid"]
     message_id = f"<{uid}.{number}.{100 * number}@{skeleton.from_domain}>"
     return Single(str(Ref(account, TRANSACTIONAL)), account, recipient, 100 * number, message_id)
@@ -76,3 +78,11 @@ def _payload(skeleton: Skeleton, batch: Batch) -> bytes:
     if isinstance(rendered, RenderFailure):
         raise RefusedInput(rendered.reason)
     return seal(octets)
+
+
+async def _create(desk: Desk, config: Config, account: str, envelope: str, uid: str) -> None:
+    """The account's campaign of single messages; somebody else may make it at the same time."""
+    fields = campaign_fields(config, await desk.account(account), uid, envelope, OnDoubt.RESEND)
+    answer = await desk.create(account, TRANSACTIONAL, b"single messages", None, b"", fields)
+    if answer == "account":
+        raise Conflict(f"account {account} is gone")

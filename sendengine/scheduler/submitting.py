@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from hashlib import blake2b
 
 import msgspec
@@ -36,7 +36,8 @@ OnAbsent = Callable[[str, str], None]  # a field, and the nearest column or ""
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """A send as its caller asked for it. `at` is what the caller wrote, `start` what it came to (UNIX seconds)."""
+    """A send as its caller asked for it. `at` is what the caller wrote, `start` what it came to (UNIX seconds); `retry` is a schedule,
+    "" that of the account or the configuration; `lifetime` seconds, None the configuration's."""
 
     ref: Ref
     message: Message
@@ -47,6 +48,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     priority: str = ""
     window: str = ""
     on_doubt: OnDoubt = OnDoubt.RESEND
+    retry: str = ""
+    lifetime: float | None = None
     created_by: str = ""
 
     def definition(self) -> bytes:
@@ -54,6 +57,10 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         said: dict[str, bytes] = {"message": dump(self.message)}
         for name in ("sender", "at", "sequential", "priority", "window", "on_doubt"):
             said[name] = str(getattr(self, name)).encode()
+        if self.retry:
+            said["retry"] = self.retry.encode()
+        if self.lifetime is not None:
+            said["lifetime"] = f"{self.lifetime:.0f}".encode()
         return orjson.dumps({name: blake2b(value, digest_size=6).hexdigest() for name, value in said.items()})
 
 
@@ -109,13 +116,17 @@ async def _reporting(
 
 async def _create(desk: Desk, config: Config, order: Order, uid: str, skeleton: Skeleton, strict: bool) -> bool:
     ref, definition = order.ref, order.definition()
-    fields = campaign_fields(config, uid, order.sender, order.on_doubt) | {
+    fields = campaign_fields(config, await desk.account(ref.account), uid, order.sender, order.on_doubt) | {
         "subject": order.message.subject,
         "fields": " ".join(skeleton.fields),
         "domain": skeleton.from_domain,
         "created_by": order.created_by,
         "priority": order.priority,
     }
+    if order.retry:
+        fields["retry"] = order.retry
+    if order.lifetime is not None:
+        fields["lifetime"] = f"{order.lifetime:.0f}"
     if order.sequential:
         fields["sequential"] = "1"
     if strict or order.sequential:
@@ -127,20 +138,20 @@ async def _create(desk: Desk, config: Config, order: Order, uid: str, skeleton: 
     if answer == "differs":
         standing = orjson.loads((await desk.campaign(ref.account, ref.id)).get("definition", "{}"))
         wanted = orjson.loads(definition)
-        named = ", ".join(name for name in wanted if wanted[name] != standing.get(name))
+        named = ", ".join(name for name in {**wanted, **standing} if wanted.get(name) != standing.get(name))
         raise Conflict(f"{ref} exists with another {named}", "choose another --campaign, or repeat it as it was")
     if answer == "account":
         raise Conflict(f"account {ref.account} is gone")
     return answer == "new"
 
 
-def campaign_fields(config: Config, uid: str, sender: str, on_doubt: OnDoubt) -> dict[str, str]:
-    """What workers and scripts read of any campaign."""
+def campaign_fields(config: Config, account: Mapping[str, str], uid: str, sender: str, on_doubt: OnDoubt) -> dict[str, str]:
+    """What workers and scripts read of any campaign; `account` are its fields."""
     return {
         "uid": uid,
         "sender": sender,
         "lifetime": f"{config.lifetime_h * 3600:.0f}",
-        "retry": config.retry,
+        "retry": account.get("retry") or config.retry,
         "on_doubt": on_doubt.value,
         "max_doubt": str(config.engine.max_doubt),
         "retention": f"{config.retention_days * 86400:.0f}",

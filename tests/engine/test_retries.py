@@ -7,16 +7,19 @@ from itertools import pairwise
 
 import pytest
 
+from sendengine.client import Client
+from sendengine.config import Config
 from sendengine.policy.retry import SPREAD, parse
-from sendengine.types import Outcome
+from sendengine.types import Outcome, Stage
 from tests.engine.ceiling import Rates
-from tests.engine.rig import Rig, number
+from tests.engine.rig import MESSAGE, Rig, number, replied
 from tests.engine.smtp_relay import SmtpRelay, start
 from tests.engine.test_engine import SLOW_POLL
 from tests.engine.virtual import run_virtually
 
 DAY = "1m, 5m*2, 15m*2, 1h*3, 4h*5"
 MINUTE = 60.0
+ONE = [{"email": "a@example.com", "name": "A"}]
 LATE = 2 * SLOW_POLL.poll + 2.0  # seconds that a due retry may wait: for an idle worker's look at the index, its take and its permit
 
 
@@ -41,6 +44,26 @@ def test_a_day_of_refusals_makes_exactly_the_schedules_tries_and_one_expiry(monk
         await rig.stop()
 
     run_virtually(day())
+
+
+@pytest.mark.parametrize(("given", "gaps"), [("2m, 10m", [120, 600, 600, 600, 600, 600]), (None, [600, 1200, 1200])])
+def test_a_send_is_tried_again_as_it_was_submitted_or_as_its_account_says(given: str | None, gaps: list[int]) -> None:
+    """Within an hour, and no longer."""
+
+    async def hour() -> None:
+        rig = Rig(lambda recipient: replied(Stage.RCPT, 451))
+        async with Client(desk=rig.desk, config=Config()) as client:
+            await client.create_account("m1", "36000", retry="10m, 20m")
+            await client.submit(account="m1", message=MESSAGE, recipients=ONE, campaign="c1", retry=given, lifetime="1h")
+        rig.start(settings=SLOW_POLL)
+        fields = await rig.until_ended(every=30.0)
+        found = [b - a for (a, _), (b, _) in pairwise(rig.log)]
+        assert len(found) == len(gaps)
+        assert all(gap <= each <= gap + LATE for gap, each in zip(gaps, found, strict=True))  # the rig's jitter is none
+        assert number(fields, "expired") == 1
+        await rig.stop()
+
+    run_virtually(hour())
 
 
 def test_a_greylisting_relay_takes_everybody_at_the_second_or_third_try(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,7 +175,8 @@ def server_pid(stage: Stage) -> int:
 
 
 def record(name: str, result: Result, quick: bool) -> bool:
-    """Prints one table; writes NAME.json and NAME.png, but not for a quick run. True when every figure holds."""
+    """Prints one table; writes NAME.json and, where matplotlib is installed, NAME.png; neither for a quick run. True when every figure
+    holds."""
     console = Console(width=_WIDTH, highlight=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for place, column in enumerate(result.columns):
@@ -194,7 +195,10 @@ def record(name: str, result: Result, quick: bool) -> bool:
         document = {**about, "at": datetime.now(UTC), **msgspec.to_builtins(result)}
         del document["chart"]  # the picture shows it, and `data` holds what it is made of
         (RESULTS / f"{name}.json").write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
-        draw(result, RESULTS / f"{name}.png")
+        try:
+            draw(result, RESULTS / f"{name}.png")
+        except ImportError:
+            console.print("no picture: matplotlib is not installed; `sh scripts/venv dev` installs it")
     return all(figure.holds for figure in result.figures)
 
 

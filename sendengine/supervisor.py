@@ -13,7 +13,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 
 import msgspec
@@ -35,10 +35,13 @@ SILENT_AFTER = 3.0  # seconds without a beat: its loop does not turn
 GRACE = 1.0  # a process turns cold by itself; one that cannot is killed this much later
 
 
-def supervise(options: WorkerOptions) -> int:
-    """Run until told to stop; the exit status: 0 after a warm stop, 1 after a cold one. Raises SendEngineError."""
+def supervise(options: WorkerOptions, unknown: Mapping[str, str] | None = None) -> int:
+    """Run until told to stop; the exit status: 0 after a warm stop, 1 after a cold one. Raises SendEngineError. `unknown` are variables
+    that nothing reads, each with the nearest known one or ""."""
     config = configured(options)
     log_to_stderr(config.log_format)
+    for name, nearest in (unknown or {}).items():
+        log.warning("unknown_variable", name=name, nearest=nearest)
     server_url(config)  # an embedded server is started once, and what stands in the way is said here
     folder = tempfile.mkdtemp(prefix="sendengine-metrics-") if options.metrics_port is not None else ""
     try:

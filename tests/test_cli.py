@@ -18,6 +18,7 @@ from sendengine.engine.takeover import give_back
 from sendengine.ports import Blame
 from sendengine.queue.redis import RedisQueue
 
+ROOT = Path(cli.__file__).parent.parent
 EML = b"From: Shop <news@shop.example>\r\nSubject: Hi {{ name }}\r\n\r\nHello {{ name }}\r\n"
 STATUS = [
     "campaign", "account", "state", "sealed", "rows", "accepted", "rejected", "duplicates", "sent", "bounced", "expired",
@@ -397,6 +398,16 @@ def test_variable_that_nothing_reads_is_named_by_config_check(run: Shell, monkey
     monkeypatch.setenv("SENDENGINE_RELAI", "smtp://mx.example")
     done = run("config", "check")
     assert (done.code, "SENDENGINE_RELAI; nearest is 'SENDENGINE_RELAY'" in done.err) == (2, True)
+
+
+def test_variable_that_nothing_reads_is_logged_by_a_worker(run: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SENDENGINE_RELAI", "smtp://mx.example")
+    monkeypatch.setenv("SENDENGINE_WORKER_PROCESSES", "1")
+    monkeypatch.setenv("SENDENGINE_LOG_FORMAT", "json")
+    command = [sys.executable, "-m", "sendengine", "worker", "--burst"]
+    done = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=60, check=True)
+    warnings = [said for said in map(orjson.loads, done.stderr.splitlines()) if said["event"] == "unknown_variable"]
+    assert [(said["level"], said["name"], said["nearest"]) for said in warnings] == [("warning", "SENDENGINE_RELAI", "SENDENGINE_RELAY")]
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help", "--version", "submit -h", "account set-tier -h"])

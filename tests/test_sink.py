@@ -248,6 +248,12 @@ async def test_extensions_are_offered_as_asked() -> None:
         ]  # fmt: skip
 
 
+@pytest.mark.parametrize("rule", [{"delay": ("data=1",)}, {"reject": ("data=451",)}, {"drop": ("data",)}])
+async def test_a_rule_at_data_leaves_no_way_around_it(rule: dict[str, Any]) -> None:
+    async with running(**rule) as ruled, running(delay=("dot=1",)) as other:
+        assert [b"CHUNKING" in sink.extensions(False) for sink in (ruled, other)] == [False, True]
+
+
 @pytest.mark.parametrize(
     ("script", "replies"),
     [

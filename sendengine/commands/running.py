@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from sendengine.commands import common
+from sendengine.commands import common, variables
 from sendengine.commands.common import Json
 
 config_app = common.group("The configuration in force.")
-OWN_VARIABLES = {"SENDENGINE_CONFIG"}  # beside one for each key and each flag
 embedded_app = common.group("The embedded server of the state directory.")
 
 
 def worker(
+    context: typer.Context,
     processes: Annotated[int, typer.Option("-p", "--processes", min=1, help="Processes.")] = 1,
     sessions: Annotated[int | None, typer.Option("-c", "--sessions", min=1, help="SMTP sessions per process and relay.")] = None,
     metrics_port: Annotated[int | None, typer.Option(help="Serve /metrics, /healthz and /readyz there.")] = None,
@@ -35,7 +34,8 @@ def worker(
         WorkerOptions(
             processes=processes, sessions=sessions, metrics_port=metrics_port, shutdown_timeout=shutdown_timeout, burst=burst,
             require_durable=require_durable,
-        )
+        ),
+        variables.unknown(context.find_root().command, os.environ),
     )  # fmt: skip
     if json:
         common.emit({"exit": code})
@@ -43,12 +43,15 @@ def worker(
 
 
 def sink(
+    context: typer.Context,
     host: Annotated[str, typer.Option()] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0: any free one.")] = 2525,
     ledger: Annotated[str | None, typer.Option(metavar="FILE", help="One NDJSON line per message.")] = None,
-    reject: Annotated[list[str] | None, typer.Option(metavar="STAGE=CODE")] = None,
-    delay: Annotated[list[str] | None, typer.Option(metavar="STAGE=SECONDS")] = None,
-    drop: Annotated[list[str] | None, typer.Option(metavar="STAGE")] = None,
+    reject: Annotated[
+        list[str] | None, typer.Option(metavar="STAGE=CODE", help="This answer; rcpt=451%0.1@example.net: to a tenth of those there.")
+    ] = None,
+    delay: Annotated[list[str] | None, typer.Option(metavar="STAGE=SECONDS", help="The answer comes so much later.")] = None,
+    drop: Annotated[list[str] | None, typer.Option(metavar="STAGE", help="The connection is closed instead.")] = None,
     rate: Annotated[str | None, typer.Option(metavar="N/s", help="451 above it.")] = None,
     transactions: Annotated[str | None, typer.Option(metavar="FILE", help="Every MAIL, the stage it reached and the reply.")] = None,
     chunking: Annotated[bool, typer.Option("--chunking/--no-chunking")] = True,
@@ -59,9 +62,15 @@ def sink(
     password: Annotated[str, typer.Option()] = "",
     json: Json = False,
 ) -> None:
-    """An SMTP server for trials: takes everything, misbehaves on request. Prints its address and, at the end, its counts."""
+    """An SMTP server for trials: takes everything, misbehaves on request. Prints its address and, at the end, its counts.
+
+    STAGE is one of connect ehlo starttls auth mail rcpt data body dot quit. CHUNKING (RFC 3030) has no DATA: with a rule at `data` it is
+    not offered.
+    """
     from sendengine.trial.sink import SinkOptions, run
 
+    for name, near in variables.unknown(context.find_root().command, os.environ).items():
+        common.note(f"warning: nothing reads the variable {name}" + (f"; nearest is {near!r}" if near else ""))
     run(
         SinkOptions(
             host=host, port=port, ledger=ledger, reject=tuple(reject or ()), delay=tuple(delay or ()), drop=tuple(drop or ()), rate=rate,
@@ -74,38 +83,19 @@ def sink(
 def config_check(context: typer.Context, json: Json = False) -> None:
     """Read it, its tiers, its replies and the names of the variables; exit 2 when something is off."""
     from sendengine import config
+    from sendengine.errors import ConfigError
     from sendengine.policy.retry import parse
     from sendengine.wiring import default_relay, reply_rules
 
-    _check_variables(context.find_root().command)
+    if unknown := variables.unknown(context.find_root().command, os.environ):
+        said = (name + (f"; nearest is {near!r}" if near else "") for name, near in unknown.items())
+        raise ConfigError("unknown variable " + ", ".join(said))
     loaded = config.load()
     found = config.tiers(loaded.tiers_file)
     parse(loaded.retry)
     default_relay(loaded)
     reply_rules(loaded)
     common.emit({"ok": True, "tiers": list(found)}) if json else print("the configuration is good")
-
-
-def _check_variables(program: Any) -> None:
-    """A variable that nothing reads is a setting that somebody believes in."""
-    import difflib
-
-    from sendengine import config
-    from sendengine.errors import ConfigError
-
-    keys = {config.PREFIX + "_".join(path).upper() for path, _ in config.settings(config.Config)}
-    known = keys | OWN_VARIABLES | set(_flag_variables(program))
-    unknown = sorted(name for name in os.environ if name.startswith(config.PREFIX) and name not in known)
-    if unknown:
-        near = {name: difflib.get_close_matches(name, known, n=1) for name in unknown}
-        said = (name + "".join(f"; nearest is {each!r}" for each in near[name]) for name in unknown)
-        raise ConfigError("unknown variable " + ", ".join(said))
-
-
-def _flag_variables(command: Any) -> Iterator[str]:
-    for verb in getattr(command, "commands", {}).values():
-        yield from _flag_variables(verb)
-    yield from (param.envvar for param in command.params if param.envvar)
 
 
 @config_app.command("show")

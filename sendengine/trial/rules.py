@@ -6,7 +6,8 @@
 
 PATTERN is sought in the address at hand: the sender at `mail`, the recipient from `rcpt` on. Probabilities come from
 one seeded generator, so that a run can be repeated. At `body` a rule acts when the first octet of the message has come,
-before its end. Pure but for that generator.
+before its end. BDAT (RFC 3030) passes no stage `data`: where a rule stands there, the server does not
+offer it. Pure but for that generator.
 """
 
 from __future__ import annotations
@@ -60,6 +61,9 @@ class Rules:
 
     def __bool__(self) -> bool:
         return bool(self._by_stage)
+
+    def has(self, stage: str) -> bool:
+        return stage in self._by_stage
 
     def at(self, stage: str, address: bytes = b"") -> Ruling | None:
         """The ruling for this step, or None; rules of different kinds add up, the first of a kind wins."""

@@ -110,7 +110,7 @@ class Sink:
             b"SIZE %d" % options.max_size,
             b"8BITMIME",
             b"ENHANCEDSTATUSCODES",
-            b"CHUNKING" if options.chunking else b"",
+            b"CHUNKING" if options.chunking and not self.rules.has("data") else b"",
             b"STARTTLS" if self.tls and not is_secure else b"",
             b"AUTH PLAIN LOGIN" if options.user else b"",
         ]

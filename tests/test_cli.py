@@ -217,6 +217,13 @@ def test_estimate_names_the_slowest_tier_that_makes_it(run: Shell) -> None:
     assert abs(done.json["seconds"] - 6000) < 1
 
 
+def test_nobody_knows_whether_an_unmetered_tier_makes_it(run: Shell) -> None:
+    command = ("estimate", "--account", "m1", "--recipients", "100000", "--finish-by", "+40m")
+    makes_it = {row["tier"]: row["makes_it"] for row in run(*command, "--json").json["tiers"]}
+    assert (makes_it["100k"], makes_it["200k"], makes_it["unmetered"]) == (False, True, None)
+    assert [line for line in run(*command).out.splitlines() if "unmetered" in line and "unknown" in line] != []
+
+
 def test_estimate_counts_a_file(run: Shell) -> None:
     done = run("estimate", "--account", "m1", "--recipients", run.list(GOOD + "bad,x\n"), "--json")
     assert done.json["recipients"] == 2
@@ -253,6 +260,9 @@ def test_submit_takes_retries_and_lifetime(run: Shell) -> None:
         ("account create m2 --tier 60k --tls maybe", "--tls"),
         ("status nothing", "no campaign nothing"),
         ("estimate --account m1 --recipients 10 --finish-by soon", "no time"),
+        ("estimate --account m1 --recipients 10 --finish-by 10m", "+10m"),
+        ("estimate --account m1 --recipients 10 --finish-by 2001-01-01T00:00:00Z", "is past"),
+        ("submit --account m1 --recipients none.csv --message m.eml --window 09:00-17:00", "names no time zone"),
         ("submit --account m1 --recipients none.csv --message m.eml", "cannot read none.csv"),
         ("submit --account m1 --recipients none.csv --message none.eml", "cannot read none.eml"),
         ("submit --account m1 --recipients none.csv", "--message"),
@@ -326,6 +336,15 @@ def test_boost_is_granted_shown_and_ended(run: Shell) -> None:
     assert run("account", "unboost", "m1", "1", "--json").json["rate"] == 60_000.0
     assert run("account", "unboost", "m1", "1").code == 2
     assert run("account", "boost", "m1", "--rate", "200000/h", "--until", "now").code == 2
+
+
+@pytest.mark.parametrize(("tier", "rate", "has_effect"), [("60k", "60k", False), ("60k", "70k", True), ("unmetered", "70k", False)])
+def test_boost_that_speeds_up_nothing_is_noted(run: Shell, tier: str, rate: str, has_effect: bool) -> None:
+    run("account", "set-tier", "m1", tier)
+    run("account", "boost", "m1", "--rate", "90k", "--until", "+1h")
+    run("account", "unboost", "m1", "1")
+    done = run("account", "boost", "m1", "--rate", rate, "--until", "+2h", "--json")
+    assert (done.code, "no effect" in done.err) == (0, not has_effect)
 
 
 def test_relay_of_an_account_is_changed(run: Shell) -> None:

@@ -82,7 +82,9 @@ def boost(
 ) -> None:
     """More speed for a time; it begins and ends by itself. Of overlapping ones, and the tier, the fastest holds."""
     who = who or common.user()
-    _show(common.call(lambda client: client.boost(account, rate, until=until, start=start, who=who, why=why)), json)
+    found = common.call(lambda client: client.boost(account, rate, until=until, start=start, who=who, why=why))
+    _note_without_effect(found)
+    _show(found, json)
 
 
 @app.command()
@@ -140,6 +142,14 @@ def _relay(url: str, tls: str, password_file: Path | None) -> Relay | None:
     from sendengine.relays import password_from, relay_from_url
 
     return relay_from_url(url, password_from(password_file) if password_file else "", TlsPolicy(tls))
+
+
+def _note_without_effect(found: Account) -> None:
+    made = max(found.boosts, key=lambda each: each.boost, default=None)
+    if found.tier_rate is None:
+        common.note(f"note: the boost has no effect: {found.account} is unmetered")
+    elif made is not None and made.rate <= found.tier_rate:
+        common.note(f"note: the boost has no effect: the tier of {found.account} is as fast, {found.tier_rate:,.0f} messages per hour")
 
 
 def _boost_said(each: Boost) -> str:

@@ -128,10 +128,16 @@ def estimate(
         ("that takes", None if found.seconds is None else common.duration(found.seconds)),
     ]
     if found.finish_by is not None:
-        facts += [("finish by", found.finish_by), ("this tier makes it", found.makes_it), ("slowest tier that does", found.tier or "none")]
+        facts += [("finish by", found.finish_by), ("this tier makes it", _known(found.makes_it))]
+        facts.append(("slowest tier that does", found.tier or "none"))
     common.show_facts(found.account, facts)
     columns = ("tier", "through", "makes it") if finish_by else ("tier", "through")
-    common.show_table("", columns, [(row.tier, row.finish_estimate, row.makes_it)[: len(columns)] for row in found.tiers])
+    rows = [(row.tier, row.finish_estimate, _known(row.makes_it)) for row in found.tiers]
+    common.show_table("", columns, [row[: len(columns)] for row in rows])
+
+
+def _known(makes_it: bool | None) -> object:
+    return "unknown" if makes_it is None else makes_it
 
 
 def _is_count(text: str) -> bool:

@@ -27,6 +27,8 @@ def parse_time(text: str, now: float) -> float:
         return now
     if text.startswith("+"):
         return possible(now + parse_duration(text[1:]))
+    if _DURATION.fullmatch(text):
+        raise RefusedInput(f"{text!r} is a duration, no time", f"+{text} is in {text} from now; else {_EXAMPLES}")
     found = _PLAIN.fullmatch(text)
     if not found and not _RFC3339.fullmatch(text):
         raise RefusedInput(f"{text!r} is no time", _EXAMPLES)

@@ -22,6 +22,7 @@ from sendengine.errors import RefusedInput
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _RANGE = re.compile(r"(?:([A-Za-z]{3})(?:-([A-Za-z]{3}))? )?(\d\d):(\d\d)-(\d\d):(\d\d)")
+_is_hours = re.compile(r"\d\d?:\d\d-\d\d?:\d\d").fullmatch
 _EXAMPLE = "write 'Mon-Fri 09:00-17:00 Europe/Prague'; several ranges are joined by commas"
 
 
@@ -46,6 +47,8 @@ class Window(msgspec.Struct, frozen=True):
     def parse(cls, text: str) -> Window:
         """Raises RefusedInput."""
         words, _, zone = text.strip().rpartition(" ")
+        if _is_hours(zone):
+            raise RefusedInput(f"window {text!r} names no time zone", _EXAMPLE)
         try:
             ZoneInfo(zone)
         except (ZoneInfoNotFoundError, ValueError, OSError):

@@ -7,9 +7,11 @@ from datetime import datetime
 
 import msgspec
 
+from sendengine.errors import RefusedInput
 from sendengine.policy.estimate import Job, estimate
 from sendengine.policy.grants import changes, rate_at
 from sendengine.policy.tiers import Tier
+from sendengine.policy.times import format_time
 from sendengine.scheduler.view import View, jobs, wall
 
 
@@ -17,7 +19,7 @@ class TierEstimate(msgspec.Struct, frozen=True):
     tier: str
     per_hour: float | None
     finish_estimate: datetime | None
-    makes_it: bool | None  # None without a deadline
+    makes_it: bool | None  # None without a deadline, and where nobody can tell (unmetered)
 
 
 class Estimate(msgspec.Struct, frozen=True):
@@ -35,6 +37,9 @@ class Estimate(msgspec.Struct, frozen=True):
 
 
 def plan(view: View, tiers: Mapping[str, Tier], recipients: int, start: float | None, finish_by: float | None) -> Estimate:
+    """Raises RefusedInput for a deadline that is over."""
+    if finish_by is not None and finish_by <= view.now:
+        raise RefusedInput(f"{format_time(finish_by)} is past: nothing is finished by then", "--finish-by names a time to come, as in +2h")
     todo = [*jobs(view).values(), Job(remaining=recipients, starts_at=start or 0.0)]
 
     def through(tier: float | None) -> float | None:
@@ -43,7 +48,7 @@ def plan(view: View, tiers: Mapping[str, Tier], recipients: int, start: float | 
         return None if rate is None else estimate(view.now, rate, todo, len(todo) - 1, changes(tier, view.grants, view.now))
 
     def makes_it(end: float | None) -> bool | None:
-        return None if finish_by is None else end is not None and end <= finish_by
+        return None if finish_by is None or end is None else end <= finish_by
 
     rows = []
     for tier in tiers.values():

@@ -53,6 +53,12 @@ def test_days_may_wrap_around_the_week() -> None:
     assert [window.is_open(at(f"2026-03-0{day} 10:30", "UTC")) for day in range(2, 9)] == [True, *[False] * 4, True, True]
 
 
+@pytest.mark.parametrize("text", ["Mon-Fri 09:00-17:00", "22:00-06:00", "Mon 9:00-17:00, Sat 10:00-12:00"])
+def test_a_window_without_a_zone_is_told_what_it_lacks(text: str) -> None:
+    with pytest.raises(RefusedInput, match="names no time zone"):
+        Window.parse(text)
+
+
 def test_what_is_always_open_never_closes() -> None:
     assert Window.parse("00:00-24:00 Europe/Prague").next_close(at("2026-03-04 12:00")) is None
 

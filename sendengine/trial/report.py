@@ -84,6 +84,11 @@ def save_picture(picture: Group, path: Path) -> None:
 
 def _speed(runs: Sequence[Run]) -> Table:
     table = _table("Speed, as the relay saw it", "send", "N", "contracted", "achieved", "N/r, s", "T, s", "late, s")
+    table.caption = (
+        "N: messages that the relay took. contracted: r, messages an hour. achieved: the rate that the relay saw, over r. "
+        "N/r: what N messages take at that rate. T: from the first MAIL to the last. late: its end, after the time that was "
+        "foretold when it was submitted, or when its tier was raised.\n"
+    )
     for run in runs:
         (rate, times), *later = _parts(run)
         table.add_row(run.final.campaign, f"{len(run.mails):,}", f"{rate:,.0f}", _ratio(times, rate), *_times(run, rate))
@@ -134,6 +139,7 @@ def _doubling(runs: Sequence[Run]) -> Table:
 
 def _counts(runs: Sequence[Run]) -> Table:
     table = _table("Every row is somewhere", "send", "rows", "rejected", "twice", "accepted", "sent", "else", "relay")
+    table.caption = "twice: the same recipient again. else: other outcomes than sent. relay: lines of its ledger.\n"
     for run in runs:
         end = run.final
         numbers = (end.rows, end.rejected, end.duplicates, end.accepted, end.sent, _ended(end) - end.sent, len(run.mails))
@@ -149,7 +155,7 @@ def _rejects(run: Run) -> Table:
 
 
 def _identities(checked: Sequence[Check]) -> Table:
-    table = _table("Identities", "", *[""] * max(len(check.sides) for check in checked), "")
+    table = _table("Identities, for each send in this order", "", *[""] * max(len(check.sides) for check in checked), "")
     for check in checked:
         cells = [f"{left:,}" if left == right else f"{left:,} ≠ {right:,}" for left, right in check.sides]
         blanks = [""] * (len(table.columns) - 2 - len(cells))
@@ -159,7 +165,7 @@ def _identities(checked: Sequence[Check]) -> Table:
 
 def _table(title: str, *columns: str) -> Table:
     """The first column holds words, the others figures."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, title_justify="left", title_style="bold", caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for place, column in enumerate(columns):
         table.add_column(column, justify="right" if place else "left")
     return table

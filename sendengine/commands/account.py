@@ -149,7 +149,7 @@ def _note_without_effect(found: Account) -> None:
     if found.tier_rate is None:
         common.note(f"note: the boost has no effect: {found.account} is unmetered")
     elif made is not None and made.rate <= found.tier_rate:
-        common.note(f"note: the boost has no effect: the tier of {found.account} is as fast, {found.tier_rate:,.0f} messages per hour")
+        common.note(f"note: the boost has no effect: the tier of {found.account} is no slower, {found.tier_rate:,.0f} messages per hour")
 
 
 def _boost_said(each: Boost) -> str:

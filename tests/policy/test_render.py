@@ -236,3 +236,12 @@ def test_wire_check_can_fail() -> None:
     for bad in (b"a: b\r\n\r\n.x\r\n", b"a: b\r\n\r\nx\ry\r\n", b"a: b\r\n\r\nx", b"a: b\r\n\r\n\xff\r\n"):
         with pytest.raises(AssertionError):
             check(bad, may_be_eightbit=False)
+
+
+def test_a_field_knows_its_users_as_their_author_calls_them() -> None:
+    made = skeleton(
+        subject="Hi {{ name }}", html="<p>{% if vip %}{{ name }}{% endif %}</p>", text="{{ town }} {{ name | default('x') }}",
+        list_unsubscribe="https://example.org/u?{{ key }}",
+    )  # fmt: skip
+    assert set(made.users("name")) == {"Subject", "html", "text"}
+    assert [made.users(field) for field in ("vip", "town", "key", "other")] == [["html"], ["text"], ["List-Unsubscribe"], []]

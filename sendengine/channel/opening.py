@@ -70,15 +70,10 @@ async def _try(
     relay: Relay, tls: TlsPolicy, timeouts: StageTimeouts, contexts: TlsContexts, hostname: str
 ) -> tuple[Opened | Exception, Stage]:
     is_implicit = relay.port == IMPLICIT_TLS_PORT and tls is not TlsPolicy.NONE
-    smtp = aiosmtplib.SMTP(
-        hostname=relay.host,
-        port=relay.port,
-        local_hostname=hostname,
-        timeout=timeouts.ehlo,
-        use_tls=is_implicit,
-        start_tls=False,
-        tls_context=contexts.get(tls) if tls is not TlsPolicy.NONE else None,
-    )
+    try:
+        smtp = _client(relay, tls, is_implicit, timeouts, contexts, hostname)
+    except ValueError as error:  # a host, or a name for EHLO, that aiosmtplib will not say: it must not pass in silence
+        return error, Stage.CONNECT
     walk = _Walk(smtp, relay, timeouts)
     try:
         await walk.connect()
@@ -94,6 +89,20 @@ async def _try(
     except BaseException:
         smtp.close()
         raise
+
+
+def _client(
+    relay: Relay, tls: TlsPolicy, is_implicit: bool, timeouts: StageTimeouts, contexts: TlsContexts, hostname: str
+) -> aiosmtplib.SMTP:
+    return aiosmtplib.SMTP(
+        hostname=relay.host,
+        port=relay.port,
+        local_hostname=hostname,
+        timeout=timeouts.ehlo,
+        use_tls=is_implicit,
+        start_tls=False,
+        tls_context=contexts.get(tls) if tls is not TlsPolicy.NONE else None,
+    )
 
 
 class _Walk:

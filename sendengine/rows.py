@@ -26,7 +26,7 @@ from sendengine.errors import RefusedInput
 EMAIL = "email"
 MAX_LINE = 512 << 10  # octets; what a line has beyond is never kept in memory
 MAX_COLUMNS = 20_000
-_TOGETHER = 20  # rows read at once: what is wider than the header is cut before more are read, for a line may hold 500,000 cells
+_TOGETHER = 10  # rows read at once: what is wider than the header is cut before more are read, for a line may hold 500,000 cells
 _UNREADABLE = f"not UTF-8, or a line over {MAX_LINE >> 10} KiB"
 _NEAR = 0.5  # of two equal names 1.0: `first name` is near `first_name`, `city` is not
 _is_like_address = re.compile(r"[^@\s]+@[^@\s]+").fullmatch

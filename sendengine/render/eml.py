@@ -22,11 +22,12 @@ _DROPPED = frozenset((  # ours to write (RFC 5322 3.6.1, 3.6.4), of an earlier j
 ))  # fmt: skip
 _OPAQUE = frozenset(("multipart/signed", "multipart/encrypted", "multipart/digest"))
 _MAX_DEPTH = 20
+_MAX_FIELD = 65536  # octets of a header field with its folds; each word of it is looked at
 _MAX_PARTS = 1000  # in all; and header fields of one part. Each costs some KB of memory, and 50 MB hold millions
 _field = re.compile(rb"([!-9;-~]+)[ \t]*:(.*)", re.DOTALL).fullmatch
 _bad_octet = re.compile(rb"\0|\r(?!\n)")
 _control = re.compile(rb"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]").search  # RFC 5322 2.2: none in a field; readers break lines at some
-_fold = re.compile(rb"\r\n(?=[ \t])")
+_long_line = re.compile(rb"[^\r\n]{%d,}" % (MAX_LINE + 1)).search
 _empty_fold = re.compile(rb"\r\n[ \t]+(?=\r\n|\Z)")  # RFC 5322 3.2.2 has none: some readers end the header there
 
 
@@ -37,9 +38,9 @@ def parse(source: bytes, new_boundary: NewBoundary) -> Part:
         what = "a NUL" if bad[0] == b"\0" else "a bare CR"
         raise RefusedInput(f"message, line {source.count(chr(10).encode(), 0, bad.start()) + 1}: {what}")
     data = source.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")  # LF alone is how files are kept
-    for number, line in enumerate(data.split(b"\r\n"), 1):
-        if len(line) > MAX_LINE:
-            raise RefusedInput(f"message, line {number}: {len(line)} octets, {MAX_LINE} are allowed")
+    if long := _long_line(data):
+        number = data.count(b"\n", 0, long.start()) + 1
+        raise RefusedInput(f"message, line {number}: {len(long[0])} octets, {MAX_LINE} are allowed")
     root = _part(data, "message", _Walk(new_boundary), 0)
     kept = [_opened(header) for header in root.headers if header.key not in _DROPPED]
     if root.header("mime-version") is None:
@@ -96,10 +97,12 @@ def _halves(data: bytes) -> tuple[bytes, bytes]:
 
 def _headers(head: bytes, place: str) -> tuple[Header, ...]:
     headers: list[Header] = []
-    for number, line in enumerate(_fold.sub(b"\0", head).split(b"\r\n") if head else (), 1):
+    for number, line in enumerate(_on_one_line(head).split(b"\r\n") if head else (), 1):
         match = _field(line)
         if not match:
             raise RefusedInput(f"{place}: header field {number} is no `Name: value`: {line[:40]!r}")
+        if len(line) > _MAX_FIELD:
+            raise RefusedInput(f"{place}: the field {match[1].decode()} has {len(line)} octets, {_MAX_FIELD} are allowed")
         if _control(line.replace(b"\0", b"")):
             raise RefusedInput(f"{place}: control character in the field {match[1].decode()}")
         if len(headers) == _MAX_PARTS:
@@ -108,6 +111,11 @@ def _headers(head: bytes, place: str) -> tuple[Header, ...]:
             raise RefusedInput(f"{place}: field {match[1].decode()} is not ASCII")
         headers.append(Header(match[1].decode(), _empty_fold.sub(b"", match[2].replace(b"\0", b"\r\n"))))
     return tuple(headers)
+
+
+def _on_one_line(head: bytes) -> bytes:
+    """Folds as NUL. By `replace`: a substitution keeps a piece for each match, some 200 octets a fold."""
+    return head.replace(b"\r\n ", b"\0 ").replace(b"\r\n\t", b"\0\t")
 
 
 def _content_fields(headers: tuple[Header, ...], place: str) -> Fields:

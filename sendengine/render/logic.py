@@ -40,6 +40,8 @@ class Logic:
         )
         for name in ("default", "d"):
             self._environment.add_filter(name, _default)
+        for name in list(self._environment.globals):  # a field may have such a name, and shows then what the row says
+            self._environment.remove_global(name)
         try:
             self._environment.add_template(place, text)
         except TemplateError as error:

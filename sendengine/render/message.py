@@ -69,5 +69,5 @@ def load(stored: bytes) -> Message:
         raise NewerPayload(f"message payload of version {stored[:1].hex() or 'none'}, this release reads {VERSION}")
     try:
         return _decoder.decode(memoryview(stored)[1:])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RefusedInput(f"message payload cannot be read: {error}") from None

@@ -173,7 +173,7 @@ def settings(struct: type[msgspec.Struct], above: Path_ = ()) -> Iterator[tuple[
 def _override(document: dict[str, Any], keys: Path_, type_: Any, name: str, text: str) -> None:
     try:
         value = msgspec.to_builtins(msgspec.convert(text, type_, strict=False))
-    except msgspec.ValidationError as error:
+    except ValueError as error:  # msgspec's own, or a variable that is no UTF-8
         raise ConfigError(f"{name}={text}: {error}") from None
     for key in keys[:-1]:
         document = document.setdefault(key, {})

@@ -178,6 +178,22 @@ def test_eml(octets: bytes, has_from: bool) -> None:
         assert "bcc" not in read(wire).names
 
 
+TYPES = [
+    "text/plain; charset*=utf-8''x; charset*0=y", "multipart/mixed; boundary*=utf-8''x; boundary*0=y", "text/plain; charset=undefined",
+    "text/plain; charset=utf-7", "text/plain; charset=idna", "text/plain; charset=punycode", "text/plain; charset=unicode_escape",
+    "text/plain; charset=rot13", "text/plain; charset=utf-16", "multipart/mixed; boundary*=utf-7''+2AA-", "text/plain; charset*0*=a'b'c",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_eml_of_an_odd_type(kind: str) -> None:
+    """What the email package and odd charsets make of these are exceptions of many kinds."""
+    for body in ("+2AA-", "\\ud800 \\x0d", "xn--a", "x-", "--+2AA-\n\nx\n"):
+        wire = ours(lambda body=body: render(Message.from_eml(f"From: a@example.org\nContent-Type: {kind}\n\n{body}\n".encode()), {}))  # type: ignore[misc]
+        if isinstance(wire, bytes):
+            read(wire)
+
+
 @FUZZ
 @given(st.lists(nasty, min_size=1, max_size=3), st.booleans())
 def test_values_come_back_from_a_rendered_message(values: list[str], eightbit: bool) -> None:

@@ -27,6 +27,7 @@ EMAIL = "email"
 MAX_LINE = 512 << 10  # octets; what a line has beyond is never kept in memory
 MAX_COLUMNS = 20_000
 _TOGETHER = 10  # rows read at once: what is wider than the header is cut before more are read, for a line may hold 500,000 cells
+_SHOWN = 4096  # characters of a line that are kept to be shown
 _UNREADABLE = f"not UTF-8, or a line over {MAX_LINE >> 10} KiB"
 _NEAR = 0.5  # of two equal names 1.0: `first name` is near `first_name`, `city` is not
 _is_like_address = re.compile(r"[^@\s]+@[^@\s]+").fullmatch
@@ -210,6 +211,8 @@ class _Block:
 
     def __init__(self, first: int, text: str) -> None:
         self.first, self.end = first, first + text.count("\n") + (not text.endswith("\n"))
+        if len(text) > 2 * _SHOWN * (self.end - first):  # lines nobody will show whole
+            text = "\n".join(line[:_SHOWN] for line in text.split("\n"))
         self._text = text
         self._lines: list[str] | None = None
 

@@ -120,7 +120,7 @@ class Worker:
             task.cancel()
 
     async def _ask_sweep(self) -> None:
-        """What was found or taken behind the fence stands in no journal that a rescuer could read."""
+        """What was found or taken, and stands in no journal, is met now and not within a minute."""
         try:
             async with asyncio.timeout(self._settings.beat):
                 await self._queue.ask_sweep()
@@ -218,7 +218,9 @@ class Worker:
             return False
 
     def _look_again(self) -> None:
-        """Redis may have lost news before they were read: each account is visited and looked at as if there were some."""
+        """Redis may have lost news before they were read: each account is visited and looked at as if there were some. An account whose
+        name was in an answer that got lost stands nowhere: a sweep finds it."""
+        self._spawn(self._ask_sweep())
         for lane in self._takes.lanes.values():
             lane.take_at = lane.wake_at = 0.0
             lane.must_refresh = True

@@ -207,7 +207,7 @@ async def test_sessions_that_end_together_are_one_failure() -> None:
         relay.hang_up()
         await feed.until(lambda: not site.sessions)
         assert site.trouble is not None
-        assert site.trouble.retry_at - clock.now == pytest.approx(1.0)
+        assert 1.0 - 1e-6 <= site.trouble.retry_at - clock.now <= 1.3 + 1e-6
 
 
 async def test_a_relay_that_comes_back_gets_its_work() -> None:

@@ -26,7 +26,7 @@ from sendengine.errors import RefusedInput
 EMAIL = "email"
 MAX_LINE = 512 << 10  # octets; what a line has beyond is never kept in memory
 MAX_COLUMNS = 20_000
-_TOGETHER = 10  # rows read at once: what is wider than the header is cut before more are read, for a line may hold 500,000 cells
+_TOGETHER = 10  # long lines read at once: what is wider than the header is cut before more are read, for a line may hold 500,000 cells
 _SHOWN = 4096  # characters of a line that are kept to be shown
 _UNREADABLE = f"not UTF-8, or a line over {MAX_LINE >> 10} KiB"
 _NEAR = 0.5  # of two equal names 1.0: `first name` is near `first_name`, `city` is not
@@ -83,7 +83,7 @@ def from_csv(chunks: Iterable[bytes | str], wanted: Wanted) -> Iterator[Rows]:
     reader = csv.reader(lines_of_text, delimiter=delimiter, strict=True)  # else an open quote swallows what follows
     while True:
         source.forget_lines_before(reader.line_num + 2)
-        rows, lines, faults, ends = _take(reader, len(header))
+        rows, lines, faults, ends = _take(reader, len(header), source)
         if not rows:
             return
         if source.is_dirty:
@@ -200,6 +200,11 @@ class _Source:
         while len(self._kept) > 1 and self._kept[0].end <= line:
             del self._kept[0]
 
+    def ahead_of(self, line: int) -> int:
+        """How many lines from this one on may be cut into cells at once: those of a block, and of a block of long ones a few."""
+        block = self._kept[-1]
+        return max(1, min(block.end - line, _TOGETHER if block.is_long else BATCH_ROWS))
+
     def text(self, first: int, last: int) -> str:
         """The physical lines first … last, without the last one's end; what was no UTF-8 shows as \\xff."""
         found = "\n".join(line for block in self._kept for line in block.lines(first, last))
@@ -211,7 +216,8 @@ class _Block:
 
     def __init__(self, first: int, text: str) -> None:
         self.first, self.end = first, first + text.count("\n") + (not text.endswith("\n"))
-        if len(text) > 2 * _SHOWN * (self.end - first):  # lines nobody will show whole
+        self.is_long = len(text) > 2 * _SHOWN * (self.end - first)
+        if self.is_long:  # nobody will show them whole
             text = "\n".join(line[:_SHOWN] for line in text.split("\n"))
         self._text = text
         self._lines: list[str] | None = None
@@ -291,7 +297,7 @@ def _nearest(name: str, header: tuple[str, ...]) -> str:
     return next((cell for cell in header if near and cell.lower() == near[0]), "")
 
 
-def _take(reader: Any, width: int) -> tuple[list[list[str]], list[int], dict[int, str], dict[int, int]]:
+def _take(reader: Any, width: int, source: _Source) -> tuple[list[list[str]], list[int], dict[int, str], dict[int, int]]:
     """The next hundred rows that are not blank, their lines, and of those that csv gave up the reason and the last line. After an error
     csv starts afresh at the next line."""
     rows: list[list[str]] = []
@@ -303,7 +309,7 @@ def _take(reader: Any, width: int) -> tuple[list[list[str]], list[int], dict[int
         fault = ""
         line = reader.line_num + 2  # the header was the first, and csv counts those it has finished
         try:
-            got.extend(islice(reader, min(_TOGETHER, BATCH_ROWS - len(rows))))  # what came before an error stays
+            got.extend(islice(reader, min(source.ahead_of(line), BATCH_ROWS - len(rows))))  # what came before an error stays
         except csv.Error as error:
             fault = _in_plain_words(str(error))
         if not got and not fault:

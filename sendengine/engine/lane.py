@@ -158,6 +158,7 @@ class Lane:
 
     def add(self, lease: Lease) -> None:
         share = lease.share
+        self.shares.setdefault(share.campaign.id, share)  # its other leases may have ended while this one was opened
         share.leases[lease.number] = lease
         lease.is_retry = bool(lease.pending) and all(row in lease.past for row in lease.pending)
         share.count(lease, len(lease.pending))

@@ -1,4 +1,4 @@
-"""Finding work and taking it: index -> lane -> leases -> rows ready to be picked (design 3.1.2, 3.1.3); and leaving an account again."""
+"""Finding work and taking it: index -> lane -> leases (design 3.1.2, 3.1.3); and leaving an account again."""
 
 from __future__ import annotations
 
@@ -8,22 +8,18 @@ from collections.abc import Callable, Coroutine, Mapping
 
 import structlog
 
-from sendengine.batch import CorruptPayload, UnknownVersion, unpack
-from sendengine.engine.campaigns import Campaigns, envelope
-from sendengine.engine.delivery import UNRENDERABLE, Deliveries
+from sendengine.engine.batches import Batches
+from sendengine.engine.delivery import Deliveries
 from sendengine.engine.feed import Feed
 from sendengine.engine.journal import Journal
 from sendengine.engine.lane import Lane
 from sendengine.engine.settings import EngineSettings
 from sendengine.engine.takeover import give_back
 from sendengine.engine.visits import MOST_HELD, Visits
-from sendengine.engine.work import Lease, Share
 from sendengine.errors import SendEngineError, Unavailable
 from sendengine.policy.window import Window
-from sendengine.ports import Leased, Queue
-from sendengine.records import PAST, SENDER, rows_of
-from sendengine.render.values import RenderFailure
-from sendengine.types import Outcome, Relay
+from sendengine.ports import Queue
+from sendengine.types import Relay
 
 log = structlog.get_logger("sendengine.takes")
 
@@ -47,8 +43,7 @@ class Takes:
         self._settings, self._worker, self._now = settings, worker, now
         self._feed_for, self._relay_of, self._spawn = feed_for, relay_of, spawn
         self._attached = attached
-        self._campaigns = Campaigns(queue)
-        self._lease_numbers = 0
+        self._batches = Batches(queue, journal, deliveries, now)
         self._found: deque[str] = deque()
         self._owed: dict[str, float] = {}  # accounts that belong into the index, which did not take them
         self._unreadable: dict[str, tuple[set[str], float]] = {}  # by account: campaigns, and until when they are left alone
@@ -157,7 +152,7 @@ class Takes:
             for campaign in taken.look:
                 await self._look_at_window(lane.account, campaign)
             for leased in taken.leases:
-                await self._open(lane, leased)
+                await self._batches.open(lane, leased)
                 unopened.discard(leased.token)
         except Unavailable:
             # The script may have run: leases that nobody here knows would keep the account from everybody else.
@@ -191,76 +186,6 @@ class Takes:
             return []
         octets = os.urandom(TOKEN_OCTETS * n)
         return [octets[i : i + TOKEN_OCTETS] for i in range(0, len(octets), TOKEN_OCTETS)]
-
-    async def _open(self, lane: Lane, leased: Leased) -> None:
-        """A lease with its rows rendered as far as they can be without their turn."""
-        try:
-            campaign = await self._campaigns.get(lane.account, leased.campaign)
-        except Unavailable:
-            raise
-        except SendEngineError as error:  # not to be read by this release: left for others
-            log.error("campaign_unreadable", account=lane.account, campaign=leased.campaign, reason=str(error))
-            campaign = None
-        if campaign is None:
-            lane.ignored.add(leased.campaign)
-            await self._queue.visit(lane.account, 0, 0.0, "=", [], [give_back(leased.token)])
-            return
-        share = lane.shares.get(campaign.id)
-        if share is None:
-            share = lane.shares[campaign.id] = Share(lane, campaign)
-        rows = rows_of(leased.mask)
-        self._lease_numbers += 1
-        lease = Lease(self._lease_numbers, leased.token, share, leased.batch, rows[::-1], self._now(), leased.idle_us)
-        lease.past = {row: (tries, first) for row, tries, first in PAST.iter_unpack(leased.past)}
-        if leased.kills:  # if it ends this worker too, the journal tells that it was this one (docs/design/010)
-            await self._journal.note_opening(lease, lane.account)
-        self._prepare(lane, lease, leased, rows)
-        self._journal.note(lease, lane.account)
-
-    def _prepare(self, lane: Lane, lease: Lease, leased: Leased, rows: list[int]) -> None:
-        """Its batch, unpacked and encoded by columns, as far as that can be done; what cannot be rendered has its outcome."""
-        campaign = lease.campaign
-        try:
-            batch = unpack(leased.stored)
-        except UnknownVersion:  # for a newer worker: untouched
-            lane.ignored.add(campaign.id)
-            lane.add(lease)
-            lane.give_back(lease)
-            return
-        except CorruptPayload as error:
-            self._refuse_all(lane, lease, rows, str(error))
-            return
-        places = {position: at for at, position in enumerate(batch.positions)}
-        wanted = [places[row] for row in rows]
-        names = [batch.recipients[at] for at in wanted]
-        columns = [[column[at] for at in wanted] for column in batch.columns]
-        try:
-            lease.renderer = campaign.renderer(lane.feed.site.eightbit, leased.message, leased.batch)
-            prepared = lease.renderer.prepare(batch.fields, columns, names)
-            if leased.message and SENDER in batch.fields:
-                lease.sender = envelope(str(batch.columns[batch.fields.index(SENDER)][0]))
-        except SendEngineError as error:
-            self._refuse_all(lane, lease, rows, str(error))
-            return
-        refused = []
-        for row, name, values in zip(rows, names, prepared, strict=True):
-            if isinstance(values, RenderFailure):
-                refused.append((row, values.reason))
-            else:
-                lease.recipients[row] = name.encode()
-                lease.values[row] = values
-        bad = {row for row, _ in refused}
-        lease.pending = [row for row in lease.pending if row not in bad]
-        lane.add(lease)
-        for row, reason in refused:
-            self._deliveries.decide(lane, lease, row, Outcome.BOUNCED, UNRENDERABLE, reason)
-
-    def _refuse_all(self, lane: Lane, lease: Lease, rows: list[int], reason: str) -> None:
-        log.error("batch_unreadable", account=lane.account, campaign=lease.campaign.id, batch=lease.batch, reason=reason)
-        lease.pending = []
-        lane.add(lease)
-        for row in rows:
-            self._deliveries.decide(lane, lease, row, Outcome.BOUNCED, UNRENDERABLE, reason)
 
     async def _look_at_window(self, account: str, campaign: str) -> None:
         """Only here are time zones known: say whether the window is open, and when to look again."""

@@ -182,7 +182,7 @@ class Lethal:
                 raise RuntimeError("a bug")
             return batch
 
-        monkeypatch.setattr("sendengine.engine.takes.unpack", opened)
+        monkeypatch.setattr("sendengine.engine.batches.unpack", opened)
 
 
 async def replace_the_dead(rig: Rig, rounds: int) -> None:

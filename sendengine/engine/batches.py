@@ -1,0 +1,105 @@
+"""A lease that was taken becomes rows that are ready to be picked: its batch unpacked, its values encoded by columns, once.
+
+A recipient that cannot be rendered has its outcome here; a batch that this release cannot read is left for others, one that nobody can read
+is refused whole, and one that workers died of is opened only after the journal says so (docs/design/010).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from sendengine.batch import CorruptPayload, UnknownVersion, unpack
+from sendengine.engine.campaigns import Campaigns, envelope
+from sendengine.engine.delivery import UNRENDERABLE, Deliveries
+from sendengine.engine.journal import Journal
+from sendengine.engine.lane import Lane
+from sendengine.engine.takeover import give_back
+from sendengine.engine.work import Lease, Share
+from sendengine.errors import SendEngineError, Unavailable
+from sendengine.ports import Leased, Queue
+from sendengine.records import PAST, SENDER, rows_of
+from sendengine.render.values import RenderFailure
+from sendengine.types import Outcome
+
+log = structlog.get_logger("sendengine.batches")
+
+
+class Batches:
+    """Owner of the compiled campaigns and of the leases' numbers."""
+
+    def __init__(self, queue: Queue, journal: Journal, deliveries: Deliveries, now: Callable[[], float]) -> None:
+        self._queue, self._journal, self._deliveries, self._now = queue, journal, deliveries, now
+        self._campaigns = Campaigns(queue)
+        self._numbers = 0
+
+    async def open(self, lane: Lane, leased: Leased) -> None:
+        """A lease with its rows rendered as far as they can be without their turn."""
+        try:
+            campaign = await self._campaigns.get(lane.account, leased.campaign)
+        except Unavailable:
+            raise
+        except SendEngineError as error:  # not to be read by this release: left for others
+            log.error("campaign_unreadable", account=lane.account, campaign=leased.campaign, reason=str(error))
+            campaign = None
+        if campaign is None:
+            lane.ignored.add(leased.campaign)
+            await self._queue.visit(lane.account, 0, 0.0, "=", [], [give_back(leased.token)])
+            return
+        share = lane.shares.get(campaign.id)
+        if share is None:
+            share = lane.shares[campaign.id] = Share(lane, campaign)
+        rows = rows_of(leased.mask)
+        self._numbers += 1
+        lease = Lease(self._numbers, leased.token, share, leased.batch, rows[::-1], self._now(), leased.idle_us)
+        lease.past = {row: (tries, first) for row, tries, first in PAST.iter_unpack(leased.past)}
+        if leased.kills:  # if it ends this worker too, the journal tells that it was this one (docs/design/010)
+            await self._journal.note_opening(lease, lane.account)
+        self._prepare(lane, lease, leased, rows)
+        self._journal.note(lease, lane.account)
+
+    def _prepare(self, lane: Lane, lease: Lease, leased: Leased, rows: list[int]) -> None:
+        """Its batch, unpacked and encoded by columns, as far as that can be done; what cannot be rendered has its outcome."""
+        campaign = lease.campaign
+        try:
+            batch = unpack(leased.stored)
+        except UnknownVersion:  # for a newer worker: untouched
+            lane.ignored.add(campaign.id)
+            lane.add(lease)
+            lane.give_back(lease)
+            return
+        except CorruptPayload as error:
+            self._refuse_all(lane, lease, rows, str(error))
+            return
+        places = {position: at for at, position in enumerate(batch.positions)}
+        wanted = [places[row] for row in rows]
+        names = [batch.recipients[at] for at in wanted]
+        columns = [[column[at] for at in wanted] for column in batch.columns]
+        try:
+            lease.renderer = campaign.renderer(lane.feed.site.eightbit, leased.message, leased.batch)
+            prepared = lease.renderer.prepare(batch.fields, columns, names)
+            if leased.message and SENDER in batch.fields:
+                lease.sender = envelope(str(batch.columns[batch.fields.index(SENDER)][0]))
+        except SendEngineError as error:
+            self._refuse_all(lane, lease, rows, str(error))
+            return
+        refused = []
+        for row, name, values in zip(rows, names, prepared, strict=True):
+            if isinstance(values, RenderFailure):
+                refused.append((row, values.reason))
+            else:
+                lease.recipients[row] = name.encode()
+                lease.values[row] = values
+        bad = {row for row, _ in refused}
+        lease.pending = [row for row in lease.pending if row not in bad]
+        lane.add(lease)
+        for row, reason in refused:
+            self._deliveries.decide(lane, lease, row, Outcome.BOUNCED, UNRENDERABLE, reason)
+
+    def _refuse_all(self, lane: Lane, lease: Lease, rows: list[int], reason: str) -> None:
+        log.error("batch_unreadable", account=lane.account, campaign=lease.campaign.id, batch=lease.batch, reason=reason)
+        lease.pending = []
+        lane.add(lease)
+        for row in rows:
+            self._deliveries.decide(lane, lease, row, Outcome.BOUNCED, UNRENDERABLE, reason)

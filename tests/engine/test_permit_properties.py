@@ -27,6 +27,7 @@ CUT_DELAY = 0.2
 LONGEST_LAPSE = 0.5
 KNOWN_BY = 0.15  # seconds: bytes go only with an append younger than 0.2 s, and each append reads the inbox
 ENOUGH = 1000  # permits a visit may ask for: the horizon is what limits it
+TICK = 0.02
 LIVES = settings(  # a failing life is long: shrinking it would take minutes
     max_examples=25, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
 )  # fmt: skip
@@ -96,7 +97,7 @@ class World:
         reply = run(self.queue.visit(ACCOUNT, ENOUGH, lane.horizon * 1e6, "=", [CAMPAIGN], []))
         lane.grant(reply, self.now, [])
 
-    def pass_time(self, seconds: float, every: float = 0.02) -> None:
+    def pass_time(self, seconds: float, every: float = TICK) -> None:
         """Ticks: senders visit when half of their horizon is left, pick what falls due, and write what they picked."""
         end = self.now + seconds
         while self.now < end:
@@ -112,7 +113,7 @@ class World:
         if self.now >= sender.mute_until and (last is None or last - self.now < lane.horizon / 2):
             self.visit(sender)
         for due, _, run_ in lane.permits.until(self.now):
-            use_at = max(self.now, due + sender.uses * lane.lapse)
+            use_at = max(self.now, due + sender.uses * (lane.lapse - TICK))
             if sender.mute_until > due + lane.lapse or use_at > due + lane.lapse:
                 continue
             delivery = Delivery()
@@ -121,7 +122,7 @@ class World:
             self.waiting.append((use_at, sender, delivery))
         for use_at, owner, delivery in [item for item in self.waiting if item[0] <= self.now and item[1] is sender]:
             self.waiting.remove((use_at, owner, delivery))
-            if not delivery.is_void:
+            if not delivery.is_void and self.now <= delivery.due + sender.lane.lapse:  # as the feed has it: late is lapsed
                 self.sent.append(self.now)
                 self._note_void(delivery)
 

@@ -137,7 +137,7 @@ class Feed:
         if TYPE_CHECKING:
             assert isinstance(delivery, Delivery)
         self.on_wire -= 1
-        self._freed_at = self._now()
+        self._freed_at = attempt.ended_at
         self._finish(delivery, attempt)
         if len(self._bulk) + self.preparing < self.backlog_limit // 2:
             self._hungry(self)

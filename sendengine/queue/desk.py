@@ -19,7 +19,7 @@ from sendengine.queue import keys, scripts
 from sendengine.queue.cluster import open_link
 from sendengine.queue.link import Argument
 from sendengine.queue.persistence import persistence
-from sendengine.queue.redis import as_text, spread_news
+from sendengine.queue.redis import as_text, spread_cut, spread_news
 from sendengine.records import decode_lease, mask_of
 
 RETRY_OCTETS = 14
@@ -59,26 +59,20 @@ class RedisDesk:
 
     async def set_account(self, account: str, fields: Mapping[str, str]) -> bool:
         flat = [item for pair in fields.items() for item in pair]
-        return await self._tell_cut(account, (await self._script("account", account, "set", self._cut_delay, *flat))[1:])
+        return await spread_cut(self._link, account, (await self._script("account", account, "set", self._cut_delay, *flat))[1:])
 
     async def set_rate(self, account: str, tier: str, per_hour: float | None) -> bool:
         cut = await self._script("rate", account, tier, per_hour or "", interval_us(per_hour), self._cut_delay)
-        return await self._tell_cut(account, cut)
+        return await spread_cut(self._link, account, cut)
 
     async def boost(self, account: str, grant: bytes) -> int | None:
         spans = (f"{value:.3f}" for value in SPAN.unpack_from(grant))
         reply = await self._script("boost", account, self._cut_delay, "new", *spans, grant[SPAN.size :])
-        await self._tell_cut(account, reply[1:])
+        await spread_cut(self._link, account, reply[1:])
         return int(reply[0]) if reply else None
 
     async def end_boost(self, account: str, number: int) -> bool:
-        return await self._tell_cut(account, (await self._script("boost", account, self._cut_delay, "end", number))[1:])
-
-    async def _tell_cut(self, account: str, cut: Sequence[Any]) -> bool:
-        """Workers hear of the cut that came with a change, if there was one."""
-        if cut:
-            await spread_news(self._link, account, cut[0], float(cut[1]))
-        return bool(cut)
+        return await spread_cut(self._link, account, (await self._script("boost", account, self._cut_delay, "end", number))[1:])
 
     async def account(self, account: str) -> Mapping[str, str]:
         return as_text(await self._link.call("HGETALL", keys.account(account)))
@@ -146,6 +140,13 @@ class RedisDesk:
             await self._tell(account)
         return _answer(status, *rest)
 
+    async def _change(self, name: str, account: str, campaign: str) -> str:
+        """A verb that makes no permit void."""
+        status, state = await self._script(name, account, campaign)
+        if status != b"closed":
+            await self._tell(account)
+        return _answer(status, state)
+
     async def pause(self, account: str, campaign: str) -> str:
         return await self._verb("pause", account, campaign)
 
@@ -156,16 +157,10 @@ class RedisDesk:
         return await self._verb("cancel", account, campaign)
 
     async def reverse(self, account: str, campaign: str) -> str:
-        status, state = await self._script("reverse", account, campaign)
-        if status != b"closed":
-            await self._tell(account)
-        return _answer(status, state)
+        return await self._change("reverse", account, campaign)
 
     async def replay(self, account: str, campaign: str) -> str:
-        status, state = await self._script("replay", account, campaign)
-        if status != b"closed":
-            await self._tell(account)
-        return _answer(status, state)
+        return await self._change("replay", account, campaign)
 
     async def move(self, account: str, campaign: str, direction: str) -> str:
         status, state = await self._script("move", account, campaign, direction)

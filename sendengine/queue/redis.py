@@ -31,6 +31,13 @@ async def spread_news(link: Caller, account: str, cut: int, cut_us: float) -> No
     )
 
 
+async def spread_cut(link: Caller, account: str, cut: Sequence[Any]) -> bool:
+    """The cut that came with a change, number and µs, if there was one."""
+    if cut:
+        await spread_news(link, account, cut[0], float(cut[1]))
+    return bool(cut)
+
+
 class RedisQueue:
     """Owner of one link. `cut_delay_us` is D of design 3.2. `wait_ms`: how long a journal write waits for a replica; 0: for none."""
 
@@ -113,18 +120,14 @@ class RedisQueue:
     async def window(self, account: str, campaign: str, is_open: bool, next_us: float | None) -> None:
         look = "" if next_us is None else f"{next_us:.0f}"
         args = (campaign, 1 if is_open else 0, look, f"{self._cut_delay:.0f}")
-        await self._cut(account, await self._script("window", keys.account(account), *args))
+        await spread_cut(self._link, account, await self._script("window", keys.account(account), *args))
 
     async def leave(self, account: str) -> None:
-        await self._cut(account, await self._script("leave", keys.account(account), f"{self._cut_delay:.0f}"))
+        await spread_cut(self._link, account, await self._script("leave", keys.account(account), f"{self._cut_delay:.0f}"))
 
     async def suspend(self, account: str, campaign: str, why: str) -> None:
         status, *rest = await self._script("pause", keys.account(account), campaign, f"{self._cut_delay:.0f}", why)
-        await self._cut(account, rest if status == b"done" else [])
-
-    async def _cut(self, account: str, reply: list[Any]) -> None:
-        if reply:
-            await spread_news(self._link, account, reply[0], float(reply[1]))
+        await spread_cut(self._link, account, rest if status == b"done" else [])
 
     async def workers(self) -> list[str]:
         return [name.decode() for name in await self._link.call("SMEMBERS", keys.WORKERS)]

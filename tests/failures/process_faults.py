@@ -21,7 +21,7 @@ async def worker_kills(seed: int, kills: int, per_second: float = 300, n: int = 
     """One of four workers is killed about each second, and replaced. Under `hold` nobody is sent to twice."""
     gap = int(per_second)
     async with failure_rig(seed, delay=BUSY) as rig:
-        campaign = await rig.submit(max(n, 4 * kills * gap + 2000), per_second, on_doubt)
+        campaign = await rig.submit(max(n, 3 * kills * gap + 2000), per_second, on_doubt)
         await rig.start_all(4)
         for _ in range(kills):
             await rig.until_more(rig.random.randrange(ENOUGH, 2 * gap))

@@ -345,10 +345,19 @@ class Rig:
         await self.leave()
 
     async def until_ended(self, campaign: str) -> None:
+        """As long as messages arrive at the relay it has not come to a stop, however long the list is."""
+
         async def is_over() -> bool:
             return (await self.client.status(campaign)).finished_at is not None
 
-        await until(is_over, f"{campaign} ends")
+        while True:
+            arrived = self.ledger.read()
+            try:
+                await until(is_over, f"{campaign} ends")
+                return
+            except TimeoutError:
+                if self.ledger.read() == arrived:
+                    raise
 
     async def leave(self) -> None:
         watchers, self._watchers = self._watchers, set()

@@ -9,8 +9,8 @@ from importlib import import_module
 
 from benchmarks.bench import record
 
-SUITES = ("linearity", "exactness", "tier_change", "throughput", "worker_memory")
-_BOUND_S = 300.0  # of any suite
+SUITES = ("linearity", "exactness", "tier_change", "throughput", "worker_memory", "many_accounts")
+_BOUND_S = 600.0  # of any suite
 
 
 def main() -> int:

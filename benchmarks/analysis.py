@@ -52,6 +52,16 @@ def full_windows(times: Sequence[float], span: float) -> list[int]:
     return counts
 
 
+def most_in(times: Sequence[float], span: float) -> int:
+    """Messages in the fullest window of `span` seconds, wherever it lies."""
+    most, first = 0, 0
+    for place, at in enumerate(times):
+        while at - times[first] >= span:
+            first += 1
+        most = max(most, place - first + 1)
+    return most
+
+
 def floor_of(r: float, span: float) -> int:
     """What a full window must hold at least."""
     return floor(0.98 * span * r)

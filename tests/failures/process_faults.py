@@ -129,7 +129,9 @@ async def rescuers(seed: int, actions: tuple[str, ...], per_second: float = 200)
     async with failure_rig(seed, delay=BUSY) as rig:
         campaign = await rig.submit(len(actions) * 12 * int(per_second) + 2000, per_second)
         for action in actions:
+            healthy = rig.living  # of the round before: they would be there first
             victims = await rig.start_all(len(RESCUE_STEPS))
+            await asyncio.gather(*(rig.term(hand, 35.0) for hand in healthy))
             await rig.until_more(ENOUGH * 5)
             points = [Failpoint(step, action) for step in RESCUE_STEPS]
             hands = [rig.start(failpoint=str(point)) for point in points]

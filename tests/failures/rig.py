@@ -357,7 +357,15 @@ class Rig:
                 return
             except TimeoutError:
                 if self.ledger.read() == arrived:
-                    raise
+                    raise TimeoutError(await self._what_stands_still(campaign)) from None
+
+    async def _what_stands_still(self, campaign: str) -> str:
+        status, why = await self.client.status(campaign), await self.client.why(campaign)
+        alive = {hand.id: hand.process.pid for hand in self.hands if hand.is_alive}
+        leases = [records.decode_lease(lease) for lease in await self.redis.hvals(f"{keys.account(ACCOUNT)}:lease")]
+        held = {(lease.worker, len(lease.token)) for lease in leases}
+        journals = [name.decode() for name in await self.redis.smembers(keys.WORKERS)]
+        return f"{campaign} stands still: {status} {why} alive {alive} leases {held} journals {journals}"
 
     async def leave(self) -> None:
         watchers, self._watchers = self._watchers, set()

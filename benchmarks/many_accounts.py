@@ -1,0 +1,161 @@
+"""Many accounts at once: is each of them exact, and what does a message cost when no two in a row are of one account?
+
+Every account has one send that lasts longer than what is looked at; the workers start when all are queued. A minute in the middle counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+
+from benchmarks import csink
+from benchmarks.analysis import most_in
+from benchmarks.bench import Bench, Chart, Figure, Result, bench, children, cpu_seconds, peak_mb, server_pid
+from sendengine.trial.mails import rate_error
+
+TITLE = "many_accounts: every account's own rate, and what a message costs"
+SETTLED_S = 10.0  # after the start, until all are attached and their first permits used
+_AT_ONCE = 32
+_FIRST = 1001
+MIXED = (5_000, 15_000, 30_000, 60_000, 100_000, 200_000)
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """`rates`: messages an hour of each account; 0 is unmetered."""
+
+    name: str
+    rates: tuple[int, ...]
+    workers: int
+    window: float
+
+
+class Found(msgspec.Struct, frozen=True):
+    trial: str
+    rates: tuple[int, ...]  # those that occur
+    accounts: int
+    workers: int
+    per_second: float
+    worker_us: float  # CPU a message, of all workers
+    redis_us: float
+    rss_kb: float  # peak memory of the workers together, per account
+    errors: tuple[float, ...] = ()  # rate error of each account
+    excess: float = 0.0  # the most that any account had in one second, above its rate
+    silent: int = 0  # accounts with too few messages to tell
+
+
+def trials(quick: bool) -> list[Trial]:
+    n, mixed, window, workers = (300, 60, 15.0, (1, 2)) if quick else (10_000, 1_000, 60.0, (1, 2, 4))
+    even = [Trial(f"{n:,} at 5,000/h", (5_000,) * n, count, window) for count in workers]
+    rates = tuple(MIXED[place % len(MIXED)] for place in range(mixed))
+    unmetered = Trial("unmetered", (0,), 1, window / 6)
+    return [unmetered, *even, Trial(f"{mixed:,} of mixed tiers", rates, 1, window)]
+
+
+async def run(quick: bool) -> Result:
+    return _result([await _measure(trial) for trial in trials(quick)], quick)
+
+
+async def _measure(trial: Trial) -> Found:
+    async with bench() as b:
+        sink = csink.start(b.stage)
+        await _load(b, trial, sink.port)
+        worker = b.stage.worker("-p", str(trial.workers))
+        await b.workers_ready(trial.workers)
+        await asyncio.sleep(SETTLED_S if trial.rates[0] else 1.0)
+        pids, server = children(worker), server_pid(b.stage)
+        since, own, redis = time.time(), cpu_seconds(*pids), cpu_seconds(server)
+        await asyncio.sleep(trial.window)
+        until, own, redis = time.time(), cpu_seconds(*pids) - own, cpu_seconds(server) - redis
+        memory = sum(map(peak_mb, pids))
+        await asyncio.to_thread(b.stage.stop, worker)
+        await asyncio.to_thread(b.stage.stop, sink.process)
+        times = _by_account(sink.ledger, since, until)
+    n = sum(map(len, times.values()))
+    return _found(trial, times, n, (own / n * 1e6, redis / n * 1e6), n / (until - since), memory * 1024 / len(trial.rates))
+
+
+async def _load(b: Bench, trial: Trial, port: int) -> None:
+    """So many messages each that none ends while it is looked at."""
+    lasts = SETTLED_S * 2 + trial.window + 5.0
+    waiting = iter(enumerate(trial.rates, _FIRST))
+
+    async def some() -> None:
+        for number, rate in waiting:
+            await b.account(f"m{number}", str(rate) if rate else "unmetered", port)
+            await b.submit(f"m{number}", int(rate / 3600 * lasts) if rate else int(60_000 * lasts / 2))
+
+    await asyncio.gather(*(some() for _ in range(_AT_ONCE)))
+
+
+def _by_account(ledger: Path, since: float, until: float) -> dict[int, list[float]]:
+    times: dict[int, list[float]] = {}
+    for at, account in csink.mails(ledger):
+        if since <= at <= until:
+            times.setdefault(account, []).append(at)
+    return times
+
+
+def _found(
+    trial: Trial, times: dict[int, list[float]], n: int, cost: tuple[float, float], speed: float, memory: float
+) -> Found:
+    rates = tuple(sorted(set(trial.rates)))
+    facts = {"trial": trial.name, "rates": rates, "accounts": len(trial.rates), "workers": trial.workers, "per_second": speed}
+    costs = {"worker_us": cost[0], "redis_us": cost[1], "rss_kb": memory}
+    if not trial.rates[0]:
+        return msgspec.convert(facts | costs, Found)
+    errors, excess, silent = [], float("-inf"), 0
+    for number, rate in enumerate(trial.rates, _FIRST):
+        own = times.get(number, [])
+        if len(own) < 3:
+            silent += 1
+            continue
+        errors.append(rate_error(own, rate / 3600))
+        excess = max(excess, most_in(own, 1.0) - rate / 3600)
+    return Found(**facts, **costs, errors=tuple(errors), excess=excess, silent=silent)  # type: ignore[arg-type]
+
+
+def _result(found: Sequence[Found], quick: bool) -> Result:
+    unmetered, *metered = found
+    rows = [_row(one) for one in found]
+    figures = [_exact(one) for one in metered]
+    figures += [_least_burst(one) for one in metered if len(one.rates) == 1]
+    first = metered[0]
+    ratio = first.worker_us / unmetered.worker_us
+    figures += [] if quick else [  # some hundred accounts leave most of each tick empty
+        Figure("worker CPU a message, one worker", "<= 26 us", f"{first.worker_us:.1f} us", first.worker_us <= 26),
+        Figure("… against unmetered", "<= 1.4", f"{ratio:.2f}", ratio <= 1.4),
+        Figure("Redis CPU a message, one worker", "<= 6.5 us", f"{first.redis_us:.1f} us", first.redis_us <= 6.5),
+    ]
+    series = {f"{one.trial}, {one.workers}": _ranked(one.errors) for one in metered}
+    columns = ["", "workers", "messages/s", "CPU us/msg", "Redis us/msg", "KB/account", "rate errors", "above r in 1 s", "silent"]
+    data = {"found": msgspec.to_builtins(found)}
+    return Result(TITLE, columns, rows, figures, Chart("accounts, by rate error", "rate error, %", series, "-"), data)
+
+
+def _row(one: Found) -> list[str]:
+    errors = f"{min(one.errors) * 100:+.3f} to {max(one.errors) * 100:+.3f} %" if one.errors else ""
+    burst = f"{one.excess:+.2f}" if one.errors else ""
+    return [one.trial, str(one.workers), f"{one.per_second:,.0f}", f"{one.worker_us:.1f}", f"{one.redis_us:.1f}", f"{one.rss_kb:,.0f}",
+            errors, burst, str(one.silent) if one.errors else ""]  # fmt: skip
+
+
+def _exact(one: Found) -> Figure:
+    worst = max(map(abs, one.errors), default=1.0)
+    what = f"rate error of every account, {one.trial}, {one.workers} workers"
+    return Figure(what, "within 0.2 %", f"{worst * 100:.3f} %", worst <= 0.002 and not one.silent)
+
+
+def _least_burst(one: Found) -> Figure:
+    what = f"most of any account in 1 s above its rate, {one.trial}, {one.workers} workers"
+    return Figure(what, "<= 1", f"{one.excess:.2f}", one.excess <= 1.0)
+
+
+def _ranked(values: Iterable[float]) -> list[tuple[float, float]]:
+    ordered = sorted(value * 100 for value in values)
+    step = max(1, len(ordered) // 500)
+    return [(float(place * step), value) for place, value in enumerate(islice(ordered, 0, None, step))]

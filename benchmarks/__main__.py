@@ -9,7 +9,7 @@ from importlib import import_module
 
 from benchmarks.bench import record
 
-SUITES = ("linearity", "exactness", "tier_change", "throughput", "worker_memory", "many_accounts")
+SUITES = ("linearity", "exactness", "tier_change", "throughput", "worker_memory", "many_accounts", "long_lists")
 _BOUND_S = 600.0  # of any suite
 
 

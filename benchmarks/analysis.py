@@ -12,7 +12,7 @@ from math import floor
 
 import msgspec
 
-from sendengine.trial.mails import duration
+from sendengine.trial.mails import duration, rate_error
 
 
 class Spread(msgspec.Struct, frozen=True):
@@ -60,6 +60,23 @@ def most_in(times: Sequence[float], span: float) -> int:
             first += 1
         most = max(most, place - first + 1)
     return most
+
+
+def window_errors(times: Sequence[float], r: float, span: float) -> list[float]:
+    """The rate error of each full window of `span` seconds, over the messages in it; one with less than two has none."""
+    parts: list[list[float]] = [[] for _ in range(floor(duration(times) / span))]
+    for at in times:
+        place = int((at - times[0]) / span)
+        if place < len(parts):
+            parts[place].append(at)
+    return [rate_error(part, r) for part in parts if len(part) > 1]
+
+
+def histogram(values: Iterable[float], width: float, most: float) -> list[tuple[float, float]]:
+    """(left edge, how many) of columns so wide from -most to most; what lies beyond is counted in the outermost."""
+    columns = round(2 * most / width)
+    counts = Counter(min(columns - 1, max(0, floor((value + most) / width))) for value in values)
+    return [(round(-most + place * width, 9), float(counts[place])) for place in range(columns)]
 
 
 def floor_of(r: float, span: float) -> int:

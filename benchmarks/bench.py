@@ -10,7 +10,7 @@ import os
 import platform
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.letter import SUBJECT, TEXT, rows, sender
 from sendengine.client import Client
 from sendengine.config import Config
 from sendengine.errors import SendEngineError
@@ -37,7 +38,6 @@ RESULTS = Path(__file__).parent / "results"
 _TICKS = os.sysconf("SC_CLK_TCK")
 _LOOK_S = 0.1
 _WIDTH = 120
-_CITIES = ("Praha", "Brno", "Ostrava", "Plzeň", "Liberec", "Olomouc")
 
 
 class Figure(msgspec.Struct, frozen=True):
@@ -53,7 +53,7 @@ class Chart(msgspec.Struct, frozen=True):
     x: str
     y: str
     series: dict[str, list[tuple[float, float]]]
-    marks: str = "o-"
+    marks: str = "o-"  # or "bars": a bar each, of its only point; or "histogram": columns that stand side by side
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -63,6 +63,7 @@ class Result(msgspec.Struct, frozen=True):
     figures: list[Figure]
     chart: Chart
     data: dict[str, Any]  # every measured value, for whoever wants to reckon anew
+    plots: list[Chart] = []  # further ones, for the report
 
 
 class Bench:
@@ -113,24 +114,8 @@ async def bench() -> AsyncIterator[Bench]:
 # load
 
 
-def sender(account: str) -> str:
-    return f"news@{account}.example"
-
-
-def recipient(account: str, row: int) -> str:
-    return f"reader{row}@{account}.example.org"
-
-
-def rows(account: str, count: int) -> Iterator[dict[str, str]]:
-    for row in range(count):
-        yield {"email": recipient(account, row), "first_name": f"Reader {row % 997}", "city": _CITIES[row % len(_CITIES)]}
-
-
 def message(account: str) -> Message:
-    """Two kilobytes, personal in the subject and the text."""
-    text = "Dear {{ first_name }},\r\n\r\nyour shop in {{ city }} has what you were looking for.\r\n"
-    line = "A line of plain text, as long as lines in letters of this kind usually are.\r\n"
-    return Message(sender=f"News <{sender(account)}>", subject="{{ first_name }}, what is new in {{ city }}", text=text + line * 20)
+    return Message(sender=f"News <{sender(account)}>", subject=SUBJECT, text=TEXT)
 
 
 def free_port() -> int:
@@ -140,6 +125,21 @@ def free_port() -> int:
 
 
 # costs
+
+
+def session_cpu_seconds(leader: int) -> float:
+    """User and system time so far of a process that leads a session, of all that run in it and of its children that have ended."""
+    total = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:  # it has just ended
+            continue
+        if int(fields[3]) == leader:
+            total += int(fields[11]) + int(fields[12])
+            if int(stat.parent.name) == leader:
+                total += int(fields[13]) + int(fields[14])
+    return total / _TICKS
 
 
 def children(process: subprocess.Popen[bytes]) -> list[int]:
@@ -193,7 +193,7 @@ def record(name: str, result: Result, quick: bool) -> bool:
         RESULTS.mkdir(exist_ok=True)
         about = {"suite": name, "command": f"python -m benchmarks {name}", "machine": machine(), "commit": commit()}
         document = {**about, "at": datetime.now(UTC), **msgspec.to_builtins(result)}
-        del document["chart"]  # the picture shows it, and `data` holds what it is made of
+        del document["chart"], document["plots"]  # the pictures show them, and `data` holds what it is made of
         (RESULTS / f"{name}.json").write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
         try:
             draw(result, RESULTS / f"{name}.png")
@@ -237,8 +237,6 @@ def commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "none"
     return done.stdout.strip()
-
-
 
 
 def figure_of(what: str, wanted: str, values: Sequence[float], holds: bool, digits: int = 3) -> Figure:

@@ -6,14 +6,16 @@ import asyncio
 from collections import Counter
 from typing import Any
 
-from benchmarks.analysis import above_ceiling, floor_of, full_windows
-from benchmarks.bench import Bench, Chart, Figure, Result, bench, figure_of, sender
+from benchmarks.analysis import above_ceiling, floor_of, full_windows, histogram, window_errors
+from benchmarks.bench import Bench, Chart, Figure, Result, bench, figure_of
+from benchmarks.letter import sender
 from sendengine.trial.mails import by_sender, rate_error
 
 TITLE = "exactness: one account at 200,000 an hour on 1, 2 and 4 processes"
 PER_HOUR = 200_000
 R = PER_HOUR / 3600
 SPAN = 10.0
+_ERROR_SPAN = 5.0  # of the histogram's windows
 _EVERYBODY = {"SENDENGINE_ENGINE_SPREAD_ABOVE": "1"}  # the account is offered to all of them
 
 
@@ -68,4 +70,10 @@ def _result(times: dict[int, list[float]], shares: dict[int, list[int]]) -> Resu
     }
     series["contracted"] = [(0.0, R), (max(len(points) for points in series.values()), R)]
     columns = ["processes", "messages", "in each full 10 s", "above the ceiling", "rate error", "sent by each"]
-    return Result(TITLE, columns, rows, figures, Chart("seconds", "messages in each second", series), data)
+    return Result(TITLE, columns, rows, figures, Chart("seconds", "messages in each second", series), data, [_errors(times)])
+
+
+def _errors(times: dict[int, list[float]]) -> Chart:
+    of = {f"{processes} processes": window_errors(own, R, _ERROR_SPAN) for processes, own in times.items()}
+    columns = {name: histogram([100 * error for error in errors], 0.1, 1.0) for name, errors in of.items()}
+    return Chart(f"rate error of each full {_ERROR_SPAN:.0f} s, %", "windows", columns, "histogram")

@@ -6,7 +6,8 @@ import asyncio
 from itertools import pairwise
 
 from benchmarks.analysis import slope
-from benchmarks.bench import Bench, Chart, Figure, Result, bench, figure_of, sender
+from benchmarks.bench import Bench, Chart, Figure, Result, bench, figure_of
+from benchmarks.letter import sender
 from sendengine.trial.mails import by_sender, duration
 
 TITLE = "linearity: T from the first MAIL to the last, by N"

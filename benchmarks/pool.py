@@ -15,7 +15,8 @@ import aiosmtplib
 import orjson
 import uvloop
 
-from benchmarks.bench import message, rows, sender
+from benchmarks.bench import message
+from benchmarks.letter import rows, sender
 from sendengine.render.compile import compile as compile_message
 
 _CONNECTIONS = 10

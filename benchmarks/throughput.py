@@ -32,18 +32,18 @@ class Round(msgspec.Struct, frozen=True):
 async def run(quick: bool) -> Result:
     rounds, size = (2, 5_000) if quick else (5, 30_000)
     async with bench() as b:
-        port, sink = await _sink(b)
+        port, name = await sink(b)
         worker = b.stage.worker()
         await b.workers_ready()
         [pid] = children(worker)
-        engine, pool = [], []
+        ours, theirs = [], []
         for number in range(rounds):
-            engine.append(await _engine(b, f"m{1000 + number}", size, port, pid))
-            pool.append(await _pool(b, size, port))
-    return _result(engine, pool, sink)
+            ours.append(await engine(b, f"m{1000 + number}", size, port, pid))
+            theirs.append(await pool(b, size, port))
+    return _result(ours, theirs, name)
 
 
-async def _sink(b: Bench) -> tuple[int, str]:
+async def sink(b: Bench) -> tuple[int, str]:
     """Debian's smtp-sink where it is installed, since it costs less than ours and is everybody's."""
     program = shutil.which("smtp-sink", path=_PATH)
     if not program:
@@ -61,7 +61,7 @@ async def _sink(b: Bench) -> tuple[int, str]:
             return port, "smtp-sink"
 
 
-async def _engine(b: Bench, account: str, size: int, port: int, pid: int) -> Round:
+async def engine(b: Bench, account: str, size: int, port: int, pid: int) -> Round:
     """All is queued before it starts, so that submitting is no part of it."""
     await b.account(account, "unmetered", port)
     at = time.time() + size / _ROWS_PER_S + _LEAD_S
@@ -79,7 +79,7 @@ async def _engine(b: Bench, account: str, size: int, port: int, pid: int) -> Rou
     return Round((size - 1) / taken, spent / size * 1e6, server_spent / size * 1e6)
 
 
-async def _pool(b: Bench, size: int, port: int) -> Round:
+async def pool(b: Bench, size: int, port: int) -> Round:
     command = ("-m", "benchmarks.pool", str(port), str(size))
     process = await asyncio.create_subprocess_exec(
         sys.executable, *command, stdout=asyncio.subprocess.PIPE, env=b.stage.environ(), start_new_session=True
@@ -94,23 +94,23 @@ async def _pool(b: Bench, size: int, port: int) -> Round:
     return Round(measured["count"] / measured["seconds"], measured["cpu"] / measured["count"] * 1e6)
 
 
-def _result(engine: list[Round], pool: list[Round], sink: str) -> Result:
-    ratios = [ours.per_second / theirs.per_second for ours, theirs in zip(engine, pool, strict=True)]
-    cpu = spread([one.cpu_us for one in engine])
-    rows = [_row("sendengine", engine), _row("aiosmtplib pool", pool)]
+def _result(ours: list[Round], theirs: list[Round], into: str) -> Result:
+    ratios = [own.per_second / other.per_second for own, other in zip(ours, theirs, strict=True)]
+    cpu = spread([one.cpu_us for one in ours])
+    rows = [_row("sendengine", ours), _row("aiosmtplib pool", theirs)]
     ratio = spread(ratios)
     figures = [
         Figure("messages/s against the pool, median of the rounds", ">= 3", f"{ratio.median:.2f} ({_range(ratio, 2)})", ratio.median >= 3),
         Figure("worker CPU a message, median", "<= 40 us", f"{cpu.median:.1f} us", cpu.median <= 40),
     ]
-    places = [float(number) for number in range(1, len(engine) + 1)]
+    places = [float(number) for number in range(1, len(ours) + 1)]
     series = {
-        "sendengine": list(zip(places, [one.per_second for one in engine], strict=True)),
-        "aiosmtplib pool": list(zip(places, [one.per_second for one in pool], strict=True)),
+        "sendengine": list(zip(places, [one.per_second for one in ours], strict=True)),
+        "aiosmtplib pool": list(zip(places, [one.per_second for one in theirs], strict=True)),
     }
     columns = ["", "messages/s", "range", "CPU us/message", "range", "Redis us/message"]
-    data = {"engine": msgspec.to_builtins(engine), "pool": msgspec.to_builtins(pool), "sink": sink}
-    return Result(f"{TITLE}, into {sink}", columns, rows, figures, Chart("round", "messages a second", series), data)
+    data = {"engine": msgspec.to_builtins(ours), "pool": msgspec.to_builtins(theirs), "sink": into}
+    return Result(f"{TITLE}, into {into}", columns, rows, figures, Chart("round", "messages a second", series), data)
 
 
 def _row(name: str, rounds: list[Round]) -> list[str]:

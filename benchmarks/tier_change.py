@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from benchmarks.analysis import above_ceiling, lost_and_twice, turn
-from benchmarks.bench import Bench, Chart, Figure, Result, bench, figure_of, recipient, sender
+from benchmarks.bench import Bench, Chart, Figure, Result, bench, figure_of
+from benchmarks.letter import recipient, sender
 from sendengine.trial.mails import Mail, by_sender
 
 TITLE = "tier_change: 100,000 an hour, x2, x0.5, pause, resume, in mid-send"

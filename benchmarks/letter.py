@@ -1,0 +1,47 @@
+"""The letter that every sender of the benchmarks sends, and to whom: two kilobytes, personal in the subject and the text.
+
+The standard library alone: peers read it too, in environments of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from email.message import EmailMessage
+from email.policy import SMTP
+
+SUBJECT = "{{ first_name }}, what is new in {{ city }}"
+TEXT = (
+    "Dear {{ first_name }},\r\n\r\nyour shop in {{ city }} has what you were looking for.\r\n"
+    + "A line of plain text, as long as lines in letters of this kind usually are.\r\n" * 20
+)
+_CITIES = ("Praha", "Brno", "Ostrava", "Plzeň", "Liberec", "Olomouc")
+
+
+def sender(account: str) -> str:
+    return f"news@{account}.example"
+
+
+def recipient(account: str, row: int) -> str:
+    return f"reader{row}@{account}.example.org"
+
+
+def rows(account: str, count: int) -> Iterator[dict[str, str]]:
+    for row in range(count):
+        yield {"email": recipient(account, row), "first_name": f"Reader {row % 997}", "city": _CITIES[row % len(_CITIES)]}
+
+
+def filled(template: str, row: dict[str, str]) -> str:
+    """As whoever has no skeleton fills it in."""
+    for name, value in row.items():
+        template = template.replace(f"{{{{ {name} }}}}", value)
+    return template
+
+
+def email_message(account: str, row: dict[str, str]) -> EmailMessage:
+    """The letter to one person, made with the standard library."""
+    letter = EmailMessage(policy=SMTP)
+    letter["From"] = f"News <{sender(account)}>"
+    letter["To"] = row["email"]
+    letter["Subject"] = filled(SUBJECT, row)
+    letter.set_content(filled(TEXT, row), cte="8bit")
+    return letter

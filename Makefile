@@ -10,7 +10,7 @@ model:
 chaos:
 	@scripts/chaos $(ARGS)
 bench:
-	@scripts/venv dev && .venv/bin/python -m benchmarks
+	@scripts/venv dev && .venv/bin/python -m benchmarks report $(if $(FULL),--full) $(SUITE) $(ARGS)
 lint:
 	@scripts/lint
 lock:

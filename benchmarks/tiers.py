@@ -1,0 +1,137 @@
+"""A tier before it is sold: one account on each tier given, all at once; what each of them gets, as the relay saw it.
+
+`python -m benchmarks tiers [--tiers 60k,200k] [--recipients N]`. Without N each tier gets what it sends in the time of the form.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from benchmarks.analysis import above_ceiling, floor_of, full_windows, histogram, window_errors
+from benchmarks.bench import Bench, Chart, Figure, Result, bench, figure_of
+from benchmarks.letter import sender
+from sendengine.config import load, tiers
+from sendengine.errors import RefusedInput
+from sendengine.policy.tiers import parse_rate
+from sendengine.trial.mails import by_sender, duration, rate_error
+
+TITLE = "tiers: a send on each tier, all at once"
+_FORMS_S = (25.0, 150.0)  # how long each tier sends when no N is given: short form, full form
+_LEAST = 8  # messages: fewer have no rate to speak of
+_SPANS = (60.0, 10.0)  # the longest window of which a send has two
+_ERROR_SPAN = 10.0  # of the histogram's windows
+_LIMIT = 0.01  # of the rate error of a whole send
+
+
+class Trial(msgspec.Struct, frozen=True):
+    tier: str
+    r: float  # messages a second
+    size: int
+
+
+class Seen(msgspec.Struct, frozen=True):
+    times: list[float]  # of MAIL, ascending
+    late: float  # seconds from the estimate at submit to the time when it was through
+
+
+def plan(quick: bool, named: str | None, recipients: int | None) -> list[Trial]:
+    """What is to be sent; names are looked up in the operator's own table. Raises RefusedInput or NotFound for one without a rate."""
+    table = tiers(load().tiers_file)
+    words = named.split(",") if named else [name for name, tier in table.items() if tier.per_hour is not None]
+    trials = []
+    for word in words:
+        name, per_hour = parse_rate(word, table)
+        if per_hour is None:
+            raise RefusedInput(f"{name} has no rate to be held to", "the suite throughput measures unmetered sending")
+        trials.append(Trial(name, per_hour / 3600, recipients or max(_LEAST, round(per_hour / 3600 * _FORMS_S[not quick]))))
+    return trials
+
+
+def bound(trials: list[Trial]) -> float:
+    return max(trial.size / trial.r for trial in trials) * 1.5 + 90
+
+
+async def run(quick: bool, trials: list[Trial]) -> Result:
+    async with bench() as b:
+        relay = b.stage.relay()
+        b.stage.worker()
+        await b.workers_ready()
+        names = [f"m{1001 + place}" for place in range(len(trials))]
+        late = await asyncio.gather(*(_send(b, name, trial, relay.port) for name, trial in zip(names, trials, strict=True)))
+        mails = by_sender(b.seen_by(relay))
+    return result(trials, [Seen([mail.at for mail in mails[sender(name)]], own) for name, own in zip(names, late, strict=True)])
+
+
+async def _send(b: Bench, account: str, trial: Trial, port: int) -> float:
+    await b.account(account, f"{trial.r * 3600:.6f}", port)
+    send = await b.submit(account, trial.size)
+    final = await b.finished(send.id, trial.size / trial.r * 1.5 + 60)
+    assert send.finish_estimate is not None
+    assert final.through_at is not None
+    return (final.through_at - send.finish_estimate).total_seconds()
+
+
+# what it comes to
+
+
+def result(trials: list[Trial], seen: list[Seen]) -> Result:
+    rows, least, excess, errors, wrong = [], [], [], [], []
+    for trial, own in zip(trials, seen, strict=True):
+        span = _span(own.times)
+        windows = full_windows(own.times, span) if span else []
+        missing = [floor_of(trial.r, span) - count for count in windows]
+        above, error = above_ceiling(own.times, trial.r), rate_error(own.times, trial.r)
+        least += missing
+        excess.append(above)
+        errors.append(error)
+        wrong.append(_share(trial, own))
+        rows.append([trial.tier, f"{trial.size:,}", f"{trial.size / trial.r:.1f}", f"{duration(own.times):.1f}", _said(windows, span),
+                     f"{above:+.1f}", f"{error * 100:+.3f} %", f"{own.late:+.2f}"])  # fmt: skip
+    figures = [
+        figure_of("messages missing in any full window", "<= 0", least or [0], max(least, default=0) <= 0, 0),
+        figure_of("above the ceiling in any window up to 60 s", "<= 0", excess, max(excess) <= 0, 1),
+        figure_of("rate error of a send, %", "within 1", [100 * one for one in errors], all(abs(one) <= _LIMIT for one in errors)),
+        Figure("finish time against the estimate at submit", "1 s, or 2 % of sends longer than a minute",
+               f"{max(wrong):.2f} of what is allowed", max(wrong) <= 1),
+    ]  # fmt: skip
+    series = {trial.tier: [(at - own.times[0], (place + 1) / trial.size) for place, at in _some(own.times)]
+              for trial, own in zip(trials, seen, strict=True)}  # fmt: skip
+    columns = ["tier", "N", "N/r, s", "T, s", "in each full window", "above the ceiling", "rate error", "late against estimate, s"]
+    data = {trial.tier: {"r": trial.r, "late": own.late, "mail_times": [round(at - own.times[0], 6) for at in own.times]}
+            for trial, own in zip(trials, seen, strict=True)}  # fmt: skip
+    return Result(TITLE, columns, rows, figures, Chart("seconds", "share that is through", series, "-"), data, [_errors(trials, seen)])
+
+
+def _errors(trials: list[Trial], seen: list[Seen]) -> Chart:
+    """Tiers whose windows hold too few messages for an error to mean anything are left out."""
+    errors = [100 * error for trial, own in zip(trials, seen, strict=True) if trial.r * _ERROR_SPAN >= _LEAST
+              for error in window_errors(own.times, trial.r, _ERROR_SPAN)]  # fmt: skip
+    columns = {"all tiers": histogram(errors, 0.1, 1.0)}
+    return Chart(f"rate error of each full {_ERROR_SPAN:.0f} s, %", "windows", columns, "histogram")
+
+
+def _span(times: list[float]) -> float:
+    """Seconds of a window; 0.0 when the send is too short to have two."""
+    return next((span for span in _SPANS if duration(times) >= 2 * span), 0.0)
+
+
+def _share(trial: Trial, own: Seen) -> float:
+    """Of the lateness that is allowed."""
+    promised = trial.size / trial.r
+    return abs(own.late) / (max(1.0, 0.02 * promised) if promised > 60 else 1.0)
+
+
+def _said(windows: list[int], span: float) -> str:
+    if not windows:
+        return "too short"
+    low, high = min(windows), max(windows)
+    return f"{len(windows)} x {span:.0f} s: {low:,}" + (f" to {high:,}" if high > low else "")
+
+
+def _some(times: list[float]) -> list[tuple[int, float]]:
+    """At most two hundred of them, the last included."""
+    step = max(1, len(times) // 200)
+    places = [*range(0, len(times) - 1, step), len(times) - 1]
+    return [(place, times[place]) for place in places]

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.letter import SUBJECT, TEXT, rows, sender
+from benchmarks.plots import Chart, svg
 from sendengine.client import Client
 from sendengine.config import Config
 from sendengine.errors import SendEngineError
@@ -47,13 +48,6 @@ class Figure(msgspec.Struct, frozen=True):
     wanted: str
     got: str
     holds: bool
-
-
-class Chart(msgspec.Struct, frozen=True):
-    x: str
-    y: str
-    series: dict[str, list[tuple[float, float]]]
-    marks: str = "o-"  # or "bars": a bar each, of its only point; or "histogram": columns that stand side by side
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -175,8 +169,7 @@ def server_pid(stage: Stage) -> int:
 
 
 def record(name: str, result: Result, quick: bool) -> bool:
-    """Prints one table; writes NAME.json and, where matplotlib is installed, NAME.png; neither for a quick run. True when every figure
-    holds."""
+    """Prints one table; writes NAME.json and NAME.svg; neither for a quick run. True when every figure holds."""
     console = Console(width=_WIDTH, highlight=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for place, column in enumerate(result.columns):
@@ -195,31 +188,8 @@ def record(name: str, result: Result, quick: bool) -> bool:
         document = {**about, "at": datetime.now(UTC), **msgspec.to_builtins(result)}
         del document["chart"], document["plots"]  # the pictures show them, and `data` holds what it is made of
         (RESULTS / f"{name}.json").write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
-        try:
-            draw(result, RESULTS / f"{name}.png")
-        except ImportError:
-            console.print("no picture: matplotlib is not installed; `sh scripts/venv dev` installs it")
+        (RESULTS / f"{name}.svg").write_text(svg(result.chart, result.title))
     return all(figure.holds for figure in result.figures)
-
-
-def draw(result: Result, path: Path) -> None:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(8, 4.5), dpi=110)
-    for label, points in result.chart.series.items():
-        axes.plot(*zip(*points, strict=True), result.chart.marks, label=label, markersize=4, linewidth=1)
-    axes.set(xlabel=result.chart.x, ylabel=result.chart.y)
-    axes.set_title(result.title, loc="left", fontsize=10)
-    axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    figure.text(0.01, 0.01, f"{machine()}, commit {commit()}", fontsize=6)
-    figure.tight_layout()
-    figure.savefig(path)
-    pyplot.close(figure)
 
 
 def machine() -> str:

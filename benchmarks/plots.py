@@ -7,13 +7,20 @@ from html import escape
 from itertools import pairwise
 from math import floor, log10
 
-from benchmarks.bench import Chart
+import msgspec
 
 WIDTH, HEIGHT = 720, 400
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 20, 40, 60
 _COLOURS = ("#1b6ca8", "#c8553d", "#3a7d44", "#8e5aa8", "#b8860b", "#5b6770", "#d1467e", "#2aa198")
 _BAR, _LABEL = 26, 230  # height of a bar with its gap; room for its name
 Box = tuple[float, float, float, float]  # least and greatest x, least and greatest y
+
+
+class Chart(msgspec.Struct, frozen=True):
+    x: str
+    y: str
+    series: dict[str, list[tuple[float, float]]]
+    marks: str = "o-"  # or "bars": a bar each, of its only point; or "histogram": columns that stand side by side
 
 
 def svg(chart: Chart, title: str) -> str:

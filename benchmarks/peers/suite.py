@@ -37,11 +37,11 @@ class Round(msgspec.Struct, frozen=True):
 
 
 PEERS = (
-    Peer(_OURS, clients.sendengine, (5_000, 30_000)),
-    Peer("smtp-source (the wire)", relays.smtp_source, (5_000, 30_000), at_least=1.8),
-    Peer("aiosmtplib, prepared bytes", clients.pool, (3_000, 20_000), at_least=7.0),
+    Peer(_OURS, clients.sendengine, (20_000, 30_000)),
+    Peer("smtp-source (the wire)", relays.smtp_source, (20_000, 30_000), at_least=1.8),
+    Peer("aiosmtplib, prepared bytes", clients.pool, (8_000, 20_000), at_least=7.0),
     Peer("aiosmtplib, EmailMessage, Redis", clients.usual_way, (500, 3_000), at_least=60.0),
-    Peer("smtplib threads, prepared bytes", clients.threads, (3_000, 20_000)),
+    Peer("smtplib threads, prepared bytes", clients.threads, (8_000, 20_000)),
     Peer("nodemailer pool", clients.nodemailer, (500, 5_000), install.node_modules),
     Peer("Celery + smtplib, Redis", clients.celery, (300, 2_000), install.python, 50.0),
     Peer("Postfix relay", relays.postfix, (300, 3_000), relays.has_postfix, 50.0),

@@ -73,7 +73,7 @@ def test_ratios_are_taken_within_a_round_and_the_absent_are_named() -> None:
     result = suite._result(rounds, {PEERS[2].name: "it has no wheels"})
 
     lines = {row[0]: row for row in result.rows}
-    assert lines[f"{wire} (1 of 3 rounds cut short)"][4] == "2.0 (2.0 to 3.0)"
+    assert lines[f"{wire} (1 of 3 rounds cut short)"][5] == "2.0 (2.0 to 3.0)"
     assert lines[PEERS[2].name][1] == "skipped: it has no wheels"
     [figure] = result.figures
     assert figure.holds

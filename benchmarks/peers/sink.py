@@ -1,6 +1,7 @@
 """The sink of all peers, and the only count that counts: Debian's smtp-sink tells how many messages it has taken.
 
 It writes its counter behind each message into a file without a name; the last number there is the truth, whoever sent.
+Counting costs it 2.7 us of 34 a message (smtp-source at 28,500/s falls to 26,400; medians of four in turns, two virtual cores).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.bench import free_port
+from benchmarks.bench import cpu_seconds, free_port
 from benchmarks.peers.install import Absent, program
 
 _LOOK_S = 0.005
@@ -60,6 +61,10 @@ class Sink:
         file = self._counter.fileno()
         size = os.fstat(file).st_size
         return last_count(os.pread(file, _TAIL, max(0, size - _TAIL)))
+
+    def cpu_seconds(self) -> float:
+        """Its processor time so far: where it comes near the time that passed, the sink is the limit and not its sender."""
+        return cpu_seconds(self._process.pid)
 
     async def listens(self) -> None:
         async with asyncio.timeout(10):

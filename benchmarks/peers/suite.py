@@ -34,6 +34,7 @@ class Peer(msgspec.Struct, frozen=True):
 class Round(msgspec.Struct, frozen=True):
     arrival: Arrival
     cpu_us: float  # a message, of the sending processes; 0.0: unknown
+    sink_us: float = 0.0  # the sink's own
 
 
 PEERS = (
@@ -89,9 +90,11 @@ async def _rounds(ground: Ground, count: int, quick: bool, absent: dict[str, str
 
 async def _round(ground: Ground, peer: Peer, size: int) -> Round:
     arriving = asyncio.create_task(ground.sink.arrive(size, ROUND_S))
+    before = ground.sink.cpu_seconds()
     try:
         cpu_us = await peer.send(ground, size, arriving)
-        return Round(await arriving, cpu_us)
+        came = await arriving
+        return Round(came, cpu_us, (ground.sink.cpu_seconds() - before) / max(1, came.count) * 1e6)
     finally:
         arriving.cancel()
 
@@ -105,12 +108,12 @@ def _result(rounds: dict[str, list[Round]], absent: dict[str, str]) -> Result:
     for peer in PEERS:
         theirs = rounds.get(peer.name)
         if not theirs or not ours:
-            rows.append([peer.name, "skipped: " + absent.get(peer.name, "ours did not run"), "", "", "", ""])
+            rows.append([peer.name, "skipped: " + absent.get(peer.name, "ours did not run"), "", "", "", "", ""])
             continue
         rows.append(_row(peer.name, theirs, ours))
         if peer.at_least:
             figures.append(_figure(peer, _times(ours, theirs)))
-    columns = ["", "messages/s", "range", "CPU us/message", "ours / theirs, messages/s", "theirs / ours, CPU"]
+    columns = ["", "messages/s", "range", "CPU us/message", "sink us", "ours / theirs, messages/s", "theirs / ours, CPU"]
     series = {name: [(0.0, _speed(own).median)] for name, own in rounds.items()}
     data = {"rounds": msgspec.to_builtins(rounds), "absent": absent}
     return Result(TITLE, columns, rows, figures, Chart("messages a second, median of the rounds", "", series, "bars"), data)
@@ -127,6 +130,7 @@ def _row(name: str, theirs: list[Round], ours: list[Round]) -> list[str]:
         f"{speed.median:,.0f}",
         range_,
         f"{cpu:,.1f}" if cpu else "",
+        f"{spread([own.sink_us for own in theirs]).median:.1f}",
         "" if name == _OURS else _said(times),
         "" if name == _OURS or not cpu else _said(dearer),
     ]

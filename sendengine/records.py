@@ -17,6 +17,7 @@ from sendengine.errors import SendEngineError
 from sendengine.types import Outcome
 
 MASK_OCTETS = 13  # 100 bits
+ROWS = 100  # of a batch
 TRANSACTIONAL = "transactional"  # the campaign that holds an account's single messages
 SENDER = "_sender"  # column of a single message's batch: its envelope sender
 NO_ROWS = bytes(MASK_OCTETS)
@@ -113,9 +114,19 @@ def journal_entries(blob: bytes) -> Iterator[tuple[int, int, bytes]]:
         if size is None or at + ENTRY.size + size > end:
             raise CorruptRecord(f"a journal entry at octet {at} of {end} is of no known kind, or cut off")
         kind, lease = ENTRY.unpack_from(blob, at)
-        at += ENTRY.size
-        yield kind, lease, blob[at : at + size]
-        at += size
+        body = blob[at + ENTRY.size : at + ENTRY.size + size]
+        if not _may_be(kind, body):
+            raise CorruptRecord(f"a journal entry at octet {at} of {end} says what no worker writes")
+        yield kind, lease, body
+        at += ENTRY.size + size
+
+
+def _may_be(kind: int, body: bytes) -> bool:
+    if body[0] >= ROWS:
+        return False
+    if kind in (KIND_OUTCOME, KIND_DOUBT):
+        return body[1] < 2 * FIRST_TRY and 1 <= body[1] % FIRST_TRY <= len(Outcome)
+    return kind != KIND_DEFERRED or body[1] in (0, FIRST_TRY)
 
 
 class LeaseRecord(msgspec.Struct, frozen=True):

@@ -4,6 +4,7 @@ Dead = this rescuer has read the same beat for `dead_after` seconds of its own m
 times, and could write its own all the while (a full server refuses everybody's). Order: revoke by compare-and-set, read, settle each lease
 (outcomes; intent without outcome = doubt; the rest READY), put the accounts into the index, only then delete the journal. What a dead
 worker had in hand and nowhere written (an account just found, a lease just taken) is found by the sweep, which is asked for at once.
+A damaged journal stops nobody: what can be read of it stands, the rest is in doubt (docs/design/011).
 """
 
 from __future__ import annotations
@@ -14,15 +15,14 @@ import msgspec
 import structlog
 
 from sendengine import records
+from sendengine.engine.remains import ALL_ROWS, Remains, read, settle_untold, settlements_of
 from sendengine.engine.settings import EngineSettings
 from sendengine.ports import Blame, Queue, Settlement
-from sendengine.types import Outcome
 
 log = structlog.get_logger("sendengine.takeover")
 
 LEAST_READINGS = 5
-ALL_ROWS = b"\xff" * records.MASK_OCTETS
-DIED = msgspec.json.encode(["4.3.0", "the worker died between its intent and an answer", ""])
+DAMAGE_SHOWN, DAMAGE_SHOWN_FIELDS = 256, 5  # octets a field, fields
 
 
 class Sighting(msgspec.Struct):
@@ -75,7 +75,12 @@ class Takeover:
         if not journal:
             self._seen.pop(name, None)
             return
-        rescued = settlements_of(journal, int(self._wall() * 1000))
+        remains = read(journal)
+        rescued = settlements_of(remains, int(self._wall() * 1000))
+        if remains.damaged:
+            _log_damage(name, remains, journal)
+        if remains.lacks_notes:
+            await self._add_untold(name, remains, rescued)
         for account, settlements in rescued.items():
             await self._queue.visit(account, 0, 0.0, "=", [], settlements)
             await self._queue.leave(account)
@@ -84,6 +89,15 @@ class Takeover:
         await self._bury(name)
         self._seen.pop(name, None)
         log.warning("worker_taken_over", worker=name, accounts=len(rescued), leases=sum(map(len, rescued.values())))
+
+    async def _add_untold(self, name: str, remains: Remains, rescued: dict[str, list[Settlement]]) -> None:
+        """Its leases that no readable note names. Without a note lacking they were never sent from, and are the sweep's."""
+        noted = {note.token for note in remains.notes.values()}
+        for account in await self._queue.accounts():
+            _, leases = await self._queue.need(account)
+            untold = [token for token, worker in leases.items() if worker == name and token not in noted]
+            if untold:
+                rescued.setdefault(account, []).extend(settle_untold(remains, token) for token in untold)
 
     async def _bury(self, name: str) -> None:
         await self._queue.bury(name)
@@ -103,87 +117,16 @@ class Takeover:
                 await self._queue.offer(account, max(need, 0.0))
 
 
+def _log_damage(worker: str, remains: Remains, journal: Mapping[bytes, bytes]) -> None:
+    """All that is kept of a damaged journal: its fields' names, and the first octets of a few."""
+    names = remains.damaged
+    octets = {repr(name): journal[name][:DAMAGE_SHOWN].hex() for name in names[:DAMAGE_SHOWN_FIELDS] if name in journal}
+    log.error(
+        "journal_damaged", worker=worker, damaged=len(names), notes_lack=remains.lacks_notes, ticks_lack=remains.lacks_ticks,
+        leases_noted=len(remains.notes), octets=octets,
+    )  # fmt: skip
+
+
 def give_back(token: bytes, blame: Blame = Blame.NONE) -> Settlement:
     """All of a lease."""
     return Settlement(token, records.NO_ROWS, b"", b"{}", records.NUMS.pack(*[0] * 8, 0.0, 0.0, 0.0), back=ALL_ROWS, blame=blame)
-
-
-def settlements_of(journal: Mapping[bytes, bytes], now_ms: int) -> dict[str, list[Settlement]]:
-    """A dead worker's journal as one settlement a lease, by account. Pure: the last entry of a row is what became of it."""
-    notes: dict[int, records.Note] = {}
-    replies: dict[int, bytes] = {}
-    ticks: list[tuple[int, bytes]] = []
-    for name, value in journal.items():
-        if name[:1] == b"L":
-            notes[int(name[1:])] = records.decode_note(value)
-        elif name[:1] == b"R":
-            replies[int(name[1:])] = value
-        elif name.isdigit():
-            ticks.append((int(name), value))
-    rows: dict[int, dict[int, tuple[int, bytes]]] = {number: {} for number in notes}
-    for _, blob in sorted(ticks):
-        for kind, lease, body in records.journal_entries(blob):
-            if lease in rows:
-                rows[lease][body[0]] = (kind, body)
-    by_account: dict[str, list[Settlement]] = {}
-    blamed: set[tuple[str, str, int]] = set()
-    for number, note in notes.items():
-        batch = note.account, note.campaign, note.batch
-        blame = Blame.NONE
-        if batch not in blamed and _may_have_killed(note, rows[number]):
-            blame = Blame.KILL
-            blamed.add(batch)  # a death counts once, however many leases of a batch it left
-        by_account.setdefault(note.account, []).append(_settlement(note.token, rows[number], replies, now_ms, blame))
-    return by_account
-
-
-def _may_have_killed(note: records.Note, rows: Mapping[int, tuple[int, bytes]]) -> bool:
-    """Its batch was being opened, or something of it was on its way (docs/design/010)."""
-    return note.is_opening or any(kind == records.KIND_INTENT for kind, _ in rows.values())
-
-
-def _settlement(
-    token: bytes, rows: Mapping[int, tuple[int, bytes]], replies: Mapping[int, bytes], now_ms: int, blame: Blame
-) -> Settlement:  # fmt: skip
-    finals, deferred, doubts = bytearray(), bytearray(), bytearray()
-    final_rows: list[int] = []
-    used: dict[int, None] = {}
-    counts, tried = [0] * 6, 0
-    times: list[tuple[float, bool]] = []
-    for row, (kind, body) in rows.items():
-        if mail_ms := records.mail_ms(kind, body):
-            times.append((records.unwrap_ms(mail_ms, now_ms) * 1000.0, body[1] >= records.FIRST_TRY))
-        if kind == records.KIND_OUTCOME:
-            finals += body
-            final_rows.append(row)
-            counts[body[1] % records.FIRST_TRY - 1] += 1
-            tried += body[1] >= records.FIRST_TRY
-            used[int.from_bytes(body[3:5], "little")] = None
-        elif kind == records.KIND_DEFERRED:
-            deferred += body
-        elif kind == records.KIND_DOUBT:
-            doubts += body
-            used[int.from_bytes(body[3:5], "little")] = None
-        elif kind == records.KIND_INTENT:
-            what = Outcome.UNKNOWN | records.FIRST_TRY
-            doubts += records.DOUBT.pack(row, what, 1, records.NO_REPLY - 1, 0, 0.0, 0.0, 0, 0)
-            used[records.NO_REPLY - 1] = None
-    texts = {**replies, records.NO_REPLY - 1: DIED}
-    dictionary = b",".join(b'"%d":%b' % (n, texts[n]) for n in used if n in texts)
-    return Settlement(
-        token=token,
-        final=records.mask_of(final_rows),
-        records=bytes(finals),
-        dictionary=b"{" + dictionary + b"}",
-        nums=records.NUMS.pack(*counts, tried, len(times), *_span(times)),
-        deferred=bytes(deferred),
-        doubts=bytes(doubts),
-        back=ALL_ROWS,
-        blame=blame,
-    )
-
-
-def _span(times: list[tuple[float, bool]]) -> tuple[float, float, float]:
-    """First first try's MAIL, last first try's, last of all; 0.0 where there is none."""
-    first = [at for at, is_first in times if is_first]
-    return min(first, default=0.0), max(first, default=0.0), max((at for at, _ in times), default=0.0)

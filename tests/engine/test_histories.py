@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
 from sendengine.engine import takeover
-from sendengine.engine.takeover import settlements_of
+from sendengine.engine.remains import Remains, settlements_of
 from sendengine.errors import SendEngineError
 from sendengine.ports import Appended, Settlement, Visited
 from sendengine.queue.memory import MemoryQueue
@@ -232,10 +232,10 @@ class _AnswersBeforeItWrites(MemoryQueue):
         return answer
 
 
-def _all_freed(journal: Mapping[bytes, bytes], now_ms: int) -> dict[str, list[Settlement]]:
+def _all_freed(remains: Remains, now_ms: int) -> dict[str, list[Settlement]]:
     """A takeover that gives everything back, whatever may have been sent."""
     nothing: dict[str, Any] = {"doubts": b"", "deferred": b"", "records": b"", "final": NO_ROWS}
-    found = settlements_of(journal, now_ms)
+    found = settlements_of(remains, now_ms)
     return {name: [msgspec.structs.replace(one, **nothing) for one in settlements] for name, settlements in found.items()}
 
 

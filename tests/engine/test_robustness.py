@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Mapping
 from typing import Any
 
@@ -410,3 +411,30 @@ async def test_a_zombie_leaves_nothing_behind_that_only_the_sweep_finds() -> Non
     assert rig.loop.time() - fenced_at < 30
     assert set(rig.accepted) == set(names)
     await rig.stop("w2")
+
+
+@pytest.mark.parametrize("on_doubt", ["resend", "hold"])
+@pytest.mark.parametrize("seed", range(6))
+def test_a_bit_of_a_dead_workers_journal_flips(seed: int, on_doubt: str) -> None:
+    """Nobody is lost, and the rescuers live; under `hold` nobody is sent to twice."""
+    run_virtually(_with_a_flipped_bit(random.Random(seed), on_doubt))
+
+
+async def _with_a_flipped_bit(chance: random.Random, on_doubt: str) -> None:
+    rig = Rig(latency=0.5)
+    await rig.account(per_hour=360000)
+    names = await rig.submit(2000, on_doubt=on_doubt)
+    rig.start("w1")
+    rig.start("w2")
+    await asyncio.sleep(5 + chance.random())
+    dead = rig.kill("w1" if rig.workers["w1"][0].report().accounts else "w2")
+    journal = rig.store.journals[dead.id]
+    damaged = chance.choice(sorted(name for name in journal if name[:1] == b"L" or name.isdigit()))
+    # The kind of an entry, or the first octet of a note: a flip that still reads as something else a worker may write cannot be seen.
+    journal[damaged] = bytes((journal[damaged][0] ^ 0x40,)) + journal[damaged][1:]
+    fields = await rig.until_ended()
+    assert len(rig.accepted) == len(set(rig.accepted)) if on_doubt == "hold" else set(rig.accepted) == set(names)
+    assert number(fields, "sent") + number(fields, "unknown") == len(names)
+    assert number(fields, "sent") <= len(set(rig.accepted))
+    for name in list(rig.workers):
+        await rig.stop(name)

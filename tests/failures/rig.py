@@ -27,7 +27,7 @@ from redis.exceptions import RedisError
 from sendengine import records
 from sendengine.client import Client
 from sendengine.config import load
-from sendengine.engine.takeover import settlements_of
+from sendengine.engine.remains import read, settlements_of
 from sendengine.launch import EXIT_FENCED
 from sendengine.queue import embedded, keys
 from sendengine.render.message import Message
@@ -275,7 +275,7 @@ class Rig:
         while journal != before:
             await asyncio.sleep(0.03)
             journal, before = await self._journal(worker), journal
-        settlements = [one for many in settlements_of(journal, 0).values() for one in many]
+        settlements = [one for many in settlements_of(read(journal), 0).values() for one in many]
         return sum(len(one.doubts) // records.DOUBT.size for one in settlements)
 
     async def _journal(self, worker: str) -> dict[bytes, bytes]:

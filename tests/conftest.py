@@ -11,7 +11,9 @@ import pytest
 from redis import Redis
 
 from sendengine.queue import embedded
-from tests import forms
+from tests import chance, forms
+
+chance.load_profile()
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -26,11 +25,12 @@ from sendengine.errors import SendEngineError
 from sendengine.ports import Appended, Settlement, Visited
 from sendengine.queue.memory import MemoryQueue
 from sendengine.records import NO_ROWS
+from tests import chance
 from tests.engine.virtual import VirtualLoop
 from tests.engine.world import MOODS, Send, World
 
 HISTORIES = int(os.environ.get("SENDENGINE_HISTORIES", "60"))
-SEED = int(os.environ.get("SENDENGINE_SEED", "0")) or random.randrange(1, 10**9)
+SEED = chance.seed(10**9)
 
 ACCOUNTS = st.sampled_from(["m1", "m2"])
 RATES = st.sampled_from([2300.0, 36_000.0, 200_000.0, None])

@@ -6,7 +6,7 @@ is refused whole, and one that workers died of is opened only after the journal 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -16,10 +16,12 @@ from sendengine.engine.delivery import UNRENDERABLE, Deliveries
 from sendengine.engine.journal import Journal
 from sendengine.engine.lane import Lane
 from sendengine.engine.takeover import give_back
+from sendengine.engine.turnstile import Turnstile
 from sendengine.engine.work import Lease, Share
 from sendengine.errors import SendEngineError, Unavailable
 from sendengine.ports import Leased, Queue
 from sendengine.records import PAST, SENDER, rows_of
+from sendengine.render.renderer import Renderer
 from sendengine.render.values import RenderFailure
 from sendengine.types import Outcome
 
@@ -29,8 +31,13 @@ log = structlog.get_logger("sendengine.batches")
 class Batches:
     """Owner of the compiled campaigns and of the leases' numbers."""
 
-    def __init__(self, queue: Queue, journal: Journal, deliveries: Deliveries, now: Callable[[], float]) -> None:
+    def __init__(
+        self, queue: Queue, journal: Journal, deliveries: Deliveries, now: Callable[[], float],
+        is_shared: Callable[[], bool], is_over: Callable[[Lane], bool],
+    ) -> None:  # fmt: skip
         self._queue, self._journal, self._deliveries, self._now = queue, journal, deliveries, now
+        self._turnstile = Turnstile(now, is_shared)
+        self._is_over = is_over
         self._campaigns = Campaigns(queue)
         self._numbers = 0
 
@@ -56,18 +63,17 @@ class Batches:
         lease.past = {row: (tries, first) for row, tries, first in PAST.iter_unpack(leased.past)}
         if leased.kills:  # if it ends this worker too, the journal tells that it was this one (docs/design/010)
             await self._journal.note_opening(lease, lane.account)
-        self._prepare(lane, lease, leased, rows)
+        await self._prepare(lane, lease, leased, rows)
         self._journal.note(lease, lane.account)
 
-    def _prepare(self, lane: Lane, lease: Lease, leased: Leased, rows: list[int]) -> None:
+    async def _prepare(self, lane: Lane, lease: Lease, leased: Leased, rows: list[int]) -> None:
         """Its batch, unpacked and encoded by columns, as far as that can be done; what cannot be rendered has its outcome."""
         campaign = lease.campaign
         try:
             batch = unpack(leased.stored)
         except UnknownVersion:  # for a newer worker: untouched
             lane.ignored.add(campaign.id)
-            lane.add(lease)
-            lane.give_back(lease)
+            self._return(lane, lease)
             return
         except CorruptPayload as error:
             self._refuse_all(lane, lease, rows, str(error))
@@ -78,12 +84,41 @@ class Batches:
         columns = [[column[at] for at in wanted] for column in batch.columns]
         try:
             lease.renderer = campaign.renderer(lane.feed.site.eightbit, leased.message, leased.batch)
-            prepared = lease.renderer.prepare(batch.fields, columns, names)
+            prepared = await self._rendered(lane, lease.renderer, batch.fields, columns, names)
             if leased.message and SENDER in batch.fields:
                 lease.sender = envelope(str(batch.columns[batch.fields.index(SENDER)][0]))
         except SendEngineError as error:
             self._refuse_all(lane, lease, rows, str(error))
             return
+        if prepared is None:
+            self._return(lane, lease)
+        else:
+            self._add(lane, lease, rows, names, prepared)
+
+    async def _rendered(
+        self, lane: Lane, renderer: Renderer, fields: Sequence[str], columns: Sequence[Sequence[object]], names: Sequence[str]
+    ) -> list[tuple[bytes, ...] | RenderFailure] | None:
+        """At once, or in slices where there is logic. None when the rows cannot be sent from here any more: we leave, or a cut came while
+        the lane did not hold them, so that no visit told whether their campaign was stopped."""
+        if not renderer.has_logic:
+            return renderer.prepare(fields, columns, names)
+        prepared: list[tuple[bytes, ...] | RenderFailure] = []
+        cut = lane.cut
+
+        def step() -> bool:
+            if self._is_over(lane) or lane.cut != cut:
+                return False
+            at = len(prepared)
+            prepared.extend(renderer.prepare(fields, columns, names, range(at, at + 1)))
+            return len(prepared) < len(names)
+
+        while await self._turnstile.slice(step):
+            pass
+        return prepared if len(prepared) == len(names) else None
+
+    def _add(
+        self, lane: Lane, lease: Lease, rows: list[int], names: list[str], prepared: list[tuple[bytes, ...] | RenderFailure]
+    ) -> None:  # fmt: skip
         refused = []
         for row, name, values in zip(rows, names, prepared, strict=True):
             if isinstance(values, RenderFailure):
@@ -96,6 +131,10 @@ class Batches:
         lane.add(lease)
         for row, reason in refused:
             self._deliveries.decide(lane, lease, row, Outcome.BOUNCED, UNRENDERABLE, reason)
+
+    def _return(self, lane: Lane, lease: Lease) -> None:
+        lane.add(lease)
+        lane.give_back(lease)
 
     def _refuse_all(self, lane: Lane, lease: Lease, rows: list[int], reason: str) -> None:
         log.error("batch_unreadable", account=lane.account, campaign=lease.campaign.id, batch=lease.batch, reason=reason)

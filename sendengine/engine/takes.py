@@ -43,7 +43,7 @@ class Takes:
         self._settings, self._worker, self._now = settings, worker, now
         self._feed_for, self._relay_of, self._spawn = feed_for, relay_of, spawn
         self._attached = attached
-        self._batches = Batches(queue, journal, deliveries, now)
+        self._batches = Batches(queue, journal, deliveries, now, lambda: len(self.lanes) > 1, self._is_over)
         self._found: deque[str] = deque()
         self._owed: dict[str, float] = {}  # accounts that belong into the index, which did not take them
         self._unreadable: dict[str, tuple[set[str], float]] = {}  # by account: campaigns, and until when they are left alone
@@ -140,6 +140,9 @@ class Takes:
         elif look_at < now + LOOK_AHEAD:
             self._visits.at(lane, look_at)
 
+    def _is_over(self, lane: Lane) -> bool:
+        return lane.is_leaving or self.is_stopping
+
     # taking
 
     async def _take(self, lane: Lane) -> None:
@@ -152,8 +155,11 @@ class Takes:
             for campaign in taken.look:
                 await self._look_at_window(lane.account, campaign)
             for leased in taken.leases:
+                if self._is_over(lane):  # opening one with logic may take seconds
+                    break
                 await self._batches.open(lane, leased)
                 unopened.discard(leased.token)
+                self._visits.at(lane, self._now())  # it need not wait for the others
         except Unavailable:
             # The script may have run: leases that nobody here knows would keep the account from everybody else.
             lane.returns += map(give_back, unopened)
@@ -163,7 +169,8 @@ class Takes:
             return
         now = self._now()
         lane.is_taking = False
-        if lane.is_leaving or self.is_stopping:  # we were told to stop meanwhile
+        if self._is_over(lane):  # we were told to stop meanwhile
+            lane.returns += map(give_back, unopened)
             for lease in lane.leases():
                 lane.give_back(lease)
             self._visits.at(lane, now)

@@ -13,7 +13,7 @@ from minijinja import Environment, TemplateError
 
 from sendengine.errors import RefusedInput
 from sendengine.render.values import CannotRender, Values
-from sendengine.render.vetting import vet
+from sendengine.render.vetting import SLOWNESS, vet
 
 MAX_OUTPUT = 4 << 20  # characters of one rendered text
 _BUDGET = 8 * MAX_OUTPUT  # characters that one rendering may handle: instructions x the longest thing they could touch
@@ -59,9 +59,10 @@ class Logic:
     def _render(self, values: Values, at: int) -> str:
         row = values.row(at)
         try:
-            size = max([1, *(_size(row[name]) for name in self.names if name in row)])
+            sizes = {name: _size(row[name]) for name in self.names if name in row}
+            slow = max((size for name, size in sizes.items() if name in self._measure.slow_words), default=0)
             context = {name: _plain(row[name]) for name in self.names if name in row}
-            self._environment.fuel = self._fuel(size)
+            self._environment.fuel = self._fuel(max([1, *sizes.values()]), slow)
             text: str = self._environment.render_template(self._place, **context)
         except (TemplateError, CannotRender) as error:
             values.fail(at, f"{self._place}: {str(error).partition(chr(10))[0]}")
@@ -71,11 +72,15 @@ class Logic:
             return ""
         return text
 
-    def _fuel(self, size: int) -> int:
-        """Each instruction handles at most the longest value once. Without loops each is executed once."""
-        longest = max(self._measure.longest, size * self._measure.growth)
-        if not self._measure.has_loop and self._measure.steps * longest <= _BUDGET:
+    def _fuel(self, size: int, slow: int) -> int:
+        """Each instruction handles at most the longest value once. Without loops each is executed once, and what the slow filters may get
+        at is known by name: the longest of it is `slow`."""
+        measure = self._measure
+        longest = max(measure.longest, size * measure.growth)
+        if not measure.has_loop and max(measure.steps * longest, measure.slow_steps * slow * SLOWNESS) <= _BUDGET:
             return _MOST_FUEL
+        if measure.slow_steps:
+            longest = max(longest, size * SLOWNESS)
         return min(_MOST_FUEL, max(1, _BUDGET // longest))
 
 

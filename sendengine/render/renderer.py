@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from sendengine.batch import BATCH_ROWS
+from sendengine.render.logic import Logic
 from sendengine.render.slots import Slot
 from sendengine.render.values import RECIPIENT, RenderFailure, Values
 
@@ -25,7 +26,8 @@ class QuotedValues(tuple[bytes, ...]):
 
 
 class Renderer:
-    """One rendition of a skeleton. `has_eightbit`: its messages may hold octets above 127."""
+    """One rendition of a skeleton. `has_eightbit`: its messages may hold octets above 127. `has_logic`: a row may take
+    milliseconds, so that whoever has other things to do should prepare one at a time."""
 
     def __init__(
         self,
@@ -43,17 +45,21 @@ class Renderer:
         self._message_id = message_id
         self._quoted = quoted
         self.has_eightbit = has_eightbit
+        self.has_logic = any(isinstance(getattr(slot, "source", None), Logic) for slot in self._slots)
         self.size = len(self._format)
 
     def prepare(
-        self, names: Sequence[str], columns: Sequence[Sequence[object]], recipients: Sequence[str]
+        self, names: Sequence[str], columns: Sequence[Sequence[object]], recipients: Sequence[str], rows: range | None = None
     ) -> list[tuple[bytes, ...] | RenderFailure]:
-        """What `wire` needs of each recipient, in order. `columns` go by `names`, each as long as `recipients`."""
+        """What `wire` needs of each recipient, in order. `columns` go by `names`, each as long as `recipients`. With `rows`
+        only of these; what is too much for one of them is judged by all."""
         named: dict[str, Sequence[object]] = dict(zip(names, columns, strict=True))
         named[RECIPIENT] = recipients
         values = Values(named, len(recipients))
         heavy = self._heavy(values)
-        return self._without(heavy, values) if heavy else self._prepared(values)
+        if rows is not None:
+            return self._without(heavy, values, rows)
+        return self._without(heavy, values, range(values.size)) if heavy else self._prepared(values)
 
     def wire(self, values: tuple[bytes, ...], serial: int, date: bytes) -> bytes:
         """The message: CRLF at every line's end, dots stuffed (RFC 5321 4.5.2), without the final dot. `date` is the
@@ -78,11 +84,11 @@ class Renderer:
         most = MAX_FILLED if sum(sizes) <= MAX_BATCH else MAX_BATCH // BATCH_ROWS
         return [at for at, size in enumerate(sizes) if size > most]
 
-    def _without(self, heavy: list[int], values: Values) -> list[tuple[bytes, ...] | RenderFailure]:
-        rows: list[tuple[bytes, ...] | RenderFailure] = [RenderFailure("its values make the message too large")] * values.size
-        others = sorted(set(range(values.size)).difference(heavy))
+    def _without(self, heavy: list[int], values: Values, wanted: range) -> list[tuple[bytes, ...] | RenderFailure]:
+        rows: list[tuple[bytes, ...] | RenderFailure] = [RenderFailure("its values make the message too large")] * len(wanted)
+        others = sorted(set(wanted).difference(heavy))
         for at, row in zip(others, self._prepared(values.only(others)), strict=True):
-            rows[at] = row
+            rows[wanted.index(at)] = row
         return rows
 
     def _prepared(self, values: Values) -> list[tuple[bytes, ...] | RenderFailure]:

@@ -25,6 +25,8 @@ _REMEDY = f"there are the filters {', '.join(sorted(_FILTERS))}"
 _BEFORE_PAREN = frozenset(("if", "elif", "else", "and", "or", "not", "in", "is", "for", "divisibleby"))
 _MOST_SIGNS, _MOST_JOINS, _MOST_FILTERS, _MOST_ELIFS = 200, 50, 10, 200  # three times a tag, the last one a text
 
+SLOWNESS = 8  # of `sort`, `title` and their like against copying it is 30; with eight a text of them takes some 20 ms
+
 _STRING = r"""(?:"(?:[^"\\]|\\.)*+"|'(?:[^'\\]|\\.)*+')"""
 _INSIDE = rf"""((?:{_STRING}|[^"'])*?)"""  # an end mark inside a string is none
 _opening = re.compile(r"\{[{%]").search
@@ -37,6 +39,8 @@ _called_value = re.compile(r"[])']\s*\(").search
 _word = re.compile(r"[-+]?\s*(\w*)").match
 _sign = re.compile(r"\b(?:not|and|or|if|is|in)\b|[^\w\s,']")
 _constants = re.compile(r"\[\s*(?:(?:''|-?[\d.]+)\s*,?\s*)*\]")
+_words = re.compile(r"\w+").findall
+_slow = re.compile(r"\|\s*(?:upper|lower|title|capitalize|trim|reverse|sort)\b").search
 _list = re.compile(r"(?<![\w\])'])\[|\b(?:in|if|else|and|or|not)\s*\[").search
 
 
@@ -47,13 +51,16 @@ class Measure(msgspec.Struct, frozen=True):
     steps: int
     has_loop: bool
     growth: int  # characters that a filter, or escaping, may make of one
+    slow_steps: int  # of these, in tags with filters that handle a character much slower than it is copied
+    slow_words: frozenset[str]  # what these tags name
 
 
 def vet(text: str, place: str, is_html: bool) -> Measure:
     """Raises RefusedInput naming place and line."""
     end, longest, steps, elifs, has_loop, growth = 0, 1, 0, 0, False, 6 if is_html else 1
+    slow_steps, slow_words = 0, set[str]()
     for start, stop, statement, inside in _tags_of(text, place):
-        longest, end = max(longest, start - end, stop - start), stop
+        longest, end = max(longest, start - end, (stop - start) * (SLOWNESS if _slow(inside) else 1)), stop
         word = _word(inside) if statement else None
         name = word[1] if word else ""
         has_loop |= name == "for"
@@ -61,10 +68,13 @@ def vet(text: str, place: str, is_html: bool) -> Measure:
         growth = max(growth, _growth(inside))
         signs = len(_sign.findall(inside))
         steps += 2 + signs
+        if _slow(inside):
+            slow_steps += 2 + signs
+            slow_words.update(_words(inside))
         trouble = _trouble(inside, name, statement, signs) or ("too many elif" if elifs > _MOST_ELIFS else "")
         if trouble:
             raise RefusedInput(f"{place}, line {text.count(chr(10), 0, start) + 1}: {trouble}", _REMEDY)
-    return Measure(max(longest, len(text) - end), steps, has_loop, growth)
+    return Measure(max(longest, len(text) - end), steps, has_loop, growth, slow_steps, frozenset(slow_words))
 
 
 def _tags_of(text: str, place: str) -> Iterator[tuple[int, int, bool, str]]:

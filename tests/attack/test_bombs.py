@@ -142,8 +142,8 @@ def test_all_of_them_fit_into_a_small_process() -> None:
 def test_the_work_of_a_template_is_bounded_by_fuel_that_shrinks_with_its_values() -> None:
     text = Logic(over_digits(1, "{{ a }}"), "text", is_html=True)
     for size in (1, 1000, MB, 100 * MB):
-        assert text._fuel(size) * max(size, 1) * 6 <= max(logic._BUDGET, size * 6)
-        assert 1 <= text._fuel(size) <= logic._MOST_FUEL
+        assert text._fuel(size, size) * max(size, 1) * 6 <= max(logic._BUDGET, size * 6)
+        assert 1 <= text._fuel(size, size) <= logic._MOST_FUEL
 
 
 def test_a_text_with_logic_may_have_one_large_value() -> None:

@@ -55,6 +55,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return 1000.0 + self._jump.elapsed
 
+    def stand_still(self, seconds: float) -> None:
+        """What runs now takes so long, and nothing else runs meanwhile."""
+        self._jump.elapsed += seconds
+
     def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.Handle:  # type: ignore[override]
         step = _Step(callback, args, context or copy_context())
         step.handle = super().call_soon(self._run, step, context=step.context)

@@ -1,6 +1,6 @@
 """The loop's time that rendering with logic may take: a few milliseconds at a time, a quarter of it while others wait, one at a time.
 
-A row with logic takes from microseconds to tens of milliseconds, as its author likes, and which of them nobody can tell before. So the
+A row with logic takes from microseconds to tenths of a second, as its author likes, and which of them nobody can tell before. So the
 clock is looked at after each row; and what was taken is followed by three times as much for everybody else.
 """
 

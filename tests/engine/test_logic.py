@@ -1,6 +1,6 @@
 """A template with loops takes milliseconds a row, as its author likes: it is rendered in slices, and its neighbours notice nothing.
 
-Rendering takes no virtual time by itself; here a row stands the loop still for as long as the costliest one that vetting lets through.
+Rendering takes no virtual time by itself; here a row stands the loop still for as long as the costliest one with loops was seen to take.
 """
 
 from __future__ import annotations

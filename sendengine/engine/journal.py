@@ -22,6 +22,9 @@ from sendengine.ports import News, Queue
 log = structlog.get_logger("sendengine.journal")
 
 CARRY_EVERY = 1.0
+# An answer is the older the longer it took: what was asked so long before it came tells of a past in which a pause, a cancel or a rescuer
+# had not been. With `append_fresh` it bounds how late a MAIL follows the append, well within the second in which a pause acts.
+ANSWERED_WITHIN = 0.5
 RESYNC_TICKS = 200  # fields written in one append when everything is written again
 
 
@@ -191,18 +194,19 @@ class Journal:
         if tick.blob:
             fields += (b"%d" % tick.number, bytes(tick.blob))
         try:
-            await self._write(self._trim(), fields)
+            asked = await self._write(self._trim(), fields)
         except Unavailable as error:
             if not self.is_away:
                 log.warning("redis_away", error=str(error))
             self.is_away = True
             return
-        self._acknowledge(tick)
+        self._acknowledge(tick, asked)
         if self._queue.generation != self._generation:
             self.is_away = True  # a new connection: Redis may have lost its last writes
 
-    async def _write(self, gone: list[bytes], fields: list[bytes]) -> None:
-        """One append; its news are delivered. News are numbered since the journal began: the same ones read twice count once."""
+    async def _write(self, gone: list[bytes], fields: list[bytes]) -> float:
+        """One append; its news are delivered; when it was asked. News are numbered since the journal began: the same ones read twice count
+        once."""
         asked = self.asked_at = self._now()
         try:
             reply = await self._queue.append(self._worker, self._token, self._seen, gone, fields)
@@ -218,17 +222,19 @@ class Journal:
         self._seen = max(self._seen, reply.confirmed + len(reply.news))
         for item in unseen:
             self._news(item)
+        return asked
 
-    def _acknowledge(self, tick: Tick) -> None:
-        """Its intents may go; its outcomes may be settled."""
+    def _acknowledge(self, tick: Tick, asked: float) -> None:
+        """Its intents may go, while the answer is fresh; its outcomes may be settled."""
         now = tick.acked_at = self._now()
+        fresh_since = min(now, asked + ANSWERED_WITHIN)
         for resolved in tick.outcomes:
             self._apply(tick, resolved)
         tick.outcomes = []
         picked, tick.picked = tick.picked, []
         if picked:
             for delivery in picked:
-                delivery.acked_at = now
+                delivery.acked_at = fresh_since
             self._released(picked)
 
     def _apply(self, tick: Tick, resolved: Resolved) -> None:
@@ -295,7 +301,7 @@ class Journal:
             generation = self._queue.generation
             await self._write([], [item for n, value in self._notes.items() for item in (b"L%d" % n, value)])
             await self._write([], [item for text, n in self._replies.items() for item in (b"R%d" % n, text)])
-            ticks = list(self._ticks)
+            ticks, asked = list(self._ticks), self._now()
             for at in range(0, len(ticks), RESYNC_TICKS):
                 part = ticks[at : at + RESYNC_TICKS]
                 await self._write([], [item for tick in part for item in (b"%d" % tick.number, bytes(tick.blob))])
@@ -307,7 +313,7 @@ class Journal:
         self.is_away = False
         for tick in list(self._ticks):
             if not tick.acked_at:
-                self._acknowledge(tick)
+                self._acknowledge(tick, asked)
         log.info("journal_resynced", ticks=len(ticks), leases=len(self._notes))
         return True
 

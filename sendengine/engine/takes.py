@@ -54,10 +54,7 @@ class Takes:
 
     async def find(self) -> None:
         """Take accounts out of the index and attach to them."""
-        while self._owed:
-            account, need_us = next(iter(self._owed.items()))
-            await self._queue.offer(account, need_us)
-            self._owed.pop(account)
+        await self.pay()
         self._found.extend(await self._queue.find(self._settings.max_accounts_found))
         while self._found:
             lane = self.lanes.get(self._found[0])
@@ -68,6 +65,13 @@ class Takes:
             else:
                 await self._attach(self._found[0])
             self._found.popleft()  # not before: an account that was found and not attached must not be forgotten
+
+    async def pay(self) -> None:
+        """What the index did not take when it was offered."""
+        while self._owed:
+            account, need_us = next(iter(self._owed.items()))
+            await self._queue.offer(account, need_us)
+            self._owed.pop(account, None)
 
     async def _attach(self, account: str) -> None:
         fields = await self._queue.account(account)
@@ -270,4 +274,4 @@ class Takes:
             await self._offer(lane.account, 0)
             await self._queue.leave(lane.account)
         except Unavailable:
-            log.warning("leave_not_told", account=lane.account)  # the sweep finds the account
+            log.warning("leave_not_told", account=lane.account)  # it is owed to the index, or voided permits lapse

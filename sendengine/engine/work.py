@@ -34,7 +34,7 @@ class Delivery:
     permit_us: float  # the permit's time on Redis' clock, against which a cut is compared
     cut: int
     tick: Tick | None  # where its open intent is journalled
-    acked_at: float  # when that append was answered
+    acked_at: float  # when that append was answered, or should have been: its intent is fresh from then on
     is_resolved: bool  # what became of it stands in the journal, or is on its way there
 
     @property

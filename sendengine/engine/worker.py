@@ -103,8 +103,9 @@ class Worker:
         """False when told to stop before Redis answered."""
         while not self._stopping.is_set():
             try:
-                await self._durable.demand()
-                await self._queue.register(self.id, self._token)
+                async with asyncio.timeout(self._settings.no_answer):
+                    await self._durable.demand()
+                    await self._queue.register(self.id, self._token)
                 self.journal.begin()
                 self.journal.append()  # its answer tells the wall time
                 await self.journal.drain()
@@ -112,7 +113,10 @@ class Worker:
                 return True
             except Unavailable as error:
                 log.warning("redis_away", error=str(error))
-                await asyncio.sleep(1.0)
+            except TimeoutError:
+                log.warning("redis_away", error=f"no answer for {self._settings.no_answer:g} s")
+                self._queue.drop()
+            await asyncio.sleep(1.0)
         return False
 
     def _cancel(self, loops: list[asyncio.Task[None]]) -> None:
@@ -158,6 +162,7 @@ class Worker:
             log.warning("journal_left", worker=self.id)
             return
         try:
+            await self._takes.pay()  # nobody else knows of it, and the sweep comes once a minute
             await self._queue.bury(self.id)
         except Unavailable:
             log.warning("journal_left", worker=self.id)

@@ -1,0 +1,137 @@
+"""A network that holds answers back: the script has run, the world has gone on, and only then does the worker hear of it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from sendengine.engine.settings import EngineSettings
+from sendengine.engine.worker import Worker
+from sendengine.errors import Fenced, Unavailable
+from tests.engine.rig import Rig
+from tests.engine.test_engine import virtual
+from tests.engine.virtual import run_virtually
+
+CALLS = ("append", "visit", "take", "find", "beat", "workers", "claim_sweep", "offer", "tell")
+
+
+def hold_back(rig: Rig, worker: Worker, since: float, until: float) -> None:
+    """Whatever is asked or answered between the two moments arrives at the second; a way takes 20 ms otherwise."""
+    queue: Any = worker._queue
+
+    def held(real: Any) -> Any:
+        async def call(*args: Any, **options: Any) -> Any:
+            await way()
+            answer = await real(*args, **options)
+            await way()
+            return answer
+
+        return call
+
+    async def way() -> None:
+        arrives = rig.loop.time() + 0.02
+        await asyncio.sleep((until if since <= arrives < until else arrives) - rig.loop.time())
+
+    for name in CALLS:
+        setattr(queue, name, held(getattr(queue, name)))
+
+
+@pytest.mark.parametrize("per_hour", [None, 3_600_000.0, 36_000.0])
+@pytest.mark.parametrize("away", [1.5, 5.0, 9.5])
+def test_an_answer_that_comes_after_a_cancel_releases_nothing(per_hour: float | None, away: float) -> None:
+    async def history() -> None:
+        rig = Rig()
+        await rig.account(per_hour=per_hour)
+        await rig.submit(60_000)
+        worker = rig.start()
+        await asyncio.sleep(1.0)
+        begins = rig.loop.time() + 0.5
+        hold_back(rig, worker, begins, begins + away)
+        await asyncio.sleep(0.7)
+        await rig.desk.cancel("m1", "c1")
+        cancelled, before = rig.loop.time(), len(rig.times())
+        await asyncio.sleep(away + 10)
+        assert before
+        assert not [at for at in rig.times() if at > cancelled + 1.0]
+        rig.kill()
+
+    run_virtually(history())
+
+
+@virtual
+async def test_an_answer_that_comes_after_the_takeover_releases_nothing() -> None:
+    rig = Rig()
+    await rig.account(per_hour=None)
+    await rig.submit(400_000)
+    settings = EngineSettings(dead_after=5.0)
+    slow = rig.start("w1", settings)
+    await asyncio.sleep(1.0)
+    begins = rig.loop.time() + 0.5
+    hold_back(rig, slow, begins, begins + 9.0)
+    rig.start("w2", settings)
+    await asyncio.sleep(9.0)
+    assert (rig.store.journals.get("w1") or {}).get(b"t") in (None, b"revoked")
+    channel, written = rig.workers["w1"][2], []
+    answers = channel.script
+
+    def watched(delivery: Any) -> Any:
+        written.append(delivery)
+        return answers(delivery)
+
+    channel.script = watched
+    await asyncio.sleep(5.0)
+    assert not written
+    assert isinstance(rig.workers["w1"][1].exception(), Fenced)
+    rig.kill("w2")
+
+
+@virtual
+async def test_what_the_index_did_not_take_from_a_leaving_worker_is_offered_again() -> None:
+    rig = Rig()
+    await rig.account()
+    await rig.submit(2000)
+    leaving = rig.start("w1")
+    await asyncio.sleep(5)
+    rig.start("w2")
+    await asyncio.sleep(1)
+    queue: Any = leaving._queue
+    offer, lost = queue.offer, []
+
+    async def losing(*args: Any) -> Any:
+        if not lost:
+            lost.append(args)
+            raise Unavailable("reset")
+        return await offer(*args)
+
+    queue.offer = losing
+    await rig.stop("w1")
+    left, sent = rig.loop.time(), len(rig.log)
+    assert lost
+    while len(rig.log) == sent:
+        await asyncio.sleep(0.1)
+        assert rig.loop.time() < left + 5.0
+    rig.kill("w2")
+
+
+@virtual
+async def test_a_registration_without_an_answer_is_asked_again() -> None:
+    rig = Rig()
+    await rig.account()
+    await rig.submit(10)
+    worker = rig.start()
+    queue: Any = worker._queue
+    register, asked = queue.register, []
+
+    async def silent_at_first(*args: Any) -> Any:
+        asked.append(rig.loop.time())
+        if len(asked) == 1:
+            await asyncio.Event().wait()
+        return await register(*args)
+
+    queue.register = silent_at_first
+    await asyncio.sleep(30)
+    assert len(asked) == 2
+    assert len(rig.log) == 10
+    rig.kill()

@@ -195,6 +195,7 @@ class Cluster:
     def __init__(self, masters: list[Server]) -> None:
         self.masters = masters
         self._moves: list[Move] = []
+        self._placed: dict[int, str] = {}  # slots that were moved, and the id of the node that has them now
         for at, each in enumerate(masters):
             each.client.execute_command("CLUSTER SET-CONFIG-EPOCH", at + 1)
             first, last = SLOTS * at // len(masters), SLOTS * (at + 1) // len(masters) - 1
@@ -214,14 +215,27 @@ class Cluster:
         info = node.client.execute_command("CLUSTER INFO")
         return (info["cluster_state"], int(info["cluster_known_nodes"])) == ("ok", len(self.masters))
 
+    def _agrees(self) -> bool:
+        """Late gossip can set a node back for longer than a moment: then it is told again."""
+        maps = {repr(sorted((span, each["primary"][1]) for span, each in _slots(node).items())) for node in self.masters}
+        if len(maps) == 1:
+            return True
+        for slot, goal in self._placed.items():
+            for node in self.masters:
+                node.client.execute_command("CLUSTER SETSLOT", slot, "NODE", goal)
+        return False
+
     def owner(self, key: str) -> Server:
         port = _owner_in_the_eyes_of(self.masters[0], key)
         return next(each for each in self.masters if each.port == port)
 
     def empty(self) -> None:
         while self._moves:
-            self._moves.pop().finish()
+            move = self._moves.pop()
+            move.finish()
+            self._placed[move.slot] = move.goal
         self.until_whole()  # a node that the machine kept waiting may have been missed by the others
+        until(self._agrees)
         for each in self.masters:
             until(lambda each=each: each.client.flushall() and each.client.script_flush())  # type: ignore[misc]
 
@@ -238,16 +252,17 @@ class Move:
 
     def __init__(self, masters: list[Server], source: Server, target: Server, key: str) -> None:
         self._masters, self._source, self._target, self._key = masters, source, target, key
-        self._slot = slot = key_slot(key.encode())
+        self.slot = slot = key_slot(key.encode())
         self._is_over = False
         self.target = target
         self._ids = {each: each.client.execute_command("CLUSTER MYID") for each in (source, target)}
+        self.goal = self._ids[target]
         target.client.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", self._ids[source])
         source.client.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", self._ids[target])
 
     def carry(self, limit: int = 1000) -> int:
         """Keys moved now."""
-        keys = self._source.client.execute_command("CLUSTER GETKEYSINSLOT", self._slot, limit)
+        keys = self._source.client.execute_command("CLUSTER GETKEYSINSLOT", self.slot, limit)
         if keys:
             self._source.client.execute_command("MIGRATE", "127.0.0.1", self._target.port, "", 0, 5000, "KEYS", *keys)
         return len(keys)
@@ -259,7 +274,7 @@ class Move:
             pass
         self._is_over = True
         for node in (self._target, self._source, *self._masters):
-            node.client.execute_command("CLUSTER SETSLOT", self._slot, "NODE", self._ids[self._target])
+            node.client.execute_command("CLUSTER SETSLOT", self.slot, "NODE", self._ids[self._target])
         until(lambda: {_owner_in_the_eyes_of(each, self._key) for each in self._masters} == {self._target.port})
 
 
@@ -272,6 +287,10 @@ def _owner_in_the_eyes_of(node: Server, key: str) -> int:
     except AskError:
         pass  # on its way from here, and here until it has arrived
     return node.port
+
+
+def _slots(node: Server) -> Any:
+    return node.client.execute_command("CLUSTER SLOTS")
 
 
 def _bus(node: Server) -> int:

@@ -217,7 +217,7 @@ class Cluster:
 
     def _agrees(self) -> bool:
         """Late gossip can set a node back for longer than a moment: then it is told again."""
-        maps = {repr(sorted((span, each["primary"][1]) for span, each in _slots(node).items())) for node in self.masters}
+        maps = {tuple(sorted((first, last, int(owner[1])) for first, last, owner, *_ in _slots(node))) for node in self.masters}
         if len(maps) == 1:
             return True
         for slot, goal in self._placed.items():
@@ -290,6 +290,7 @@ def _owner_in_the_eyes_of(node: Server, key: str) -> int:
 
 
 def _slots(node: Server) -> Any:
+    """[first, last, [host, port, ...], replicas ...] of each range."""
     return node.client.execute_command("CLUSTER SLOTS")
 
 

@@ -294,6 +294,7 @@ class Repair(msgspec.Struct, frozen=True):
     """What fsck wants mended of a campaign; masks by batch number, for the same batches in all three."""
 
     last_entry: str  # of the outcomes it has read: with later ones nothing is changed
+    seen: str  # records.seen of the campaign that it has read: with another nothing is changed
     counts: Mapping[str, int]
     ended: Mapping[int, bytes]  # rows that have an outcome or were never accepted: taken out of wherever they stand
     twice: Mapping[int, bytes]  # rows that stand more than once: taken out of where they wait

@@ -6,7 +6,7 @@ All integers little-endian. A row is a recipient's place in its batch, 0 … 99;
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from math import log2
 from struct import Struct
 from struct import error as StructError
@@ -163,6 +163,12 @@ def _named(value: bytes, at: int) -> tuple[str, int]:
     if end > len(value):
         raise IndexError("a name is cut off")
     return value[at + 1 : end].decode(), end
+
+
+def seen(fields: Mapping[str, str]) -> str:
+    """What a repair rests upon beside the outcomes: submits, verbs and what a cancel books without a record all change it."""
+    names = ("state", "batches", "rows", "accepted", "cancelled", *(("leased",) if fields.get("state") == "cancelled" else ()))
+    return " ".join(fields.get(name, "") for name in names)
 
 
 class Note(msgspec.Struct, frozen=True, array_like=True):

@@ -14,12 +14,14 @@ import pytest
 
 from sendengine.client import Client
 from sendengine.config import Config
+from sendengine.intake import Intake
 from sendengine.ports import Settlement
 from sendengine.queue.desk import RedisDesk
 from sendengine.queue.redis import RedisQueue
 from sendengine.records import DEFERRED, FIRST_TRY, NO_ROWS, NUMS, OUTCOME, mask_of, rows_of
-from sendengine.render.message import Message
-from sendengine.scheduler.fsck import Finding
+from sendengine.render.message import Message, dump
+from sendengine.scheduler.fsck import Finding, check
+from sendengine.scheduler.names import Ref
 from sendengine.types import Outcome
 
 A, C = "{m1}", "{m1}:c:c"
@@ -189,3 +191,43 @@ async def test_one_that_fell_out_of_the_line_is_named_and_sent_in_its_turn(bench
     assert await bench.redis("LRANGE", f"{A}:line", 0, -1) == [b"first", b"second"]
     await bench.finish()
     assert (await bench.client.status("second")).state == "finished"
+
+
+async def _racing(bench: Bench, what: Callable[[], Awaitable[object]]) -> None:
+    """Somebody does it between the reading and the repair."""
+    restore, done = bench.desk.restore, []
+
+    async def racing(*args: Any) -> int:
+        if not done:
+            done.append(True)
+            await what()
+        return await restore(*args)
+
+    bench.desk.restore = racing  # type: ignore[method-assign]
+
+
+async def test_a_batch_that_comes_between_reading_and_repair_is_kept(bench: Bench) -> None:
+    await bench.client.create_account("m2", "60k")
+    rows = [{"email": f"u{i}@example.com"} for i in range(300)]
+    first, *rest = Intake((), salt=b"salt").from_rows(rows)
+    await bench.desk.create("m2", "late", b"d", None, dump(MESSAGE), {})
+    await bench.desk.submit("m2", "late", first)
+    await bench.redis("HSET", "{m2}:c:late", "deferred", 7)
+
+    async def submit() -> None:
+        for batch in rest:
+            await bench.desk.submit("m2", "late", batch)
+
+    await _racing(bench, submit)
+    await check(bench.desk, Ref("m2", "late"), repair=True)
+    fields = await bench.desk.campaign("m2", "late")
+    assert (fields["accepted"], fields["deferred"]) == ("300", "0")
+
+
+async def test_a_cancel_between_reading_and_repair_is_kept(bench: Bench) -> None:
+    await bench.redis("HSET", C, "deferred", 7)
+    await _racing(bench, lambda: bench.desk.cancel("m1", "c"))
+    await check(bench.desk, Ref("m1", "c"), repair=True)
+    fields = await bench.desk.campaign("m1", "c")
+    assert fields["state"] == "cancelled"
+    assert int(fields["sent"]) + int(fields["cancelled"]) + int(fields["leased"]) == N

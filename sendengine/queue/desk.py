@@ -243,7 +243,7 @@ class RedisDesk:
         flat: list[Argument] = [len(repair.counts), *(item for pair in repair.counts.items() for item in pair), len(repair.wanted)]
         for k, wanted in repair.wanted.items():
             flat += (k, repair.ended[k], repair.twice[k], wanted)
-        back = int(await self._script("restore", account, campaign, repair.last_entry, *flat))
+        back = int(await self._script("restore", account, campaign, repair.last_entry, repair.seen, *flat))
         await self._tell(account)
         return back
 

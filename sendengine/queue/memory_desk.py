@@ -14,7 +14,7 @@ from sendengine.queue.memory_repair import restore
 from sendengine.queue.memory_settling import mask_of
 from sendengine.queue.memory_state import IN_MEMORY, Account, Campaign, MemoryStore, StoredBatch
 from sendengine.queue.memory_verbs import DONE, SAME, Verb, cancel, move, pause, replay, resume, reverse
-from sendengine.records import MASK_OCTETS, TRANSACTIONAL
+from sendengine.records import MASK_OCTETS, TRANSACTIONAL, seen
 from sendengine.types import SendState
 
 PRINT_OCTETS = 8
@@ -323,7 +323,7 @@ class MemoryDesk:
 
     async def restore(self, account: str, campaign: str, repair: Repair) -> int:
         found = self._campaign(account, campaign)
-        if found is None or (found.outcomes[-1].entry if found.outcomes else "") != repair.last_entry:
+        if found is None or (found.outcomes[-1].entry if found.outcomes else "") != repair.last_entry or seen(found.fields) != repair.seen:
             return -1
         back = restore(self._store.accounts[account], found, repair, self._now())
         self._tell(account)

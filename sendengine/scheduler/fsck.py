@@ -15,7 +15,7 @@ import msgspec
 
 from sendengine.batch import BATCH_ROWS, unpack
 from sendengine.ports import Desk, OutcomeChunk, Repair
-from sendengine.records import MASK_OCTETS, TRANSACTIONAL, decode_outcomes, rows_of
+from sendengine.records import MASK_OCTETS, TRANSACTIONAL, decode_outcomes, rows_of, seen
 from sendengine.scheduler.names import Ref
 from sendengine.scheduler.view import COUNTS, ENDED, may_send, number, pending
 
@@ -180,7 +180,8 @@ def _repair(reading: _Reading) -> Repair:
     wanted = {k: reading.nowhere(k) | twice[k] for k in reading.accepted}
     wrong = [k for k in reading.accepted if ended[k] or wanted[k]]
     counts = {} if reading.missing else _true_counts(reading)
-    return Repair(reading.last_entry, counts, *({k: _octets(masks[k]) for k in wrong} for masks in (ended, twice, wanted)))
+    rows = ({k: _octets(masks[k]) for k in wrong} for masks in (ended, twice, wanted))
+    return Repair(reading.last_entry, seen(reading.before), counts, *rows)
 
 
 def _true_counts(reading: _Reading) -> dict[str, int]:

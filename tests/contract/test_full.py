@@ -14,7 +14,7 @@ from queue_bench import SETTINGS, Bench, addresses, batches, deferred, doubts, o
 from sendengine.errors import Unavailable
 from sendengine.policy.grants import Words, encode
 from sendengine.ports import Leased, Repair
-from sendengine.records import NO_ROWS
+from sendengine.records import NO_ROWS, seen
 from sendengine.types import Outcome
 from tests.forms import Server, server
 
@@ -57,7 +57,7 @@ async def _settle(scene: Scene, **what: Any) -> Any:
 async def _restore(scene: Scene) -> Any:
     last = (await scene.bench.desk.outcomes("m1", "c", "", 1000))[-1].entry
     batch, held = scene.lease.batch, scene.lease.mask
-    repair = Repair(last, {}, {batch: NO_ROWS}, {batch: held}, {batch: held})
+    repair = Repair(last, seen(await scene.bench.fields("c")), {}, {batch: NO_ROWS}, {batch: held}, {batch: held})
     return await scene.bench.desk.restore("m1", "c", repair)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from queue_bench import Bench, deferred, ended, outcomes, settlement
+from queue_bench import Bench, addresses, batches, deferred, ended, outcomes, settlement
 
 from sendengine.ports import Repair
-from sendengine.records import NO_ROWS, mask_of
+from sendengine.records import NO_ROWS, mask_of, seen
 
 LONG = 3_600_000
 
@@ -28,7 +28,7 @@ async def last_entry(bench: Bench) -> str:
 
 
 async def repair(bench: Bench, batch: int, ended: bytes = NO_ROWS, twice: bytes = NO_ROWS, wanted: bytes = NO_ROWS, **counts: int) -> int:
-    told = Repair(await last_entry(bench), counts, {batch: ended}, {batch: twice}, {batch: wanted})
+    told = Repair(await last_entry(bench), seen(await bench.fields("c")), counts, {batch: ended}, {batch: twice}, {batch: wanted})
     return await bench.desk.restore("m1", "c", told)
 
 
@@ -71,8 +71,35 @@ async def test_counts_are_written(stirred: Bench) -> None:
 
 async def test_nothing_is_changed_when_it_moved_on(stirred: Bench) -> None:
     before, fields = await stirred.where("c"), await stirred.fields("c")
-    told = Repair("1-1", {"sent": 99}, {1: mask_of([1])}, {1: NO_ROWS}, {1: mask_of([2])})
+    told = Repair("1-1", seen(fields), {"sent": 99}, {1: mask_of([1])}, {1: NO_ROWS}, {1: mask_of([2])})
     assert await stirred.desk.restore("m1", "c", told) == -1
     assert await stirred.where("c") == before
     assert await stirred.fields("c") == fields
     assert await stirred.desk.restore("m1", "other", told) == -1
+
+
+@pytest.mark.parametrize("what", ["submit", "pause", "cancel"])
+async def test_nothing_is_changed_when_it_was_submitted_to_or_steered(bench: Bench, what: str) -> None:
+    await bench.account()
+    first, second = batches(addresses(200))
+    await bench.campaign("c", sealed=False)
+    await bench.load("c", [first], sealed=False)
+    told = Repair("", seen(await bench.fields("c")), {"accepted": 100, "cancelled": 0}, {}, {}, {})
+    if what == "submit":
+        await bench.desk.submit("m1", "c", second)
+    else:
+        await getattr(bench.desk, what)("m1", "c")
+    fields = await bench.fields("c")
+    assert await bench.desk.restore("m1", "c", told) == -1
+    assert await bench.fields("c") == fields
+
+
+async def test_nothing_is_changed_when_a_lease_of_a_cancelled_send_ended(bench: Bench) -> None:
+    await bench.account()
+    await bench.campaign("c", 100)
+    (lease,) = (await bench.take()).leases
+    await bench.desk.cancel("m1", "c")
+    told = Repair("", seen(await bench.fields("c")), {"cancelled": 0}, {}, {}, {})
+    await bench.settle(settlement(lease.token, back=range(100)))
+    assert await bench.desk.restore("m1", "c", told) == -1
+    assert (await bench.fields("c"))["cancelled"] == "100"

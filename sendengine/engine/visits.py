@@ -89,7 +89,8 @@ class Visits:
             self._accepted(lane, settlement, lease, refs, acted)
         for place in reply.stopped:
             for lease in list(held[place].leases.values()):
-                lane.give_back(lease)
+                if not lease.is_closing:  # it was given back, and something of it is on the wire yet
+                    lane.give_back(lease)
         lane.grant(reply, replied_at, held)
         if reply.has_begun:
             lane.take_at = lane.wake_at = 0.0  # there is more to take

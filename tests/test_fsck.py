@@ -68,6 +68,7 @@ class Bench:
         """The worker settles what it holds, and takes and sends the rest; nothing waits for a retry any more."""
         await self.settle(self.lease, [row for row in range(100) if row != DEFERRED_ROW])
         await self.redis("ZADD", f"{C}:w", 0, 1)
+        await self.redis("ZADD", f"{A}:again", 0, "c")
         entries = await self.redis("HGET", f"{C}:r", 1)
         if entries:
             await self.redis("HSET", f"{C}:r", 1, entries[:6] + bytes(8))
@@ -120,6 +121,8 @@ PLANTS: dict[str, tuple[Plant, str, list[int]]] = {  # what is done, what is sai
     "a retry dropped": (lambda b: b.redis("HDEL", f"{C}:r", 1), "nowhere", [100 + DEFERRED_ROW]),
     "a count off": (lambda b: b.redis("HINCRBY", C, "sent", 3), "'sent'", []),
     "another count off": (lambda b: b.redis("HINCRBY", C, "leased", -3), "'leased'", []),
+    "not found": (lambda b: b.redis("ZREM", f"{A}:ready", "c"), "may send", []),
+    "its retry not found": (lambda b: b.redis("ZREM", f"{A}:again", "c"), "may send", []),
     "not let": (lambda b: b.redis("ZREM", f"{A}:run", "c"), "may send", []),
 }
 

@@ -236,7 +236,7 @@ class RedisDesk:
         doubts = await self._link.call("HGETALL", key + ":d")
         named = [tuple(map(int, name.split(b":"))) for name in doubts[::2]]
         times = {(k, row): int(n) for (k, row), n in zip(named, doubts[1::2], strict=True)}
-        is_running = await self._link.call("ZSCORE", keys.account(account) + ":run", campaign) is not None
+        is_running = bool(await scripts.run(self._link, "let", (keys.account(account),), campaign))
         return Standing(ready, leased, retry, times, aside, is_running, campaign in await self.line(account))
 
     async def restore(self, account: str, campaign: str, repair: Repair) -> int:

@@ -11,6 +11,8 @@ account slot, A = {m1234}
   A:sends         zset    campaign -> µs of its creation
   A:open          set     campaigns that have not ended
   A:run           zset    campaigns that may send now -> messages served since the set last changed (the deal's memory)
+  A:ready         zset    those of A:run with READY rows -> the same number of messages served
+  A:again         zset    those of A:run with rows in RETRY -> µs of the earliest
   A:line          list    sequential campaigns that are not through, in their order
   A:at            zset    campaign -> µs when its schedule or window needs a look
   A:lease         hash    lease token (8 octets) -> lease record; the only truth about who may settle what

@@ -14,7 +14,7 @@ from sendengine.queue.memory_desk import MemoryDesk
 from sendengine.queue.memory_granting import bind_to, deal, grant
 from sendengine.queue.memory_settling import settle
 from sendengine.queue.memory_state import ENDED, IN_MEMORY, Account, MemoryStore
-from sendengine.queue.memory_taking import Taking, look_at_schedules
+from sendengine.queue.memory_taking import Taking, look_at_schedules, turns
 from sendengine.queue.memory_verbs import DONE, pause
 from sendengine.records import TRANSACTIONAL
 from sendengine.types import SendState
@@ -23,7 +23,6 @@ __all__ = ["MemoryDesk", "MemoryQueue", "MemoryStore"]
 
 TOKEN, BEAT, CONFIRMED, REVOKED = b"t", b"b", b"c", b"revoked"
 INFO_US = 15e6
-CAMPAIGNS = 100
 NEWS = 1000
 
 
@@ -195,18 +194,13 @@ class MemoryQueue:
         state, now = self._store.accounts.get(account, Account()), self._now()
         look = look_at_schedules(state, now)
         taking = Taking(state, worker, rows, tokens, now)
-        by_share = sorted(state.run, key=lambda name: (state.run[name], name))[:CAMPAIGNS]
-        wakes = []
-        for name in (TRANSACTIONAL, *by_share):
-            if name not in state.campaigns:
-                continue
-            campaign = state.campaigns[name]
-            if name not in has_retries:
+        for campaign in turns(state, now, has_first, has_retries):
+            if campaign.id not in has_retries:
                 taking.take_retries(campaign)
-                wakes.append(campaign.next_retry)
-            if name not in has_first:
+            if campaign.id not in has_first:
                 taking.take_first_tries(campaign)
-        wakes += state.looks.values()
+        names = [name for name in (TRANSACTIONAL, *state.run) if name in state.campaigns and name not in has_retries]
+        wakes = [*(state.campaigns[name].next_retry for name in names), *state.looks.values()]
         wake = float(round(min((at for at in wakes if at is not None), default=-1)))
         return Taken(state.next_need(), wake, look, tuple(taking.leases))
 

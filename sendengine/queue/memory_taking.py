@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sendengine.ports import Leased
 from sendengine.queue.keys import LEVELS
 from sendengine.queue.memory_settling import mask_of
 from sendengine.queue.memory_state import Account, Campaign, History, Lease, Portion
-from sendengine.records import MASK_OCTETS, PAST
+from sendengine.records import MASK_OCTETS, PAST, TRANSACTIONAL
 from sendengine.types import SendState
 
 RETRY_EARLY_US = 5e4  # a retry due so soon is taken along
 RETRY_BATCHES = 20
 LOOKS = 100
+CAMPAIGNS = 100
 
 
 def look_at_schedules(state: Account, now: float) -> tuple[str, ...]:
@@ -29,6 +30,16 @@ def look_at_schedules(state: Account, now: float) -> tuple[str, ...]:
         else:
             del state.looks[name]
     return tuple(look)
+
+
+def turns(state: Account, now: float, has_first: Collection[str], has_retries: Collection[str]) -> list[Campaign]:
+    """Those with something to take, the least served first: so many with rows READY, and as many with retries that are due."""
+    by_share = [state.campaigns[name] for name in sorted(state.run, key=lambda name: (state.run[name], name))]
+    ready = [campaign.id for campaign in by_share if campaign.id not in has_first and campaign.has_ready]
+    retries = sorted((at, one.id) for one in by_share if one.id not in has_retries and (at := one.next_retry) is not None and at <= now)
+    chosen = {*ready[:CAMPAIGNS], *(name for _, name in retries[:CAMPAIGNS])}
+    singles = [state.campaigns[TRANSACTIONAL]] if TRANSACTIONAL in state.campaigns else []
+    return singles + [campaign for campaign in by_share if campaign.id in chosen]
 
 
 class Taking:

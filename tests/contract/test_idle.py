@@ -46,6 +46,7 @@ async def test_schedule_that_is_due_is_work(redis: Redis, redis_url: str) -> Non
 async def test_retry_later_of_a_running_send_is_work(redis: Redis, redis_url: str) -> None:
     redis.zadd("{m2}:run", {"c": 0})
     redis.zadd("{m2}:c:c:w", {"0": FUTURE})
+    redis.zadd("{m2}:again", {"c": FUTURE})
     assert not await asked(redis_url)
 
 
@@ -62,6 +63,7 @@ async def test_rows_of_a_paused_send_are_no_work(redis: Redis, redis_url: str) -
 async def test_rows_of_a_running_send_are_work(redis: Redis, redis_url: str) -> None:
     redis.xadd("{m2}:c:c:q0", {"m": b"\x01".ljust(13, b"\0")}, id="1-0")
     redis.zadd("{m2}:run", {"c": 0})
+    redis.zadd("{m2}:ready", {"c": 0})
     assert not await asked(redis_url)
 
 

@@ -1,4 +1,4 @@
-"""What waits costs nobody anything: a paused account keeps no worker busy."""
+"""What waits costs nobody anything: sends without work keep no other waiting, a paused one keeps no worker busy."""
 
 from __future__ import annotations
 
@@ -7,8 +7,40 @@ from typing import Any
 
 from sendengine.engine.takes import HUNGRY_AGAIN
 from sendengine.ports import Visited
-from tests.engine.rig import Rig
+from sendengine.render.message import dump
+from sendengine.types import Attempt, Stage
+from tests.engine.rig import DELIVERED, FIELDS, MESSAGE, Rig, replied
 from tests.engine.test_engine import virtual
+
+
+@virtual
+async def test_three_hundred_sends_that_wait_keep_no_other_waiting() -> None:
+    """Each has one recipient, greylisted for an hour, or none yet; the shares of those with work stay equal beside them."""
+    seen: set[str] = set()
+
+    def greylist(recipient: str) -> Attempt:
+        if recipient.startswith("a") and recipient not in seen:
+            seen.add(recipient)
+            return replied(Stage.RCPT, 450)
+        return DELIVERED
+
+    rig = Rig(greylist)
+    await rig.account(per_hour=72000)
+    for i in range(150):
+        await rig.submit(1, f"a{i:03}", retry="1h")
+        await rig.desk.create("m1", f"b{i:03}", b"d", None, dump(MESSAGE), FIELDS)
+    rig.start()
+    await asyncio.sleep(60)
+    asked = rig.loop.time()
+    await rig.submit(100, "y")
+    await rig.submit(100, "z")
+    await asyncio.sleep(15)
+    left = [name[0] for at, name in rig.log if at > asked]
+    assert len(left) == 200
+    assert abs(left[:100].count("y") - 50) <= 10
+    await asyncio.sleep(3600)
+    assert len(rig.accepted) == 350  # the greylisted ones had their second try
+    await rig.stop()
 
 
 @virtual

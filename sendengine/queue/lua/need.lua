@@ -5,9 +5,7 @@
 local need, retention = next_need(), call('HGET', send_key(TRANSACTIONAL), 'retention')
 if retention then forget_old(clock(), retention, 20) end
 local has_work = need == 0 or (need > 0 and need <= clock())
-local ids = call('ZRANGE', A .. ':run', 0, -1)
-ids[#ids + 1] = TRANSACTIONAL
-for _, id in ipairs(ids) do has_work = has_work or call('EXISTS', send_key(id) .. ':w') == 1 end
+has_work = has_work or call('EXISTS', A .. ':again', send_key(TRANSACTIONAL) .. ':w') > 0
 local out = {int(need), call('HLEN', A .. ':lease'), has_work and 1 or 0}
 local all = call('HGETALL', A .. ':lease')
 for i = 1, #all, 2 do

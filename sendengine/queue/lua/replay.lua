@@ -1,4 +1,4 @@
--- include: lib masks
+-- include: lib masks turns
 -- What was set aside becomes READY again, its batches without a count of kills.  KEYS[1] account.  ARGV: campaign.
 -- Replies {'done', rows} or {'closed', state}.
 local id, key = ARGV[1], send_key(ARGV[1])
@@ -11,4 +11,5 @@ for _, v in ipairs(call('LRANGE', key .. ':z', 0, -1)) do
 end
 call('DEL', key .. ':z')
 call('HDEL', key, 'quarantined')
+note_work(id)
 return {'done', rows}

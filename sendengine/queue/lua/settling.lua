@@ -146,6 +146,7 @@ local function settle(now, token, final, records, dictionary, nums, deferred, do
     if m > 0 and cancelled then drop(key, k, back, m, tally) else give_back(key, k, level, back, past, tally) end
     left, n = mask_minus(left, back), n + m
   end
+  if #deferred + #doubts + #back > 0 then note_work(id) end
   local standing, tried = num(s[11]) - n, num(s[10]) + num(tally.tried)
   if n > 0 then
     local set = {'leased', standing}

@@ -1,4 +1,4 @@
--- include: speed
+-- include: speed turns
 -- The states of campaigns: who may send, whose turn it is, when it ends (docs/queue-states.md).
 -- The run set: who may send now. Served counts start anew whenever one joins, so shares are equal from then on.
 local function sync_run(id)
@@ -7,9 +7,13 @@ local function sync_run(id)
   local may = s[1] == 'sending' and (s[2] == '1' or s[3] ~= '1' and s[5] ~= '1') and s[4] ~= '0'
   local is = call('ZSCORE', A .. ':run', id)
   if may and not is then
-    for _, other in ipairs(call('ZRANGE', A .. ':run', 0, -1)) do call('ZADD', A .. ':run', 0, other) end
+    for _, other in ipairs(call('ZRANGEBYSCORE', A .. ':run', '(0', '+inf')) do
+      call('ZADD', A .. ':run', 0, other)
+      call('ZADD', A .. ':ready', 'XX', 0, other)
+    end
     call('ZADD', A .. ':run', 0, id)
   elseif is and not may then call('ZREM', A .. ':run', id) end
+  note_work(id)
 end
 
 -- The line: when no sequential campaign sends, the first sealed one that waits its turn starts.
@@ -74,14 +78,10 @@ local function next_need()
     local first = tonumber(call('ZRANGE', set, 0, 0, 'WITHSCORES')[2])
     if first and (need < 0 or first < need) then need = first end
   end
-  local ids = call('ZRANGE', A .. ':run', 0, -1)
-  ids[#ids + 1] = TRANSACTIONAL
-  for _, id in ipairs(ids) do
-    local key = send_key(id)
-    local q = key .. ':q'
-    if call('EXISTS', key .. ':b', q .. 0, q .. 1, q .. 2, q .. 3, q .. 4, q .. 5, q .. 6, q .. 7, q .. 8, q .. 9) > 0 then return 0 end
-    earliest(key .. ':w')
-  end
+  local key = send_key(TRANSACTIONAL)
+  if call('EXISTS', A .. ':ready') == 1 or has_ready(key) then return 0 end
+  earliest(key .. ':w')
+  earliest(A .. ':again')
   earliest(A .. ':at')
   return need
 end

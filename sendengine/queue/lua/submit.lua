@@ -1,4 +1,4 @@
--- include: lib masks
+-- include: lib masks turns
 -- Store one batch, once, in order (design 3.1.1).  KEYS[1] account.
 -- ARGV: campaign, batch number, input rows, rejected rows, digest (8), payload, fingerprints (8 each), rows they belong to (an octet each),
 --       then level, mask pairs.
@@ -57,4 +57,5 @@ call('HINCRBY', key, 'rows', rows)
 call('HINCRBY', key, 'accepted', fresh)
 if n > fresh then call('HINCRBY', key, 'duplicates', n - fresh) end
 if ARGV[4] ~= '0' then call('HINCRBY', key, 'rejected', ARGV[4]) end
+note_work(id)
 return {'stored', fresh, n - fresh, is_attached(), is_running()}

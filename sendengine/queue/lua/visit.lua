@@ -62,7 +62,12 @@ if n > 0 and #sharers > 1 then
     best[2] = best[2] + 1
     deal[i] = string.char(best[1])
   end
-  for _, s in ipairs(sharers) do call('ZADD', A .. ':run', 'XX', int(s[2]), s[3]) end
-elseif n > 0 and #sharers == 1 and call('ZCARD', A .. ':run') > 1 then call('ZINCRBY', A .. ':run', n, sharers[1][3]) end
+  for _, s in ipairs(sharers) do
+    call('ZADD', A .. ':run', 'XX', int(s[2]), s[3])
+    call('ZADD', A .. ':ready', 'XX', int(s[2]), s[3])
+  end
+elseif n > 0 and #sharers == 1 and call('ZCARD', A .. ':run') > 1 then
+  call('ZADD', A .. ':ready', 'XX', call('ZINCRBY', A .. ':run', n, sharers[1][3]), sharers[1][3])
+end
 return {int(now), num(a[3]), a[4] or '0', n, string.format('%.1f', first - now), string.format('%.3f', iv), table.concat(deal), table.concat(stopped),
   a[5] or '0', acted, begun}

@@ -51,6 +51,7 @@ class Talk(msgspec.Struct):
     verdicts: dict[int, int]  # the peer's, of whole messages
     heard: set[int]  # messages whose verdict arrived here
     ended: set[int]  # messages whose last octet has left us, or may have
+    begun: set[int] = set()  # messages whose MAIL was answered, and the answer arrived here
     written: int = 0  # octets
     said: int = 0  # octets
 
@@ -65,9 +66,10 @@ def talk(plan: Plan, deliveries: list[Delivery], cut: Cut = UNCUT, make: type[Se
         line.break_off()
     shadow.hear(line.written)
     heard = {number for number, at in peer.answered_at.items() if at <= line.received}
+    begun = {number for number, at in peer.mail_answered_at.items() if at <= line.received}
     ended = set(peer.verdicts if cut.way is Way.STALL else shadow.verdicts)
     pulled = len(deliveries) - len(feed.waiting)
-    return Talk(plan, feed.attempts, pulled, peer.verdicts, heard, ended, len(line.written), len(line.said))
+    return Talk(plan, feed.attempts, pulled, peer.verdicts, heard, ended, begun, len(line.written), len(line.said))
 
 
 class Line:
@@ -147,4 +149,6 @@ def allowed(met: Talk, number: int, attempt: Attempt) -> set[Action]:
     _, rcpt, _, _ = met.plan.vectors[number - 1]
     if attempt.stage is Stage.RCPT and attempt.reply is not None and rcpt >= 500:
         return {Action.BOUNCED}
+    if number == 1 or number in met.begun:  # a fresh connection, or the peer took it up: that was a try
+        return {Action.DEFERRED}
     return {Action.DEFERRED, Action.RETURNED}

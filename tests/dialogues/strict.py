@@ -19,11 +19,12 @@ class Plan(msgspec.Struct, frozen=True):
 
 class StrictPeer:
     """Reads the client's octets, answers by the plan; `verdicts` is what it decided about whole messages, `answered_at`
-    how many octets it had said when it had answered each."""
+    how many octets it had said when it had answered each, `mail_answered_at` the same of each MAIL."""
 
     def __init__(self, plan: Plan, deliveries: list[Delivery]) -> None:
         self.verdicts: dict[int, int] = {}
         self.answered_at: dict[int, int] = {}
+        self.mail_answered_at: dict[int, int] = {}
         self._said = 0
         self._plan = plan
         self._messages = {delivery.number: delivery for delivery in deliveries}
@@ -42,6 +43,8 @@ class StrictPeer:
             self._said += len(replies[-1])
             for number in self.verdicts:
                 self.answered_at.setdefault(number, self._said)
+            if self._number:
+                self.mail_answered_at.setdefault(self._number, self._said)
         return replies
 
     def _step(self) -> int | None:

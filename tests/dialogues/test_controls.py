@@ -65,6 +65,23 @@ class RemembersWhatLayHere(Session):
         super().lost(now, detail, self._unflushed)
 
 
+class CallsALostTryNone(Session):
+    """Nothing was attempted, whatever was: it would be sent again for ever, and no try spent."""
+
+    def _give_up(self, flight: Flight, stage: Stage, fault: Fault, now: float, detail: str) -> None:
+        if stage is not Stage.DOT:
+            stage, fault = Stage.MAIL, Fault.STALE
+        super()._give_up(flight, stage, fault, now, detail)
+
+
+class CallsTheFirstStale(Session):
+    """Takes a fresh connection that breaks for one that was left."""
+
+    def _give_up(self, flight: Flight, stage: Stage, fault: Fault, now: float, detail: str) -> None:
+        is_unanswered_first = flight.is_first and stage is Stage.MAIL
+        super()._give_up(flight, stage, Fault.STALE if is_unanswered_first else fault, now, detail)
+
+
 class ForgetsTheSecond(Session):
     def _end(self, fault: Fault, now: float, detail: str) -> None:
         self._head = None if self._body is not None else self._head
@@ -82,6 +99,8 @@ class ReportsTwice(Session):
     [
         CallsALostDotNotSent,
         CallsALostBodyDoubtful,
+        CallsALostTryNone,
+        CallsTheFirstStale,
         RemembersWhatLayHere,
         TakesTheGoAheadForTheAnswer,
         ForgetsTheSecond,

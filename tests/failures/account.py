@@ -6,7 +6,7 @@ trial: accepted = sum of outcomes, lost = phantom = cross = 0, duplicates <= the
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 
@@ -14,6 +14,8 @@ import msgspec
 
 DOMAIN = "@example.com"
 STOPS_WITHIN = 1.0  # seconds in which a pause or a cancel acts (domain 2)
+RECOVERS_WITHIN = 30.0  # seconds until orphaned work goes on
+MAX_DOUBTFUL = 512  # W of one worker, as it is shipped
 
 
 class Dot(msgspec.Struct, frozen=True, gc=False):
@@ -51,6 +53,8 @@ class Account(msgspec.Struct, frozen=True):
     cross: int  # messages with another's data
     twice: int  # recipients with two outcomes
     unreasoned: int  # `unknown` without a reason
+    denied: int = 0  # the relay took the dot and no other try followed, and the outcome is neither `sent` nor `unknown`
+    overturned: int = 0  # the same, and another try followed: it takes a doubt to try again
     doubled: frozenset[str] = frozenset()  # tokens that came twice
 
 
@@ -79,6 +83,7 @@ def reckon(
         twice += end.token in last
         last[end.token] = end.outcome
         unreasoned += end.outcome == "unknown" and not end.reason
+    denied, overturned = _denials(last, dots, begun := list(begun))
     taken = Counter(dot.token for dot in dots if dot.is_taken)
     answered = {dot.token for dot in dots if dot.is_taken and dot.is_answered}
     silent = sum(
@@ -96,8 +101,23 @@ def reckon(
         cross=sum(dot.is_crossed for dot in dots),
         twice=twice,
         unreasoned=unreasoned,
+        denied=denied,
+        overturned=overturned,
         doubled=frozenset(token for token, n in taken.items() if n > 1),
     )
+
+
+def _denials(last: Mapping[str, str], dots: Sequence[Dot], begun: Iterable[tuple[float, str]]) -> tuple[int, int]:
+    """Recipients whose message the relay took, and who ended otherwise: without another try, and with one."""
+    told: dict[str, float] = {}
+    for dot in dots:
+        if dot.is_taken and last.get(dot.token, "sent") not in ("sent", "unknown"):
+            told[dot.token] = max(dot.mail_at, told.get(dot.token, dot.mail_at))
+    tries: defaultdict[str, float] = defaultdict(float)
+    for at, token in begun:
+        tries[token] = max(at, tries[token])
+    overturned = sum(tries[token] > at for token, at in told.items())
+    return len(told) - overturned, overturned
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -112,15 +132,23 @@ class Line(msgspec.Struct, frozen=True):
     recovery: float  # seconds, the longest
     findings: int  # of fsck
     expects: tuple[str, ...] = ()  # what this scenario promised beside the identity, and did not keep
+    max_doubtful: int = MAX_DOUBTFUL  # the setting that W is held to
+    within: float = RECOVERS_WITHIN  # seconds that the recovery may take
 
     @property
     def broken(self) -> list[str]:
         found, own = self.account, list(self.expects)
         if sum(found.outcomes.values()) != found.accepted:
             own.append("accepted is not the sum of outcomes")
-        own += [name for name in ("lost", "phantom", "cross", "twice", "unreasoned") if getattr(found, name)]
+        own += [name for name in ("lost", "phantom", "cross", "twice", "unreasoned", "denied") if getattr(found, name)]
         if found.duplicates > self.bound:
             own.append("more duplicates than doubts")
+        if found.duplicates + found.overturned > self.bound:
+            own.append("more tries after a dot that was taken than doubts")
+        if self.most_doubtful > self.max_doubtful:
+            own.append("more in doubt at one worker than max_doubtful")
+        if self.recovery > self.within:
+            own.append(f"recovery took more than {self.within:g} s")
         if self.findings:
             own.append("fsck finds what does not add up")
         if not self.faults:

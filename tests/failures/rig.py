@@ -34,7 +34,7 @@ from sendengine.render.message import Message
 from sendengine.trial.sink import SinkOptions
 from sendengine.trial.stage import Stage
 from sendengine.wiring import relay_from_url
-from tests.failures.account import Account, Dot, Ended, Line, Silence, address_of, reckon, token_in, token_of
+from tests.failures.account import RECOVERS_WITHIN, Account, Dot, Ended, Line, Silence, address_of, reckon, token_in, token_of
 
 ROOT = Path(__file__).parent.parent.parent
 ACCOUNT = "m1"
@@ -47,6 +47,8 @@ MESSAGE = Message(
 )
 QUICK = {"SENDENGINE_ENGINE_DEAD_AFTER_S": "2"}  # a takeover takes 2.5 s then
 SHARED = {"SENDENGINE_ENGINE_SPREAD_ABOVE": "1"}  # every worker attaches to the account
+RESUMES_WITHIN = 10.0  # seconds, when Redis is back
+REDIS_IS_BACK = ("redis_kills", "redis_forgets", "redis_cuts")  # scenarios whose recoveries are of that kind
 LIMIT = 60.0  # seconds that any of these waits may take
 
 
@@ -127,6 +129,7 @@ class Rig:
         self.faults = 0
         self.doubts: list[int] = []  # W of each worker that was lost
         self.recoveries: list[float] = []
+        self.stops: list[tuple[float, float]] = []  # seconds that each warm stop took, and may take
         self.expects: list[str] = []  # promises that were not kept
         self._watchers: set[asyncio.Task[None]] = set()
         self.client: Client
@@ -322,7 +325,7 @@ class Rig:
         code = await self.wait(hand)
         took = time.monotonic() - began
         self.faults += 1
-        self.recoveries.append(took)
+        self.stops.append((took, limit))
         self.promise(code == 0, f"a warm stop ended with {code}")
         self.promise(took <= limit, f"a warm stop took {took:.1f} s")
 
@@ -387,14 +390,19 @@ class Rig:
         return reckon(self.accepted, ended, self.ledger.dots, self.ledger.begun, self.silences)
 
     async def line(self, scenario: str, *campaigns: str, bound: int | None = None) -> Line:
-        """The account of the trial. `bound` of duplicates: else the doubts of the workers that were lost."""
+        """The account of the trial. `bound` of duplicates: else the doubts of the workers that were lost. The recovery is that of the
+        stop, where nothing but stops was there to recover from."""
+        times = [(took, RECOVERS_WITHIN) for took in self.recoveries] or self.stops
+        recovery, within = max(times, default=(0.0, RECOVERS_WITHIN))
+        if scenario in REDIS_IS_BACK:
+            within = RESUMES_WITHIN
         findings = 0
         for campaign in campaigns:
             findings += len([finding async for finding in self.client.fsck(campaign)])
         return Line(
             scenario=scenario, seed=self.seed, faults=self.faults, account=await self.account(*campaigns),
             bound=sum(self.doubts) if bound is None else bound, most_doubtful=max(self.doubts, default=0),
-            recovery=max(self.recoveries, default=0.0), findings=findings, expects=tuple(self.expects),
+            recovery=recovery, within=within, findings=findings, expects=tuple(self.expects),
         )  # fmt: skip
 
 

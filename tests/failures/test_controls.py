@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.failures.account import Account, Dot, Ended, Silence, reckon
+from tests.failures.account import Account, Dot, Ended, Line, Silence, reckon
 from tests.failures.controls import ack_first, fence_off, journal_off
 
 pytestmark = pytest.mark.timeout(240)
@@ -40,6 +40,34 @@ def dot(token: str, at: float = 0.0, **facts: bool) -> Dot:
     (reckon({"a": "c"}, [Ended("a", "sent", "")], [dot("a", is_crossed=True)], [], []), "cross", 1),
     (reckon({"a": "c"}, [Ended("a", "sent", ""), Ended("a", "bounced", "")], [dot("a")], [], []), "twice", 1),
     (reckon({"a": "c"}, [Ended("a", "unknown", "")], [dot("a")], [], []), "unreasoned", 1),
+    (reckon({"a": "c"}, [Ended("a", "bounced", "5.1.1 x")], [dot("a", 2.0)], [(2.0, "a")], []), "denied", 1),
+    (reckon({"a": "c"}, [Ended("a", "expired", "")], [dot("a", 2.0)], [(1.0, "a"), (2.0, "a")], []), "denied", 1),
+    (reckon({"a": "c"}, [Ended("a", "cancelled", "")], [dot("a", 2.0)], [(2.0, "a")], []), "denied", 1),
+    (reckon({"a": "c"}, [Ended("a", "unknown", "in doubt")], [dot("a", 2.0)], [(2.0, "a")], []), "denied", 0),
+    (reckon({"a": "c"}, [Ended("a", "bounced", "5.1.1 x")], [dot("a", 2.0)], [(2.0, "a"), (5.0, "a")], []), "denied", 0),  # refused later
+    (reckon({"a": "c"}, [Ended("a", "bounced", "5.1.1 x")], [dot("a", 2.0)], [(2.0, "a"), (5.0, "a")], []), "overturned", 1),
+    (reckon({"a": "c"}, [Ended("a", "bounced", "x")], [dot("a", 2.0, is_answered=False)], [(2.0, "a")], []), "denied", 1),  # a doubt
+    (reckon({"a": "c"}, [Ended("a", "bounced", "x")], [dot("a", 2.0, is_answered=False)], [(2.0, "a"), (5.0, "a")], []), "denied", 0),
+    (reckon({"a": "c"}, [Ended("a", "bounced", "x")], [dot("a", 2.0, is_taken=False)], [(2.0, "a")], []), "denied", 0),  # refused
 ])  # fmt: skip
 def test_the_account_finds(found: Account, name: str, n: int) -> None:
     assert getattr(found, name) == n
+
+
+def line_of(outcome: str, tries: int = 1, bound: int = 0, w: int = 0, recovery: float = 0.0) -> Line:
+    """One recipient, whose first dot was answered 2xx."""
+    begun = [(2.0 + 3 * n, "a") for n in range(tries)]
+    return Line("x", 1, 1, reckon({"a": "c"}, [Ended("a", outcome, "x")], [dot("a", 2.0)], begun, []), bound, w, recovery, 0)
+
+
+@pytest.mark.parametrize(("line", "broken"), [
+    (line_of("sent"), []),
+    (line_of("bounced", bound=1), ["denied"]),  # a doubt that led to no second try excuses nothing
+    (line_of("bounced", tries=2, bound=1), []),
+    (line_of("bounced", tries=2), ["more tries after a dot that was taken than doubts"]),
+    (line_of("sent", w=512, recovery=30.0), []),
+    (line_of("sent", w=513), ["more in doubt at one worker than max_doubtful"]),
+    (line_of("sent", recovery=30.1), ["recovery took more than 30 s"]),
+])  # fmt: skip
+def test_a_line_says_what_is_broken(line: Line, broken: list[str]) -> None:
+    assert line.broken == broken

@@ -1,4 +1,4 @@
-"""Verbs on real processes under load: pause, resume, cancel, reverse, tier, scale and rolling restarts, at random and seeded.
+"""Verbs on real processes under load: pause, resume, cancel, reverse, move, tier, scale and rolling restarts, at random and seeded.
 
 The relay's file of transactions is the witness: it has every MAIL with its time.
 """
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.timeout(150)
 
 STEPS = int(os.environ.get("SENDENGINE_STEPS", "30"))
 STOPS_WITHIN = 1.0
-SENDS, ROWS = ("a", "b", "c"), 300
+SENDS, LINE, ROWS = ("a", "b", "c"), ("d", "e", "f"), 300  # those in the line are sequential
 ROOT = Path(__file__).parent.parent.parent
 NEXT_RELEASE = (
     "import runpy, sys, sendengine.batch as batch; batch.VERSION += 1; sys.argv = ['send']; "
@@ -48,14 +48,15 @@ class Steering:
 
     def __init__(self, rig: FailureRig, chance: random.Random) -> None:
         self.rig, self.client, self._chance = rig, rig.client, chance
-        self.stops: dict[str, list[list[float]]] = {name: [] for name in SENDS}  # [acknowledged, resumed]
+        self.stops: dict[str, list[list[float]]] = {name: [] for name in SENDS + LINE}  # [acknowledged, resumed]
         self.cancelled: set[str] = set()
         self.main = rig.start_workers(1)
         self._more: subprocess.Popen[bytes] | None = None
 
     async def step(self) -> str:
-        deed = self._chance.choice([self._pause, self._resume, self._resume, self._reverse, self._tier, self._restart, self._scale])
-        name = self._chance.choice(SENDS)
+        deeds = [self._pause, self._resume, self._resume, self._reverse, self._move, self._tier, self._restart, self._scale]
+        deed = self._chance.choice(deeds)
+        name = self._chance.choice(LINE if deed == self._move else SENDS + LINE)
         await deed(name)
         await asyncio.sleep(self._chance.choice([0.05, 0.2, 0.4]))  # load between deeds, no waiting for anything
         return f"{deed.__name__} {name}"
@@ -94,6 +95,18 @@ class Steering:
         with suppress(Conflict):  # it has ended
             await self.client.reverse(f"{ACCOUNT}:{name}")
 
+    async def _move(self, name: str) -> None:
+        before = await self.client.desk.line(ACCOUNT)
+        with suppress(Conflict):  # it sends, or has ended
+            await self.client.move(f"{ACCOUNT}:{name}", self._chance.choice(["up", "down"]))
+        after = await self.client.desk.line(ACCOUNT)
+        assert len(set(after)) == len(after)
+        assert {name for name in before if name not in after} <= {name for name in LINE if await self._is_through(name)}
+
+    async def _is_through(self, name: str) -> bool:
+        fields = await self.client.desk.campaign(ACCOUNT, name)
+        return "through" in fields or fields["state"] in ("cancelled", "finished")
+
     async def _tier(self, name: str) -> None:
         await self.client.set_tier(ACCOUNT, str(self._chance.choice([36_000, 180_000, 360_000])))
 
@@ -113,16 +126,16 @@ class Steering:
             self._more = None
 
     async def resume_all(self) -> None:
-        for name in SENDS:
+        for name in SENDS + LINE:
             await self._resume(name)
         await self.client.set_tier(ACCOUNT, "720000")
 
 
-async def _submit(rig: FailureRig, per_hour: int) -> None:
+async def _submit(rig: FailureRig, per_hour: int, line: tuple[str, ...] = ()) -> None:
     await rig.client.create_account(ACCOUNT, str(per_hour), relay=relay_from_url(rig.relay.url, "", TlsPolicy.NONE))
-    for name in SENDS:
+    for name in SENDS + line:
         rows = [{"email": f"{name}{i}@example.com", "name": f"N {i}", "token": f"t{i}"} for i in range(ROWS)]
-        await rig.client.submit(account=ACCOUNT, message=MESSAGE, recipients=rows, campaign=name)
+        await rig.client.submit(account=ACCOUNT, message=MESSAGE, recipients=rows, campaign=name, sequential=name in line)
 
 
 async def _submit_next_version(rig: FailureRig) -> int:
@@ -153,7 +166,7 @@ async def test_verbs_at_random_under_load(tmp_path: Path) -> None:
     print(f"SENDENGINE_SEED={seed}")
     transactions = tmp_path / "mails.ndjson"
     async with failure_rig("--delay", "dot=0.02", "--transactions", str(transactions)) as rig:
-        await _submit(rig, 180_000)
+        await _submit(rig, 180_000, LINE)
         steering = Steering(rig, random.Random(seed))
         await rig.until_sent(20)
         for n in range(STEPS):
@@ -161,10 +174,10 @@ async def test_verbs_at_random_under_load(tmp_path: Path) -> None:
             if n == STEPS // 2:
                 await steering.cancel("c")
         await steering.resume_all()
-        await _until_ended(rig, SENDS)
+        await _until_ended(rig, SENDS + LINE)
         assert steering.main.poll() is None
         taken = Counter(line["rcpt_to"] for line in rig.ledger())
-        for name in SENDS:
+        for name in SENDS + LINE:
             status = await rig.client.status(f"{ACCOUNT}:{name}")
             mine = sum(n for recipient, n in taken.items() if recipient.startswith(name))
             assert (status.accepted, status.pending, status.sent + status.cancelled) == (ROWS, 0, ROWS)

@@ -195,7 +195,6 @@ class Cluster:
     def __init__(self, masters: list[Server]) -> None:
         self.masters = masters
         self._moves: list[Move] = []
-        self._placed: dict[int, str] = {}  # slots that were moved, and the id of the node that has them now
         for at, each in enumerate(masters):
             each.client.execute_command("CLUSTER SET-CONFIG-EPOCH", at + 1)
             first, last = SLOTS * at // len(masters), SLOTS * (at + 1) // len(masters) - 1
@@ -209,21 +208,13 @@ class Cluster:
         return "redis+cluster://" + ",".join(f"127.0.0.1:{each.port}" for each in self.masters)
 
     def until_whole(self) -> None:
-        until(lambda: all(self._sees_all(each) for each in self.masters))
+        """Every node sees all others and has heard of the latest epoch: one that has not, and gets a slot, claims it with an old one and
+        gives it back to the first packet of before the move."""
+        until(lambda: all(self._sees_all(each) for each in self.masters) and len({_epoch(each) for each in self.masters}) == 1)
 
     def _sees_all(self, node: Server) -> bool:
         info = node.client.execute_command("CLUSTER INFO")
         return (info["cluster_state"], int(info["cluster_known_nodes"])) == ("ok", len(self.masters))
-
-    def _agrees(self) -> bool:
-        """Late gossip can set a node back for longer than a moment: then it is told again."""
-        maps = {tuple(sorted((first, last, int(owner[1])) for first, last, owner, *_ in _slots(node))) for node in self.masters}
-        if len(maps) == 1:
-            return True
-        for slot, goal in self._placed.items():
-            for node in self.masters:
-                node.client.execute_command("CLUSTER SETSLOT", slot, "NODE", goal)
-        return False
 
     def owner(self, key: str) -> Server:
         port = _owner_in_the_eyes_of(self.masters[0], key)
@@ -231,16 +222,14 @@ class Cluster:
 
     def empty(self) -> None:
         while self._moves:
-            move = self._moves.pop()
-            move.finish()
-            self._placed[move.slot] = move.goal
+            self._moves.pop().finish()
         self.until_whole()  # a node that the machine kept waiting may have been missed by the others
-        until(self._agrees)
         for each in self.masters:
             until(lambda each=each: each.client.flushall() and each.client.script_flush())  # type: ignore[misc]
 
     def begin_move(self, key: str) -> Move:
         """Of the slot of a key to another master."""
+        self.until_whole()
         source = self.owner(key)
         target = next(each for each in self.masters if each is not source)
         self._moves.append(Move(self.masters, source, target, key))
@@ -252,17 +241,16 @@ class Move:
 
     def __init__(self, masters: list[Server], source: Server, target: Server, key: str) -> None:
         self._masters, self._source, self._target, self._key = masters, source, target, key
-        self.slot = slot = key_slot(key.encode())
+        self._slot = slot = key_slot(key.encode())
         self._is_over = False
         self.target = target
         self._ids = {each: each.client.execute_command("CLUSTER MYID") for each in (source, target)}
-        self.goal = self._ids[target]
         target.client.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", self._ids[source])
         source.client.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", self._ids[target])
 
     def carry(self, limit: int = 1000) -> int:
         """Keys moved now."""
-        keys = self._source.client.execute_command("CLUSTER GETKEYSINSLOT", self.slot, limit)
+        keys = self._source.client.execute_command("CLUSTER GETKEYSINSLOT", self._slot, limit)
         if keys:
             self._source.client.execute_command("MIGRATE", "127.0.0.1", self._target.port, "", 0, 5000, "KEYS", *keys)
         return len(keys)
@@ -274,7 +262,7 @@ class Move:
             pass
         self._is_over = True
         for node in (self._target, self._source, *self._masters):
-            node.client.execute_command("CLUSTER SETSLOT", self.slot, "NODE", self._ids[self._target])
+            node.client.execute_command("CLUSTER SETSLOT", self._slot, "NODE", self._ids[self._target])
         until(lambda: {_owner_in_the_eyes_of(each, self._key) for each in self._masters} == {self._target.port})
 
 
@@ -289,9 +277,8 @@ def _owner_in_the_eyes_of(node: Server, key: str) -> int:
     return node.port
 
 
-def _slots(node: Server) -> Any:
-    """[first, last, [host, port, ...], replicas ...] of each range."""
-    return node.client.execute_command("CLUSTER SLOTS")
+def _epoch(node: Server) -> int:
+    return int(node.client.execute_command("CLUSTER INFO")["cluster_current_epoch"])
 
 
 def _bus(node: Server) -> int:

@@ -8,14 +8,17 @@ reach. An undefined field fails its row.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from minijinja import Environment, TemplateError
 
 from sendengine.errors import RefusedInput
 from sendengine.render.values import CannotRender, Values
-from sendengine.render.vetting import SLOWNESS, vet
+from sendengine.render.vetting import SLOWNESS, SLOWNESS_ALONE, vet
 
 MAX_OUTPUT = 4 << 20  # characters of one rendered text
+MAX_INPUT = 100_000  # characters of the values that one text names, in one row: to copy and sort them takes some 10 ms, whatever they are
+_TOO_LARGE = f"the values of a text with logic exceed {MAX_INPUT} characters"
 _BUDGET = 8 * MAX_OUTPUT  # characters that one rendering may handle: instructions x the longest thing they could touch
 _MOST_FUEL = 50_000
 _MOST_DEPTH = 100  # of lists and maps within each other in a value
@@ -60,6 +63,8 @@ class Logic:
         row = values.row(at)
         try:
             sizes = {name: _size(row[name]) for name in self.names if name in row}
+            if sum(sizes.values()) > MAX_INPUT:
+                raise CannotRender(_TOO_LARGE)
             slow = max((size for name, size in sizes.items() if name in self._measure.slow_words), default=0)
             context = {name: _plain(row[name]) for name in self.names if name in row}
             self._environment.fuel = self._fuel(max([1, *sizes.values()]), slow)
@@ -77,10 +82,10 @@ class Logic:
         at is known by name: the longest of it is `slow`."""
         measure = self._measure
         longest = max(measure.longest, size * measure.growth)
-        if not measure.has_loop and max(measure.steps * longest, measure.slow_steps * slow * SLOWNESS) <= _BUDGET:
+        if not measure.has_loop and max(measure.steps * longest, measure.slow_steps * slow * SLOWNESS_ALONE) <= _BUDGET:
             return _MOST_FUEL
         if measure.slow_steps:
-            longest = max(longest, size * SLOWNESS)
+            longest = max(longest, size * (SLOWNESS if measure.has_loop else SLOWNESS_ALONE))
         return min(_MOST_FUEL, max(1, _BUDGET // longest))
 
 
@@ -127,7 +132,17 @@ def _size(value: object, depth: int = 0) -> int:
     if depth > _MOST_DEPTH:
         raise CannotRender(f"a merge value has more than {_MOST_DEPTH} lists within each other")
     if type(value) is list:
-        return 2 + sum(2 + _size(each, depth + 1) for each in value)
+        return _total(2 + _size(each, depth + 1) for each in value)
     if type(value) is dict:
-        return 2 + sum(4 + _size(key, depth + 1) + _size(each, depth + 1) for key, each in value.items())
+        return _total(4 + _size(key, depth + 1) + _size(each, depth + 1) for key, each in value.items())
     raise CannotRender(f"a merge value is a {type(value).__name__}, not plain data")
+
+
+def _total(sizes: Iterable[int]) -> int:
+    """Counts no further than the limit: to count a million would cost as much as it forbids."""
+    total = 2
+    for size in sizes:
+        total += size
+        if total > MAX_INPUT:
+            raise CannotRender(_TOO_LARGE)
+    return total

@@ -25,7 +25,9 @@ _REMEDY = f"there are the filters {', '.join(sorted(_FILTERS))}"
 _BEFORE_PAREN = frozenset(("if", "elif", "else", "and", "or", "not", "in", "is", "for", "divisibleby"))
 _MOST_SIGNS, _MOST_JOINS, _MOST_FILTERS, _MOST_ELIFS = 200, 50, 10, 200  # three times a tag, the last one a text
 
-SLOWNESS = 8  # of `sort`, `title` and their like against copying it is 30; with eight a text of them takes some 20 ms
+# Of `sort`, `title` and their like, for each character, against copying it. Measured: 30. In a loop each instruction is charged, most of
+# which are others, and with eight a text of them takes some 20 ms.
+SLOWNESS_ALONE, SLOWNESS = 32, 8
 
 _STRING = r"""(?:"(?:[^"\\]|\\.)*+"|'(?:[^'\\]|\\.)*+')"""
 _INSIDE = rf"""((?:{_STRING}|[^"'])*?)"""  # an end mark inside a string is none

@@ -64,7 +64,20 @@ def test_enormous_output_is_cut_by_fuel_before_it_exists() -> None:
     digits = "1234567890" * 10
     loops = "".join(f"{{% for {v} in '{digits}' %}}" for v in "abc")
     assert "fuel" in failure(skeleton(text=loops + "x" * 900 * 100 + "{% endfor %}" * 3))
-    assert "fuel" in failure(skeleton(text=loops + "{{ big }}{% endfor %}{% endfor %}{% endfor %}"), big="x" * 200_000)
+    assert "fuel" in failure(skeleton(text=loops + "{{ big }}{% endfor %}{% endfor %}{% endfor %}"), big="x" * 90_000)
+
+
+def test_values_too_large_to_be_handled_in_no_time_fail_their_row() -> None:
+    made = skeleton(text="{% if a %}{{ b }}{% endif %}{{ c | default('') | upper }}")
+    for large in (["x"] * 50_000, [[1] * 3] * 2_000, "x" * 100_001):
+        assert "exceed 100000 characters" in failure(made, a=large, b="y")
+    assert bodies(wire(made, a=["x"] * 30_000, b="y")) == ["y\r\n"]
+
+
+def test_one_long_list_may_be_sorted_and_ten_times_not() -> None:
+    a = ["ba"] * 19_000
+    assert bodies(wire(skeleton(text="{{ a | sort | first }}"), a=a)) == ["ba\r\n"]
+    assert "fuel" in failure(skeleton(text="{{ a | sort | first }}" * 10), a=a)
 
 
 def test_value_that_is_no_plain_data_fails_its_row() -> None:

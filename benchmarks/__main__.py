@@ -15,8 +15,10 @@ from benchmarks import guard, report
 from benchmarks.bench import Result, record
 from sendengine.errors import RefusedInput
 
-SUITES = ("linearity", "exactness", "tier_change", "throughput", "worker_memory", "many_accounts", "long_lists")
-IN_REPORT = ("linearity", "tiers", "exactness", "tier_change", "throughput", "stages", "peers", "worker_memory")
+_ALWAYS = ("linearity", "exactness", "tier_change", "throughput", "worker_memory", "many_accounts", "long_lists")
+SUITES = (*_ALWAYS, "sizes", "verbs", "million")
+_COSTS = ("throughput", "stages", "sizes", "million", "peers", "worker_memory")
+IN_REPORT = ("linearity", "tiers", "exactness", "tier_change", "verbs", *_COSTS, "many_accounts", "long_lists")
 _ALL = (*SUITES, "tiers", "stages", "peers")
 _BOUND_S = 600.0  # of any suite that does not say another
 

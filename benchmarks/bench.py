@@ -21,7 +21,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.letter import SUBJECT, TEXT, rows, sender
+from benchmarks.letter import SUBJECT, TEXT, rows, sender, text_of
 from benchmarks.plots import Chart, svg
 from sendengine.client import Client
 from sendengine.config import Config
@@ -66,12 +66,13 @@ class Bench:
     def __init__(self, stage: Stage, client: Client) -> None:
         self.stage, self.client = stage, client
 
-    async def account(self, account: str, tier: str, port: int) -> None:
-        await self.client.create_account(account, tier, relay=AccountRelay("127.0.0.1", port, tls=TlsPolicy.NONE))
+    async def account(self, account: str, tier: str, port: int, tls: TlsPolicy = TlsPolicy.NONE) -> None:
+        await self.client.create_account(account, tier, relay=AccountRelay("127.0.0.1", port, tls=tls))
 
-    async def submit(self, account: str, count: int, *, at: float | None = None) -> Send:
+    async def submit(self, account: str, count: int, *, at: float | None = None, octets: int = 0) -> Send:
         """One send of the account, by which its messages are known in the ledger: sender(account)."""
-        return await self.client.submit(account=account, message=message(account), recipients=rows(account, count), campaign="bench", at=at)
+        letter = message(account, octets)
+        return await self.client.submit(account=account, message=letter, recipients=rows(account, count), campaign="bench", at=at)
 
     async def finished(self, send: str, within: float) -> Status:
         """Its last status. Raises TimeoutError, and SendEngineError when a process of the stage has ended."""
@@ -108,8 +109,16 @@ async def bench() -> AsyncIterator[Bench]:
 # load
 
 
-def message(account: str) -> Message:
-    return Message(sender=f"News <{sender(account)}>", subject=SUBJECT, text=TEXT)
+def message(account: str, octets: int = 0) -> Message:
+    """Of two kilobytes, or about so many octets."""
+    return Message(sender=f"News <{sender(account)}>", subject=SUBJECT, text=text_of(octets) if octets else TEXT)
+
+
+def write_list(path: Path, account: str, count: int) -> None:
+    """The recipients as a CSV file."""
+    with path.open("w", encoding="utf-8") as file:
+        file.write("email,first_name,city\n")
+        file.writelines(f"{row['email']},{row['first_name']},{row['city']}\n" for row in rows(account, count))
 
 
 def free_port() -> int:

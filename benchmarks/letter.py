@@ -11,10 +11,10 @@ from email.policy import SMTP
 from email.utils import localtime, make_msgid
 
 SUBJECT = "{{ first_name }}, what is new in {{ city }}"
-TEXT = (
-    "Dear {{ first_name }},\r\n\r\nyour shop in {{ city }} has what you were looking for.\r\n"
-    + "A line of plain text, as long as lines in letters of this kind usually are.\r\n" * 20
-)
+_GREETING = "Dear {{ first_name }},\r\n\r\nyour shop in {{ city }} has what you were looking for.\r\n"
+_LINE = "A line of plain text, as long as lines in letters of this kind usually are.\r\n"
+TEXT = _GREETING + _LINE * 20
+_FIELDS = 360  # octets of the header
 _CITIES = ("Praha", "Brno", "Ostrava", "Plzeň", "Liberec", "Olomouc")
 
 
@@ -29,6 +29,11 @@ def recipient(account: str, row: int) -> str:
 def rows(account: str, count: int) -> Iterator[dict[str, str]]:
     for row in range(count):
         yield {"email": recipient(account, row), "first_name": f"Reader {row % 997}", "city": _CITIES[row % len(_CITIES)]}
+
+
+def text_of(octets: int) -> str:
+    """A text that makes the letter about so large."""
+    return _GREETING + _LINE * round((octets - len(_GREETING) - _FIELDS) / len(_LINE))
 
 
 def filled(template: str, row: dict[str, str]) -> str:

@@ -10,13 +10,12 @@ import asyncio
 import os
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
 from benchmarks import csink
-from benchmarks.bench import Bench, Chart, Result, bench, children, figure_of, message, peak_mb, rows
+from benchmarks.bench import Bench, Chart, Result, bench, children, figure_of, message, peak_mb, write_list
 from sendengine.engine.takeover import give_back
 from sendengine.queue.desk import RedisDesk
 from sendengine.queue.redis import RedisQueue
@@ -65,22 +64,12 @@ async def _load(b: Bench, account: str, size: int, port: int) -> tuple[float, fl
     """Rows a second, and octets a recipient."""
     await b.account(account, _TIER, port)
     path = b.stage.folder / "list.csv"
-    await asyncio.to_thread(_write, path, account, size)
+    await asyncio.to_thread(write_list, path, account, size)
     before, began = await _memory(b), time.perf_counter()
     await b.client.submit(account=account, message=message(account), recipients=path, campaign="bench")
     seconds = time.perf_counter() - began
     await b.client.pause(f"{account}:bench")
     return size / seconds, (await _memory(b) - before) / size
-
-
-def _write(path: Path, account: str, size: int) -> None:
-    def lines() -> Iterator[str]:
-        yield "email,first_name,city\n"
-        for row in rows(account, size):
-            yield f"{row['email']},{row['first_name']},{row['city']}\n"
-
-    with path.open("w", encoding="utf-8") as file:
-        file.writelines(lines())
 
 
 async def _memory(b: Bench) -> int:

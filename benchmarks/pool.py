@@ -25,9 +25,9 @@ _DATE = b"Thu, 01 Jan 2026 00:00:00 +0000"
 Prepared = tuple[str, bytes]
 
 
-def prepared(count: int) -> list[Prepared]:
-    """Recipients and messages, as the engine would render them."""
-    renderer = compile_message(message(_ACCOUNT), "pool").renderer(True)
+def prepared(count: int, octets: int = 0) -> list[Prepared]:
+    """Recipients and messages, as the engine would render them; of two kilobytes, or about so many octets."""
+    renderer = compile_message(message(_ACCOUNT, octets), "pool").renderer(True)
     people = list(rows(_ACCOUNT, count))
     names = [name for name in people[0] if name != "email"]
     to = [person["email"] for person in people]

@@ -16,6 +16,7 @@ import orjson
 
 from benchmarks.analysis import Spread, spread
 from benchmarks.bench import Bench, Chart, Figure, Result, bench, children, cpu_seconds, free_port, server_pid
+from sendengine.types import TlsPolicy
 
 TITLE = "throughput: one worker process against an aiosmtplib pool of 10, 2 KB messages"
 _LEAD_S = 1.0  # between the end of submitting and the start
@@ -61,11 +62,13 @@ async def sink(b: Bench) -> tuple[int, str]:
             return port, "smtp-sink"
 
 
-async def engine(b: Bench, account: str, size: int, port: int, pid: int) -> Round:
+async def engine(
+    b: Bench, account: str, size: int, port: int, pid: int, octets: int = 0, tls: TlsPolicy = TlsPolicy.NONE
+) -> Round:  # fmt: skip
     """All is queued before it starts, so that submitting is no part of it."""
-    await b.account(account, "unmetered", port)
+    await b.account(account, "unmetered", port, tls)
     at = time.time() + size / _ROWS_PER_S + _LEAD_S
-    send = await b.submit(account, size, at=at)
+    send = await b.submit(account, size, at=at, octets=octets)
     assert time.time() < at, "submitting took longer than was thought"
     await asyncio.sleep(at - time.time() - 0.1)
     server = server_pid(b.stage)
@@ -80,7 +83,12 @@ async def engine(b: Bench, account: str, size: int, port: int, pid: int) -> Roun
 
 
 async def pool(b: Bench, size: int, port: int) -> Round:
-    command = ("-m", "benchmarks.pool", str(port), str(size))
+    return await alone(b, "benchmarks.pool", str(port), str(size))
+
+
+async def alone(b: Bench, *module: str) -> Round:
+    """A client that needs no engine, as a process of its own: it prints {"seconds", "cpu", "count"}."""
+    command = ("-m", *module)
     process = await asyncio.create_subprocess_exec(
         sys.executable, *command, stdout=asyncio.subprocess.PIPE, env=b.stage.environ(), start_new_session=True
     )

@@ -1,0 +1,72 @@
+"""One million recipients, from the call of submit to the last outcome, through one unmetered worker process.
+
+The list is a CSV file. Submitting, sending, the sink and Redis share the machine, as they do in anybody's first trial.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import msgspec
+
+from benchmarks.analysis import spread
+from benchmarks.bench import Bench, Chart, Figure, Result, bench, children, cpu_seconds, message, server_pid, write_list
+from benchmarks.throughput import sink
+
+TITLE = "million: one million recipients, submit to last outcome, one worker"
+BOUND_S = 900.0
+MILLION = 1_000_000
+_WITHIN_S = 25.0
+_LOOK_S = 0.5
+
+
+class Round(msgspec.Struct, frozen=True):
+    submitted: float  # seconds until the list was sealed
+    ended: float  # seconds until the last outcome
+    worker_us: float  # CPU a message
+    redis_us: float
+    curve: list[tuple[float, float]]  # seconds, sent
+
+
+async def run(quick: bool) -> Result:
+    size, rounds = (30_000, 1) if quick else (MILLION, 3)
+    async with bench() as b:
+        port, name = await sink(b)
+        worker = b.stage.worker()
+        await b.workers_ready()
+        await asyncio.to_thread(write_list, b.stage.folder / "list.csv", "m1", size)
+        found = [await _round(b, f"m{1001 + number}", size, port, children(worker)[0]) for number in range(rounds)]
+    return _result(found, size, name)
+
+
+async def _round(b: Bench, account: str, size: int, port: int, pid: int) -> Round:
+    await b.account(account, "unmetered", port)
+    server = server_pid(b.stage)
+    before, server_before, began = cpu_seconds(pid), cpu_seconds(server), time.perf_counter()
+    send = await b.client.submit(account=account, message=message(account), recipients=b.stage.folder / "list.csv", campaign="bench")
+    submitted, curve = time.perf_counter() - began, [(0.0, 0.0)]
+    while True:
+        status = await b.client.status(send.id)
+        curve.append((time.perf_counter() - began, float(status.sent)))
+        if status.finished_at is not None:
+            break
+        await asyncio.sleep(_LOOK_S)
+    assert status.sent == size, status
+    spent, server_spent = cpu_seconds(pid) - before, cpu_seconds(server) - server_before
+    return Round(submitted, curve[-1][0], spent / size * 1e6, server_spent / size * 1e6, curve)
+
+
+def _result(found: list[Round], size: int, name: str) -> Result:
+    rows = [_row(place + 1, one, size) for place, one in enumerate(found)]
+    ended, wanted = spread([one.ended for one in found]), _WITHIN_S * size / MILLION
+    got = f"{ended.median:.1f} s ({ended.low:.1f} to {ended.high:.1f})"
+    figures = [Figure(f"{size:,} recipients, submit to last outcome, median", f"<= {wanted:g} s", got, ended.median <= wanted)]
+    columns = ["round", "submitted s", "ended s", "messages/s", "worker us", "Redis us"]
+    chart = Chart("seconds", "sent", {f"round {place + 1}": one.curve for place, one in enumerate(found)})
+    return Result(f"{TITLE}, into {name}", columns, rows, figures, chart, {"rounds": msgspec.to_builtins(found)})
+
+
+def _row(number: int, one: Round, size: int) -> list[str]:
+    seconds, costs = (one.submitted, one.ended), (one.worker_us, one.redis_us)
+    return [str(number), *map("{:.1f}".format, seconds), f"{size / one.ended:,.0f}", *map("{:.1f}".format, costs)]

@@ -129,7 +129,7 @@ def _lease() -> Lease:
 
 def _new_journal() -> Journal:
     queue = MemoryQueue(MemoryStore(), lambda: 0.0)
-    return Journal(queue, "w", b"token", EngineSettings(), lambda: 0.0, _ignore, _ignore, _ignore)
+    return Journal(queue, "w", b"token", EngineSettings(), lambda: 0.0, _ignore, _ignore, _ignore, tuple)
 
 
 def _ignore(_: object) -> None:

@@ -121,6 +121,12 @@ def journal_entries(blob: bytes) -> Iterator[tuple[int, int, bytes]]:
         at += ENTRY.size + size
 
 
+def entries(kind: int, lease: int, bodies: bytes | bytearray) -> bytes:
+    """The journal entries, of one kind, of records that lie one behind the other."""
+    head, size = ENTRY.pack(kind, lease), _SIZES[kind]
+    return b"".join([head + bodies[at : at + size] for at in range(0, len(bodies), size)])
+
+
 def _may_be(kind: int, body: bytes) -> bool:
     if body[0] >= ROWS:
         return False

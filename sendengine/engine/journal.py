@@ -1,21 +1,23 @@
 """The worker's journal: intents before bytes, outcomes before settlement, trimmed exactly (design 3.1.5 and 3.2).
 
 One append a tick writes what is about to go and what became of what went; no acknowledged append, no bytes. A tick is one field of the
-journal. It goes when nothing in it is open or unsettled, and everything before it has gone; an intent that stays open for long is written
-anew in a later tick, so that one slow relay pins nothing. The journal knows nothing of rates or SMTP.
+journal. It goes when nothing in it is open or unsettled, and everything before it has gone; an intent that stays open for long, and an
+outcome that its account does not settle, are written anew in a later tick, so that neither a slow relay nor an account out of reach pins
+anything (docs/design/014). The journal knows nothing of rates or SMTP.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import takewhile
 
 import structlog
 
 from sendengine import records
 from sendengine.engine.settings import EngineSettings
-from sendengine.engine.work import Delivery, Lease
+from sendengine.engine.work import Delivery, Lease, Unsettled
 from sendengine.errors import Unavailable
 from sendengine.ports import News, Queue
 
@@ -29,9 +31,12 @@ RESYNC_TICKS = 200  # fields written in one append when everything is written ag
 
 
 class Tick:
-    """One field of the journal. `unresolved` counts intents without outcome and outcomes without settlement that stand in it."""
+    """One field of the journal. `unresolved` counts intents without outcome and outcomes without settlement that stand in it; `awaited`
+    the later ticks in which something of it was written anew and which do not stand yet."""
 
-    __slots__ = ("acked_at", "blob", "fields", "intents", "number", "outcomes", "picked", "resolved_at", "unresolved")
+    __slots__ = (
+        "acked_at", "awaited", "blob", "fields", "intents", "number", "outcomes", "picked", "repeats", "resolved_at", "unresolved",
+    )  # fmt: skip
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -40,7 +45,9 @@ class Tick:
         self.picked: list[Delivery] = []  # to be released when the append is answered
         self.intents: dict[Delivery, None] = {}  # open: picked here, or carried over from an older tick
         self.outcomes: list[Resolved] = []
+        self.repeats: list[Tick] = []  # older ones of which something is written anew here
         self.unresolved = 0
+        self.awaited = 0
         self.acked_at = 0.0
         self.resolved_at = 0.0
 
@@ -59,16 +66,18 @@ class Resolved:
 
 
 class Journal:
-    """Owner of the ticks. `released` is told which deliveries may go, `news` what came in the inbox."""
+    """Owner of the ticks. `released` is told which deliveries may go, `news` what came in the inbox; `unsettled` tells what waits for its
+    settlement."""
 
     def __init__(
         self, queue: Queue, worker: str, token: bytes, settings: EngineSettings, now: Callable[[], float],
         released: Callable[[list[Delivery]], None], news: Callable[[News], None], resolved: Callable[[Lease], None],
+        unsettled: Callable[[], Iterable[Unsettled]],
     ) -> None:  # fmt: skip
         self._queue = queue
         self._worker, self._token = worker, token
         self._settings, self._now = settings, now
-        self._released, self._news, self._resolved = released, news, resolved
+        self._released, self._news, self._resolved, self._unsettled = released, news, resolved, unsettled
         self._ticks: deque[Tick] = deque()
         self._current = Tick(0)
         self._notes: dict[int, bytes] = {}
@@ -228,6 +237,9 @@ class Journal:
         """Its intents may go, while the answer is fresh; its outcomes may be settled."""
         now = tick.acked_at = self._now()
         fresh_since = min(now, asked + ANSWERED_WITHIN)
+        for older in tick.repeats:
+            older.awaited -= 1
+        tick.repeats = []
         for resolved in tick.outcomes:
             self._apply(tick, resolved)
         tick.outcomes = []
@@ -263,12 +275,12 @@ class Journal:
             tick.resolved_at = now
 
     def _trim(self) -> list[bytes]:
-        """Fields to delete, oldest first, never over an open intent."""
+        """Fields to delete, oldest first, never over an open intent; what was written anew goes only when the new stands."""
         gone, self._gone = self._gone, []
         limit = self._now() - self._settings.retain
         while self._ticks:
             tick = self._ticks[0]
-            if tick.unresolved or not tick.acked_at or max(tick.resolved_at, tick.acked_at) > limit:
+            if tick.unresolved or tick.awaited or not tick.acked_at or max(tick.resolved_at, tick.acked_at) > limit:
                 break
             self._ticks.popleft()
             if tick.blob:
@@ -276,19 +288,47 @@ class Journal:
         return gone
 
     def _carry(self) -> None:
-        """Open intents of old ticks are written anew, so that those can go; not one whose outcome is on its way: the last entry counts."""
+        """What keeps old ticks is written anew, so that they can go. Outcomes are settled long before, or their account is out of reach."""
         now = self._now()
         if now < self._carry_at:
             return
         self._carry_at = now + CARRY_EVERY
-        for old in self._ticks:
-            if not old.acked_at or now - old.acked_at < self._settings.carry_after:
-                break
-            for delivery in [delivery for delivery in old.intents if not delivery.is_resolved]:
-                del old.intents[delivery]
-                old.unresolved -= 1
-                self.doubtful -= 1
-                self._open_intent(delivery)
+        limit = now - self._settings.carry_after
+        old = list(takewhile(lambda tick: 0.0 < tick.acked_at <= limit, self._ticks))
+        for tick in old:
+            self._carry_intents(tick)
+        if any(tick.unresolved for tick in old):
+            self._carry_outcomes(set(old))
+
+    def _carry_intents(self, old: Tick) -> None:
+        """The open ones; not one whose outcome is on its way: the last entry counts."""
+        still_open = [delivery for delivery in old.intents if not delivery.is_resolved]
+        for delivery in still_open:
+            del old.intents[delivery]
+            old.unresolved -= 1
+            self.doubtful -= 1
+            self._open_intent(delivery)
+        if still_open:
+            self._await_new(old)
+
+    def _carry_outcomes(self, old: set[Tick]) -> None:
+        """Those of whole leases: nothing later is said of their rows, and a settlement that comes twice acts once."""
+        new = self._current
+        for unsettled in self._unsettled():
+            if old.isdisjoint(unsettled.refs):
+                continue
+            for kind, bodies in unsettled.bodies:
+                new.blob += records.entries(kind, unsettled.lease, bodies)
+            for tick, n in unsettled.refs.items():
+                tick.unresolved -= n
+                self._await_new(tick)
+            unsettled.refs.clear()
+            unsettled.refs[new] = 1
+            new.unresolved += 1
+
+    def _await_new(self, old: Tick) -> None:
+        old.awaited += 1
+        self._current.repeats.append(old)
 
     # Redis was away
 

@@ -7,13 +7,13 @@ and in it a retry (at most 1 of 5 while first tries wait), else a first try (dom
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from sendengine.engine.feed import Feed
 from sendengine.engine.pacing import Pace, Permits, Run
 from sendengine.engine.settings import EngineSettings
-from sendengine.engine.work import Lease, Share
+from sendengine.engine.work import Lease, Share, Unsettled
 from sendengine.policy.retry import suspension
 from sendengine.ports import Settlement, Visited
 from sendengine.records import TRANSACTIONAL
@@ -135,6 +135,13 @@ class Lane:
 
     def leases(self) -> Iterable[Lease]:
         return [lease for share in self.shares.values() for lease in share.leases.values()]
+
+    def unsettled(self) -> Iterator[Unsettled]:
+        """What became of its deliveries and stands in the journal alone."""
+        for settlement, lease, refs in self.unsent:
+            yield Unsettled.of(lease, refs, settlement.records, settlement.deferred, settlement.doubts)
+        for lease in self.dirty:
+            yield Unsettled.of(lease, lease.refs, lease.records, lease.deferred, lease.doubts)
 
     def low_water(self) -> int:
         """Rows of a campaign below which more are taken."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from itertools import chain
 
 import structlog
 
@@ -16,6 +17,7 @@ from sendengine.engine.lane import Lane
 from sendengine.engine.settings import EngineSettings
 from sendengine.engine.takeover import give_back
 from sendengine.engine.visits import MOST_HELD, Visits
+from sendengine.engine.work import Unsettled
 from sendengine.errors import SendEngineError, Unavailable
 from sendengine.policy.window import Window
 from sendengine.ports import Queue
@@ -49,6 +51,10 @@ class Takes:
         self._unreadable: dict[str, tuple[set[str], float]] = {}  # by account: campaigns, and until when they are left alone
         self.lanes: dict[str, Lane] = {}
         self.is_stopping = False
+
+    def unsettled(self) -> Iterator[Unsettled]:
+        """Of all lanes."""
+        return chain.from_iterable(lane.unsettled() for lane in self.lanes.values())
 
     # the index
 

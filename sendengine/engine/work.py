@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from sendengine.records import FIRST_TRY, KIND_DEFERRED, KIND_OUTCOME, MASK_OCTETS, NO_REPLY
+from sendengine.records import FIRST_TRY, KIND_DEFERRED, KIND_DOUBT, KIND_OUTCOME, MASK_OCTETS, NO_REPLY
 
 if TYPE_CHECKING:
     from sendengine.engine.campaigns import Campaign
@@ -126,6 +126,20 @@ class Lease:
 
     def back_mask(self) -> bytes:
         return self.back.to_bytes(MASK_OCTETS, "little") if self.back else b""
+
+
+class Unsettled(NamedTuple):
+    """Journalled outcomes of a lease that no settlement took yet: its number, the ticks they stand in, and by kind their records."""
+
+    lease: int
+    refs: dict[Tick, int]
+    bodies: tuple[tuple[int, bytes | bytearray], ...]
+
+    @classmethod
+    def of(
+        cls, lease: Lease, refs: dict[Tick, int], outcomes: bytes | bytearray, deferred: bytes | bytearray, doubts: bytes | bytearray
+    ) -> Unsettled:  # fmt: skip
+        return cls(lease.number, refs, ((KIND_OUTCOME, outcomes), (KIND_DEFERRED, deferred), (KIND_DOUBT, doubts)))
 
 
 class Share:

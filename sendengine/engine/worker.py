@@ -55,7 +55,10 @@ class Worker:
         self._stopping = asyncio.Event()
         self._attached = asyncio.Event()  # an account was, or we stop
         self._pump_is_set = False
-        self.journal = Journal(queue, worker_id, self._token, settings, now, self._released, self._on_news, self._on_resolved)
+        self.journal = Journal(
+            queue, worker_id, self._token, settings, now, self._released, self._on_news, self._on_resolved,
+            lambda: self._takes.unsettled(),
+        )  # fmt: skip
         self._deliveries = Deliveries(self.journal, settings, rules, meter, now, jitter, self._attend, self._suspend)
         self._visits = Visits(queue, self.journal, settings, meter, now, self._on_visited, self._spawn)
         self._takes = Takes(
@@ -377,6 +380,10 @@ class Worker:
     def _on_resolved(self, lease: Lease) -> None:
         """An outcome is journalled: it may be settled."""
         lane = lease.share.lane
+        if lane.is_gone:  # and had dropped the lease, which was not ours any more: there is nothing to settle
+            self.journal.settled(lease.refs)
+            lease.clear()
+            return
         if lease not in lane.dirty:
             lane.dirty[lease] = None
             self._visits.at(lane, self._now() + lane.settle_after)

@@ -41,7 +41,7 @@ class Reader:
         self.since_resync: list[int] = []
         self.lane = Lane("m1", Relay("relay.test"), None, EngineSettings())  # type: ignore[arg-type]
         ignore = lambda _: None  # noqa: E731
-        self.journal = Journal(self.queue, name, b"t", EngineSettings(), lambda: 0.0, ignore, self.hear, ignore)
+        self.journal = Journal(self.queue, name, b"t", EngineSettings(), lambda: 0.0, ignore, self.hear, ignore, tuple)
 
     def hear(self, news: News) -> None:
         self.heard.append(news.cut)

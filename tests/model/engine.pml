@@ -109,6 +109,9 @@
 #ifndef TRIM_EXACT               /* only what is settled goes.  0: "trimmed up to there" */
 #define TRIM_EXACT 1
 #endif
+#ifndef CARRY_FIRST              /* 014: an old tick goes when what was written anew of it stands; a row's last entry is as before.  0: at once */
+#define CARRY_FIRST 1
+#endif
 #ifndef SWEEP                    /* a lease whose worker has no journal is given back (takeover.sweep) */
 #define SWEEP 1
 #endif
@@ -286,6 +289,11 @@ again:
         resync(t);
         atomic { if :: JW -> saveJ(); jo[(t-1)*N+k]=mem[k]; ackd[k]=1 :: else -> goto dead fi };
         maycrash();
+#if !CARRY_FIRST
+        atomic { if :: JW -> jin[(t-1)*N+k]=0; jo[(t-1)*N+k]=NONE :: else -> goto dead fi };
+        maycrash();
+        atomic { if :: JW -> jo[(t-1)*N+k]=mem[k] :: else -> goto dead fi };
+#endif
         if :: skip -> /* a part is settled now */
               if :: !SETTLE_BEFORE_TRIM -> atomic { FOR(i,N) setl[i]=ackd[i]; END(i) }; trim(t); maycrash() :: else fi;
               do :: settle_until_answered(t);

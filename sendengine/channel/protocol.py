@@ -30,6 +30,7 @@ class Connection(asyncio.Protocol):
         self, transport: asyncio.Transport, session: Session, pool: Pool, time: Callable[[], float]
     ) -> None:
         self.session = session
+        self.opened_at = time()
         self.is_idle = False
         self.idle_since = 0.0
         self._transport = transport

@@ -1,5 +1,10 @@
 """A relay and our sessions to it: opened on demand, kept while useful, backed off from when it is in trouble.
 
+Sessions double while all are busy, until the last one that had carried something breaks, or one cannot be opened or carries nothing.
+Then the relay is on trial: one at a time is opened, and the next only when that one has carried something. So a relay that went away
+meets one connection and not all, and one that only greets is no better than one that does not. A relay that ends sessions one by one
+while others carry on is not in trouble.
+
 A session takes deliveries from the feed by itself; the site only decides how many sessions there are. It knows nothing
 of accounts or verdicts.
 """
@@ -64,6 +69,7 @@ class SmtpSite:
         self._opening: set[asyncio.Task[None]] = set()
         self._trouble: SiteTrouble | None = None
         self._failures = 0
+        self._on_trial_since = 0.0  # the last failure, or the end of all that had carried; 0.0: a session that was opened later has carried
         self._takes_chunks = True  # until BDAT proves unknown to a relay that offers CHUNKING
         self._is_wanted = False  # work waits, as far as we were told
         self._throttled_until = 0.0
@@ -130,38 +136,57 @@ class SmtpSite:
 
     def ended(self, connection: Connection) -> None:
         session = connection.session
+        self._look_at_trial()
         self._connections.discard(connection)
         self.sessions = len(self._connections)
         if connection in self._idle:
             self._idle.remove(connection)
             self.idle = len(self._idle)
-        if session.has_carried:
-            self._failures = 0
-        elif session.ended_by is not None:
-            self._back_off(session.ended_by)
+        self._note_end(connection)
         if not self._connections:
             self._empty.set()
             self._on_change()
         self._takes_chunks &= not session.is_chunking_refused
-        if session.is_worn_out or session.ended_by is not None:
-            self._open_one_more()  # it may have left work behind that nobody will announce again
+        if (session.is_worn_out or session.ended_by is not None) and not self._opening:
+            self._open_one_more()  # it may have left work behind that nobody will announce again; one session takes it
+
+    def _note_end(self, connection: Connection) -> None:
+        session, now = connection.session, self._clock.monotonic()
+        if session.has_carried:
+            if session.ended_by is not None and not self._has_carriers():
+                self._on_trial_since = now
+        elif session.ended_by is not None:
+            self._back_off(session.ended_by)
+        elif now - connection.opened_at < BACK_OFF_FIRST and not self._is_closing:
+            # Nothing was in flight yet; what is being prepared would open the next one, at every tick.
+            self._back_off(Attempt(Stage.MAIL, None, Fault.DISCONNECTED, 0.0, now, detail="the relay greeted and hung up"))
 
     # Opening
 
     def _open_one_more(self) -> None:
-        """Doubles the sessions per time that opening one takes, up to the limit."""
         self._is_wanted = True
-        if self._is_closing or self._is_throttled or self._clock.monotonic() < self._retry_at:
-            return
-        opening = len(self._opening)
-        if opening > self.sessions or opening + self.sessions >= self._settings.sessions:
+        if not self._may_open(len(self._opening)):
             return
         task = asyncio.get_running_loop().create_task(self._open())
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
 
+    def _may_open(self, opening: int) -> bool:
+        """Beside `opening` others: doubles the sessions per time that opening one takes, up to the limit, but on trial."""
+        if self._is_closing or self._is_throttled or self._clock.monotonic() < self._retry_at:
+            return False
+        if opening + self.sessions >= self._settings.sessions:
+            return False
+        self._look_at_trial()
+        if self._on_trial_since:
+            return opening == 0 and all(connection.session.has_carried for connection in self._connections)
+        return opening <= self.sessions
+
     async def _open(self) -> None:
         async with self._pace:
+            if not self._may_open(len(self._opening) - 1):  # trouble began while it waited
+                self._opening.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+                return
             started = self._clock.monotonic()
             result = await open_session(self.relay, self._settings, self._contexts, self._hostname(), started)
         self._opening.discard(cast("asyncio.Task[None]", asyncio.current_task()))  # before anybody counts again
@@ -206,12 +231,20 @@ class SmtpSite:
     def _retry_at(self) -> float:
         return self._trouble.retry_at if self._trouble else 0.0
 
+    def _has_carriers(self, since: float = 0.0) -> bool:
+        """Among the sessions that were opened since then is one that has carried something."""
+        return any(it.session.has_carried and it.opened_at >= since for it in self._connections)
+
+    def _look_at_trial(self) -> None:
+        if self._on_trial_since and self._has_carriers(self._on_trial_since):
+            self._on_trial_since, self._failures = 0.0, 0
+
     def _back_off(self, attempt: Attempt) -> None:
         """Each failure in a row doubles the wait; those that come while one is waited for are of the same trouble: a relay that
         restarts cuts all sessions at once."""
-        now = self._clock.monotonic()
+        now = self._on_trial_since = self._clock.monotonic()
         is_same = self._trouble is not None and now < self._retry_at and self._failures > 0
-        if any(connection.session.has_carried for connection in self._connections):
+        if self._has_carriers():
             self._failures = 0
         if is_same and not _is_auth_refused(attempt):
             return

@@ -39,6 +39,7 @@ class _Transport(asyncio.Transport):
         self._unread = b""
         self._recipient: str | None = None
         self._is_in_body = False
+        self._carried = 0
         self.is_over = False
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
@@ -51,7 +52,7 @@ class _Transport(asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self._unread += bytes(data)
-        asyncio.get_running_loop().call_later(LATENCY, self._read)
+        asyncio.get_running_loop().call_later(self._relay.latency, self._read)
 
     def abort(self) -> None:
         self.is_over = True
@@ -73,12 +74,16 @@ class _Transport(asyncio.Transport):
         if replies and not self.is_over:
             assert isinstance(self._protocol, asyncio.Protocol)
             self._protocol.data_received(b"".join(replies))
+        if self._carried >= self._relay.most_messages > 0:
+            self.lose()
 
     def _command(self, line: bytes) -> bytes:
         verb = line[:4].upper()
         if verb == b"MAIL":
             self._recipient = None
-            self._relay.mails.append(asyncio.get_running_loop().time() - LATENCY)
+            self._relay.mails.append(asyncio.get_running_loop().time() - self._relay.latency)
+            if self._relay.hangs_up_at == "MAIL":
+                self.lose()
         elif verb == b"RCPT":
             name = line.partition(b"<")[2].partition(b">")[0].decode()
             answer = self._relay.at_rcpt(name)
@@ -97,15 +102,23 @@ class _Transport(asyncio.Transport):
         self._is_in_body = False
         assert self._recipient is not None
         self._relay.taken.append(self._recipient)
+        self._carried += 1
         return b"250 2.0.0 Ok: queued\r\n"
 
 
 class SmtpRelay:
-    """`at_rcpt` answers each RCPT. `connects`: when a connection was asked for; `mails`: when each MAIL left; `tries`: by recipient."""
+    """`at_rcpt` answers each RCPT. `connects`: when a connection was asked for; `mails`: when each MAIL left; `tries`: by recipient.
+    `latency`: seconds to each answer; `most_messages`: so many a session and it is gone, 0: no limit."""
 
-    def __init__(self, patch: pytest.MonkeyPatch, at_rcpt: Callable[[str], str] = lambda name: "250 2.1.5 Ok") -> None:
+    def __init__(
+        self, patch: pytest.MonkeyPatch, at_rcpt: Callable[[str], str] = lambda name: "250 2.1.5 Ok", latency: float = LATENCY,
+        most_messages: int = 0,
+    ) -> None:  # fmt: skip
         self.at_rcpt = at_rcpt
+        self.latency = latency
+        self.most_messages = most_messages
         self.is_down = False
+        self.hangs_up_at = ""  # MAIL: instead of an answer; EHLO: after the answer
         self.connects: list[float] = []
         self.mails: list[float] = []
         self.tries: dict[str, list[float]] = {}
@@ -117,17 +130,27 @@ class SmtpRelay:
     async def _open(self, relay: Relay, *_: object) -> Opened | Attempt:
         now = asyncio.get_running_loop().time()
         self.connects.append(now)
-        await asyncio.sleep(LATENCY)
+        await asyncio.sleep(self.latency)
         if self.is_down:
             return Attempt(Stage.CONNECT, None, Fault.REFUSED, 0.0, now, detail="refused")
         self._transports = [transport for transport in self._transports if not transport.is_over]
-        self._transports.append(_Transport(self))
-        return Opened(self._transports[-1], Features(pipelining=True, eightbit=True))
+        self._transports.append(transport := _Transport(self))
+        if self.hangs_up_at == "EHLO":
+            asyncio.get_running_loop().call_later(LATENCY, transport.lose)
+        return Opened(transport, Features(pipelining=True, eightbit=True))
+
+    @property
+    def sessions(self) -> int:
+        return sum(not transport.is_over for transport in self._transports)
+
+    def cut(self) -> None:
+        """Every connection is lost at once."""
+        for transport in self._transports:
+            transport.lose()
 
     def go_down(self) -> None:
         self.is_down = True
-        for transport in self._transports:
-            transport.lose()
+        self.cut()
 
     def come_up(self) -> None:
         self.is_down = False

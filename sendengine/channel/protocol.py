@@ -13,6 +13,10 @@ from typing import Protocol
 from sendengine.channel.flight import State
 from sendengine.channel.session import Session
 
+# Between the feed's look at the clock and the write lie microseconds, unless the process stands still just there: then a MAIL that was in
+# time may follow a pause by seconds. A second look leaves a few of them, into which no process can look.
+IN_TIME = 0.1
+
 _ENDED = State.ENDED  # a global: looking it up in the Enum costs more than comparing it
 
 
@@ -90,7 +94,7 @@ class Connection(asyncio.Protocol):
 
     def _pump(self, now: float) -> bool:
         session = self.session
-        octets = session.next_write(now)
+        octets = self._in_time(session.next_write(now), now)
         if not octets:
             if not self.is_idle and session.is_idle:
                 self.is_idle = True
@@ -100,8 +104,13 @@ class Connection(asyncio.Protocol):
         self.is_idle = False
         self._transport.write(octets)
         if session.is_holding_end and not self._is_paused:
-            self._transport.write(session.next_write(now))
+            now = self._time()
+            self._transport.write(self._in_time(session.next_write(now), now))
         return True
+
+    def _in_time(self, octets: bytes, looked_at: float) -> bytes:
+        now = self._time()
+        return octets if now - looked_at <= IN_TIME else self.session.take_back(octets, now)
 
     def _finish(self) -> None:
         """A session that ended is never used again: whatever is unwritten or unread goes with it."""

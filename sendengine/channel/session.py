@@ -59,6 +59,7 @@ class Session:
         self._body: Flight | None = None
         self._end_held = b""  # the end of a large message whose rest is being written
         self._after_dot = 0  # octets written behind the last dot
+        self._mail = 0  # octets of the last write from its MAIL on
         self._unflushed = 0  # octets still in the transport, as far as known
         self._owes_void = False
         self._is_transaction_open = False  # RFC 5321 4.1.4: no MAIL before RSET then
@@ -116,7 +117,7 @@ class Session:
 
     def next_write(self, now: float) -> bytes:
         """What to write now, or b"". Only to be called while the transport's buffer is empty."""
-        self._unflushed = 0
+        self._unflushed = self._mail = 0
         head = self._head
         if head is not None:
             if head.stage is _STAGE_BODY:
@@ -127,6 +128,19 @@ class Session:
         if self._due and not self._pipelining:
             return b""
         return self._void(now) + self._write_envelope(now)
+
+    def take_back(self, octets: bytes, now: float) -> bytes:
+        """Nothing of this write has left, and it is too late for a MAIL: what is to be written instead. Its delivery was not attempted; a
+        message that others wait for goes, since its MAIL was in time."""
+        head, size = self._head, self._mail
+        if head is None or head.delivery is None or not size:
+            return octets
+        self._head, self._is_fresh = None, head.is_first
+        self._due = self._due[: 1 - len(self._swing)] if self._pipelining else self._due[:-1]
+        self._after_dot = max(0, self._after_dot - size)
+        self._mail = 0
+        self._done(head.delivery, Attempt(_STAGE_MAIL, None, Fault.STALE, 0.0, now, 0.0, "we stood still before it was written"))
+        return octets[:-size]
 
     def note_unflushed(self, octets: int) -> None:
         """So many octets of what was written lie in the transport's buffer still. Known for certain, or not said."""
@@ -206,12 +220,13 @@ class Session:
         body = b" BODY=8BITMIME" if delivery.eightbit else b""
         if not self._pipelining:
             self._due += (_MAIL,)
-            return b"%bMAIL FROM:<%b>%b%b\r\n" % (reset, delivery.sender, size, body)
-        self._due = self._swing if self._due == (_DOT,) else self._due + self._swing[1:]
-        data = b"" if self._chunking else b"DATA\r\n"
-        return b"%bMAIL FROM:<%b>%b%b\r\nRCPT TO:<%b>\r\n%b" % (
-            reset, delivery.sender, size, body, delivery.recipient, data
-        )  # fmt: skip
+            commands = b"MAIL FROM:<%b>%b%b\r\n" % (delivery.sender, size, body)
+        else:
+            self._due = self._swing if self._due == (_DOT,) else self._due + self._swing[1:]
+            data = b"" if self._chunking else b"DATA\r\n"
+            commands = b"MAIL FROM:<%b>%b%b\r\nRCPT TO:<%b>\r\n%b" % (delivery.sender, size, body, delivery.recipient, data)
+        self._mail = len(commands)
+        return reset + commands if reset else commands
 
     def _reset(self) -> bytes:
         self._is_transaction_open = False

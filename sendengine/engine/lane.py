@@ -87,15 +87,16 @@ class Lane:
         """How long a permit stays usable after its time."""
         return min(0.5, max(0.1, 0.5 * self.interval))
 
-    def grant(self, visited: Visited, replied_at: float, held: list[Share]) -> None:
-        """Permits as this worker's clock sees them."""
+    def grant(self, visited: Visited, replied_at: float, held: list[Share], asked_under: int) -> None:
+        """Permits as this worker's clock sees them. `asked_under`: the cut number known when the visit was asked."""
         self.interval = visited.interval_us / 1e6
         self.is_known = True
         self.idle_us = visited.idle_us
         if visited.cut > self.cut:
             self.learn_cut(visited.cut, visited.cut_us)
         if not self.interval:
-            self.licence_until = replied_at + 2 * self._settings.horizon_max if visited.permits else 0.0
+            has_seen_all = max(visited.cut, asked_under) == self.cut  # else the inbox told of a later change meanwhile
+            self.licence_until = replied_at + 2 * self._settings.horizon_max if visited.permits and has_seen_all else 0.0
             return
         offset = visited.now_us / 1e6 - replied_at
         at = replied_at + visited.delay_us / 1e6
@@ -104,9 +105,11 @@ class Lane:
             self.permits.apply_cut(self.cut, self.void_after(visited.cut))
 
     def learn_cut(self, number: int, cut_us: float) -> None:
-        """A cut that skips a number may have followed an earlier one not heard of: then everything older is void."""
+        """A cut that skips a number may have followed an earlier one not heard of: then everything older is void. Without permits to be
+        void the licence is: until a visit has read what changed, nothing more is picked."""
         if number <= self.cut:
             return
+        self.licence_until = 0.0
         voids = self._void_after
         if number > self.cut + 1:
             voids.clear()

@@ -68,7 +68,7 @@ class Visits:
         if lane.suspended_until <= now and lane.bind.startswith("relay"):
             lane.bind = ""
         bind = "=" if lane.bind == lane.bind_told else lane.bind
-        want = self._wanted(lane, now)
+        want, asked_under = self._wanted(lane, now), lane.cut
         lane.must_check = False
         try:
             settlements = [*(settlement for settlement, _, _ in sending), *returned]
@@ -91,7 +91,7 @@ class Visits:
             for lease in list(held[place].leases.values()):
                 if not lease.is_closing:  # it was given back, and something of it is on the wire yet
                     lane.give_back(lease)
-        lane.grant(reply, replied_at, held)
+        lane.grant(reply, replied_at, held, asked_under)
         if reply.has_begun:
             lane.take_at = lane.wake_at = 0.0  # there is more to take
         self._next(lane, reply, replied_at, want)

@@ -31,7 +31,7 @@ class Delivery:
     eightbit: bool
     due: float  # monotonic; 0.0 unmetered
     lapses_at: float
-    permit_us: float  # the permit's time on Redis' clock, against which a cut is compared
+    permit_us: float  # the permit's time on Redis' clock, against which a cut is compared; 0.0 unmetered
     cut: int
     tick: Tick | None  # where its open intent is journalled
     acked_at: float  # when that append was answered, or should have been: its intent is fresh from then on
@@ -39,9 +39,11 @@ class Delivery:
 
     @property
     def is_void(self) -> bool:
-        """A cut since its permit was granted reaches back to it, or its campaign was stopped."""
+        """A cut since its permit was granted reaches back to it, or its campaign was stopped. One without a permit is reached by any cut
+        since it was picked: its intent may have been journalled after a stop, by a worker that stood still, and that answer is fresh."""
         lane = self.lane
-        return (self.cut < lane.cut and self.permit_us > lane.void_after(self.cut)) or self.lease.is_closing
+        is_cut = self.cut < lane.cut and (not self.permit_us or self.permit_us > lane.void_after(self.cut))
+        return is_cut or self.lease.is_closing
 
 
 class Lease:

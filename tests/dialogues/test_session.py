@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sendengine.channel.flight import Features, State
+from sendengine.channel.protocol import Connection
 from sendengine.channel.session import Session
 from sendengine.channel.settings import StageTimeouts
 from sendengine.types import Fault, Stage
@@ -223,3 +224,76 @@ def test_commands_behind_a_refused_one_cannot_be_accepted(said: list[bytes]) -> 
         session.receive(piece, 1.0)
     assert len(feed.attempts) == 1
     assert session.state is State.ENDED
+
+
+TOOK_BACK = (
+    (Features(pipelining=True, eightbit=True), [b"250 ok\r\n250 ok\r\n354 go\r\n"], b"250 2.0.0 taken\r\n"),
+    (Features(pipelining=True, chunking=True, eightbit=True), [b"250 ok\r\n250 ok\r\n"], b"250 2.0.0 taken\r\n"),
+    (Features(eightbit=True), [b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n"], b"250 2.0.0 taken\r\n"),
+)
+
+
+@pytest.mark.parametrize(("features", "answers", "taken"), TOOK_BACK)
+def test_a_mail_that_is_late_is_taken_back_and_what_was_begun_goes_on(features: Features, answers: list[bytes], taken: bytes) -> None:
+    """Before each write that has a MAIL in it: it was not attempted, and the next one is the first again, or the next, all the same."""
+    feed = Feed([Delivery(n, b"a@x", b"b@y", b"A: b\r\n\r\nx\r\n") for n in range(4)])
+    session = Session(feed, features, StageTimeouts())
+    late = session.next_write(1.0)
+    assert session.take_back(late, 3.0) == b""
+    assert session.is_idle
+    said = session.next_write(3.0)
+    assert said == late
+    for answer in answers:
+        session.receive(answer, 3.0)
+        said = session.next_write(3.0)
+    left = session.take_back(said, 5.0)
+    assert b"MAIL" not in left
+    assert left in said
+    session.receive(taken, 5.0)
+    assert session.next_write(5.0) == late
+    session.lost(5.0, "cut")
+    stale = [number for number, attempt in feed.attempts if attempt.fault is Fault.STALE]
+    sent = [number for number, attempt in feed.attempts if attempt.stage is Stage.DOT]
+    assert (stale, sent) == (([0, 2, 3], [1]) if features.pipelining else ([0, 2], [1]))
+
+
+def test_nothing_but_a_mail_is_taken_back() -> None:
+    feed = Feed([Delivery(0, b"a@x", b"b@y", b"A: b\r\n\r\nx\r\n")])
+    session = Session(feed, Features(pipelining=True), StageTimeouts())
+    session.next_write(1.0)
+    session.receive(b"250 ok\r\n250 ok\r\n354 go\r\n", 1.0)
+    message = session.next_write(1.0)
+    assert session.take_back(message, 9.0) == message
+    session.receive(b"250 taken\r\n", 9.0)
+    session.retire()
+    assert session.take_back(session.next_write(9.0), 20.0) == b"QUIT\r\n"
+
+
+class Stops:
+    """A pool and a transport, and a clock between whose looks the process may have stood still."""
+
+    def __init__(self, looks: list[float]) -> None:
+        self.looks, self.written, self.idle = looks, [], 0
+
+    def time(self) -> float:
+        return self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
+
+    def write(self, octets: bytes) -> None:
+        self.written.append(octets)
+
+    def became_idle(self, connection: Connection) -> None:
+        self.idle += 1
+
+    def set_write_buffer_limits(self, **limits: int) -> None: ...
+    def set_protocol(self, protocol: object) -> None: ...
+    def get_extra_info(self, name: str) -> None: ...
+
+
+@pytest.mark.parametrize(("looks", "mails", "idle"), [([1.0, 1.05], 1, 0), ([1.0, 1.2], 0, 1), ([1.0, 6.0], 0, 1)])
+def test_a_process_that_stands_still_before_the_write_begins_no_message(looks: list[float], mails: int, idle: int) -> None:
+    feed = Feed([Delivery(0, b"a@x", b"b@y", b"A: b\r\n\r\nx\r\n")])
+    stops = Stops(looks)
+    connection = Connection(stops, Session(feed, Features(pipelining=True), StageTimeouts()), stops, stops.time)  # type: ignore[arg-type]
+    assert connection.pull() is bool(mails)
+    assert b"".join(stops.written).count(b"MAIL FROM") == mails
+    assert stops.idle == idle

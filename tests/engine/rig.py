@@ -19,7 +19,7 @@ from sendengine.records import decode_outcomes
 from sendengine.render.message import Message, dump
 from sendengine.sink.silent import SilentMeter
 from sendengine.types import Attempt, Envelope, Outcome, Relay, Reply, Stage
-from tests.engine.virtual import VirtualClock
+from tests.engine.virtual import VirtualClock, virtual_loop
 
 EPOCH = 1_795_000_000.0
 MESSAGE = Message(sender="Shop <shop@example.com>", subject="Hi {{ name }}", text="Hello {{ name }}\n")
@@ -35,7 +35,7 @@ class Rig:
     """`log` holds (time, recipient) of each MAIL that the relay saw; `answer` decides what becomes of it."""
 
     def __init__(self, answer: Callable[[str], Attempt] | None = None, latency: float = 0.001) -> None:
-        self.loop = asyncio.get_running_loop()
+        self.loop = virtual_loop()
         self.store = MemoryStore()
         self.desk = MemoryDesk(self.store, self.now_us)
         self.answer = answer or (lambda recipient: DELIVERED)
@@ -63,7 +63,7 @@ class Rig:
             queue, channel, SilentMeter(), ReplyRules([]), settings or EngineSettings(), name,
             lambda fields: Relay(fields.get("host", "relay.test")), self.loop.time, jitter=lambda: 0.0,
         )  # fmt: skip
-        self.workers[name] = (worker, self.loop.create_task(worker.run()), channel)
+        self.workers[name] = (worker, self.loop.as_process(name, worker.run()), channel)
         return worker
 
     async def stop(self, name: str = "w1") -> None:

@@ -60,6 +60,34 @@ def test_an_answer_that_comes_after_a_cancel_releases_nothing(per_hour: float | 
     run_virtually(history())
 
 
+@pytest.mark.parametrize("per_hour", [None, 3_600_000.0])
+@pytest.mark.parametrize("verb", ["pause", "cancel"])
+def test_a_worker_frozen_around_a_stop_begins_nothing_when_it_goes_on(verb: str, per_hour: float | None) -> None:
+    """Wherever in its ticks it stood still: what was picked before and is journalled afterwards must not go, however fresh that answer."""
+
+    async def history(moment: float) -> None:
+        rig = Rig(latency=0.02)
+        await rig.account(per_hour=per_hour)
+        await rig.submit(2_000)
+        worker = rig.start()
+        await asyncio.sleep(0.5)
+        hold_back(rig, worker, since=float("inf"), until=float("inf"))
+        await asyncio.sleep(0.5 + moment)
+        [site] = rig.workers["w1"][2].sites.values()
+        before, on_wire = len(rig.log), site.sessions - site.idle  # the rig's log has a message when it ends
+        rig.loop.halt("w1")
+        await getattr(rig.desk, verb)("m1", "c1")
+        await asyncio.sleep(3.0)
+        rig.loop.go_on("w1")
+        await asyncio.sleep(2.0)
+        assert before
+        assert len(rig.log) == before + on_wire, moment
+        rig.kill()
+
+    for n in range(6):
+        run_virtually(history(0.0073 * n))
+
+
 @virtual
 async def test_an_answer_that_comes_after_the_takeover_releases_nothing() -> None:
     rig = Rig()

@@ -95,7 +95,7 @@ class World:
     def visit(self, sender: Sender) -> None:
         lane = sender.lane
         reply = run(self.queue.visit(ACCOUNT, ENOUGH, lane.horizon * 1e6, "=", [CAMPAIGN], []))
-        lane.grant(reply, self.now, [])
+        lane.grant(reply, self.now, [], lane.cut)
 
     def pass_time(self, seconds: float, every: float = TICK) -> None:
         """Ticks: senders visit when half of their horizon is left, pick what falls due, and write what they picked."""

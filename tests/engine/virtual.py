@@ -93,6 +93,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             super().call_soon(self._run, step, context=step.context)
 
 
+def virtual_loop() -> VirtualLoop:
+    """The running one."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    return loop
+
+
 class VirtualClock:
     """ports.Clock on the running virtual loop."""
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import socket
 import ssl
+import termios
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+import uvloop
 
 from sendengine.channel.memory import MemoryChannel
 from sendengine.channel.settings import SmtpSettings
@@ -73,12 +76,12 @@ class Relay25:
             self.dot.set()
         self.open = self.most = self.quits = 0
         self.changed: Callable[[], None] = lambda: None
-        self._writers: list[asyncio.StreamWriter] = []
+        self.writers: list[asyncio.StreamWriter] = []
 
     def hang_up(self) -> None:
         """As a process that dies: nobody listens any more, and every connection is reset."""
         self._server.close()
-        for writer in self._writers:
+        for writer in self.writers:
             writer.transport.abort()
 
     async def __aenter__(self) -> Relay25:
@@ -92,7 +95,7 @@ class Relay25:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.open += 1
-        self._writers.append(writer)
+        self.writers.append(writer)
         self.most = max(self.most, self.open)
         writer.write(b"220 hi\r\n")
         while line := await reader.readline():
@@ -173,6 +176,31 @@ async def test_an_idle_session_over_tls_pulls_at_once_and_says_quit() -> None:
         await channel.close(1.0)
         await feed.until(lambda: relay.quits == 1)
         assert relay.most == 1
+
+
+@pytest.mark.parametrize("tls", [TlsPolicy.NONE, TlsPolicy.REQUIRED])
+def test_a_mail_has_left_when_the_clock_was_looked_at(tls: TlsPolicy) -> None:
+    """Under the loop that workers run: it does not wait for the others of its turn, in which the process may be stopped."""
+
+    async def look() -> None:
+        feed, clock = Feed(0), HandClock()
+        async with Relay25(offers="250-ok\r\n250 STARTTLS") as relay:
+            channel, site = made(relay.port, feed, clock, tls=tls)
+            site.wake()
+            await feed.until(lambda: site.idle == 1)
+            [writer] = relay.writers
+            at_peer = bytearray(4)
+            fcntl.ioctl(writer.get_extra_info("socket"), termios.FIONREAD, at_peer)
+            assert not any(at_peer)
+            feed.waiting = Feed(1).waiting
+            site.wake()
+            fcntl.ioctl(writer.get_extra_info("socket"), termios.FIONREAD, at_peer)
+            assert any(at_peer)
+            await feed.until(lambda: len(feed.attempts) == 1)
+            await channel.close(1.0)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(look())
 
 
 async def test_a_relay_that_refuses_is_tried_again_ever_later() -> None:

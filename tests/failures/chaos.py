@@ -40,6 +40,7 @@ TRIALS: dict[str, Trial] = {
     "worker_stops": lambda seed, times: process_faults.worker_stops(seed, times(50)),
     "zombies": lambda seed, times: process_faults.zombies(seed, times(4)),
     "steering": lambda seed, times: process_faults.steering(seed, times(8)),
+    "steering_unmetered": lambda seed, times: process_faults.steering(seed, times(8), None),
     "orphan": lambda seed, times: process_faults.orphan(seed),
     "slow_relay": lambda seed, times: process_faults.slow_relay(seed, 20.0, 40),
     "under_a_supervisor": lambda seed, times: process_faults.under_a_supervisor(seed, times(3)),

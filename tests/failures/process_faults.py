@@ -6,6 +6,9 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import Awaitable
+
+import msgspec
 
 from sendengine.launch import EXIT_FENCED
 from tests.failures.account import STOPS_WITHIN, Line, Silence
@@ -15,6 +18,10 @@ from tests.failures.rig import SHARED, Hand, Rig, failure_rig, until
 DRAIN_S = 5.0
 BUSY = ("dot=0.05",)  # so that something is on the wire whenever a fault comes
 ENOUGH = 20  # messages at least between two faults
+FREEZES_S = (1.0, 5.0)
+OUTLIVES_FREEZES = {"SENDENGINE_ENGINE_DEAD_AFTER_S": "6"}
+SHOWS_WITHIN = 0.5  # seconds in which a worker that goes on has written what it had in hand
+UNMETERED_A_ROUND = 8_000
 
 
 async def worker_kills(seed: int, kills: int, per_second: float = 300, n: int = 0, on_doubt: str = "resend") -> Line:
@@ -72,29 +79,46 @@ async def zombies(seed: int, times: int, per_second: float = 300) -> Line:
         return await rig.line("zombies", campaign)
 
 
-async def steering(seed: int, rounds: int, per_second: float = 300) -> Line:
-    """Paused and resumed while a worker is frozen for a moment; at last one is killed and the rest is cancelled."""
-    async with failure_rig(seed, delay=BUSY) as rig:
-        campaign = await rig.submit(rounds * 2 * int(per_second) + 2000, per_second)
-        await rig.start_all(3)
+async def steering(seed: int, rounds: int, per_second: float | None = 300) -> Line:
+    """Paused and resumed while a worker is frozen, from before the verb until it must have acted; at last one is killed and the rest is
+    cancelled while another is frozen. None: unmetered, where a worker writes as fast as the relay reads."""
+    name = "steering" if per_second else "steering_unmetered"
+    async with failure_rig(seed, delay=BUSY if per_second else ()) as rig:
+        campaign = await rig.submit(_enough(rounds + 1, per_second), per_second)
+        await rig.start_all(3, environ=OUTLIVES_FREEZES)
         for _ in range(rounds):
-            await rig.until_more(rig.random.randrange(ENOUGH, int(per_second)))
-            frozen = rig.random.choice(rig.living)
-            frozen.process.send_signal(signal.SIGSTOP)
-            await rig.client.pause(campaign)
-            paused = time.time()
-            frozen.process.send_signal(signal.SIGCONT)
-            rig.faults += 1
-            await asyncio.sleep(STOPS_WITHIN + 0.5)
-            rig.silences.append(Silence("c", paused + STOPS_WITHIN, time.time()))
+            await rig.until_more(rig.random.randrange(ENOUGH, 300))
+            await _frozen_while(rig, await rig.busy(), rig.client.pause(campaign))
+            rig.silences[-1] = msgspec.structs.replace(rig.silences[-1], until=time.time())
             await rig.client.resume(campaign)
         await rig.until_more(ENOUGH)
         await rig.kill(await rig.busy())
-        await rig.client.cancel(campaign)
-        rig.silences.append(Silence("c", time.time() + STOPS_WITHIN, float("inf")))
+        await rig.until_more(ENOUGH)
+        await _frozen_while(rig, await rig.busy(), rig.client.cancel(campaign))
         await rig.until_ended(campaign)
         await rig.leave()
-        return await rig.line("steering", campaign, bound=0)  # after a cancel nothing is sent again
+        return await rig.line(name, campaign, bound=0)  # after a cancel nothing is sent again
+
+
+def _enough(rounds: int, per_second: float | None) -> int:
+    """Recipients for so many rounds, each with some seconds of sending in it."""
+    return rounds * (3 * int(per_second) if per_second else UNMETERED_A_ROUND) + 2000
+
+
+async def _frozen_while(rig: Rig, hand: Hand, verb: Awaitable[object]) -> None:
+    """It freezes before the verb is given or just then, for 1 to 5 s, and goes on when the verb was acknowledged STOPS_WITHIN ago: what it
+    begins then is late. The silence is open: who resumes ends it."""
+    frozen = time.monotonic()
+    hand.process.send_signal(signal.SIGSTOP)
+    thaws = frozen + rig.random.uniform(*FREEZES_S)
+    await asyncio.sleep(rig.random.choice((0.0, rig.random.uniform(0.0, 0.2))))
+    await verb
+    acknowledged, wall = time.monotonic(), time.time()
+    rig.silences.append(Silence("c", wall + STOPS_WITHIN, float("inf")))
+    await asyncio.sleep(max(thaws, acknowledged + STOPS_WITHIN + 0.05) - time.monotonic())
+    hand.process.send_signal(signal.SIGCONT)
+    rig.faults += 1
+    await asyncio.sleep(SHOWS_WITHIN)
 
 
 async def orphan(seed: int, per_second: float = 60) -> Line:

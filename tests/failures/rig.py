@@ -303,7 +303,7 @@ class Rig:
             return bool(found)
 
         await until(look, "a lease")
-        return found[0]
+        return self.random.choice(found)
 
     async def until_fenced(self, hand: Hand) -> None:
         """A rescuer holds its journal."""

@@ -6,7 +6,7 @@ import signal
 import time
 
 from tests.failures.account import Line
-from tests.failures.process_faults import ENOUGH
+from tests.failures.process_faults import ENOUGH, OUTLIVES_FREEZES, frozen_while
 from tests.failures.rig import ACCOUNT, failure_rig, until
 
 
@@ -58,3 +58,16 @@ async def ack_first(seed: int) -> Line:
         await rig.until_ended(campaign)
         await rig.leave()
         return await rig.line("ack_first", campaign)
+
+
+async def never_stale(seed: int) -> Line:
+    """What was journalled before a freeze may go after it, whatever was acknowledged meanwhile: MAILs follow a cancel."""
+    async with failure_rig(seed, delay=("dot=0.05",)) as rig:
+        campaign = await rig.submit(20_000, None)
+        careless = rig.start(control="never_stale", environ=OUTLIVES_FREEZES)
+        await rig.join(careless)
+        await rig.until_sent(5 * ENOUGH)
+        await frozen_while(rig, careless, rig.client.cancel(campaign))
+        await rig.until_ended(campaign)
+        await rig.leave()
+        return await rig.line("never_stale", campaign)

@@ -20,8 +20,9 @@ from sendengine.queue.redis import RedisQueue
 from sendengine.types import Attempt, Envelope, Relay, Reply, Stage
 from tests.failures.failpoints import Faults
 
-# intents do not stand before the bytes; a refused append is taken for an accepted one; `sent` is settled before the reply
-CONTROLS = ("journal_off", "fence_off", "ack_first")
+# intents do not stand before the bytes; a refused append is taken for an accepted one; `sent` is settled before the reply; an append's
+# answer stays fresh for ever
+CONTROLS = ("journal_off", "fence_off", "ack_first", "never_stale")
 LOST = "Redis is away: the answer never came"
 
 

@@ -33,6 +33,8 @@ def build(config: Config, url: str, meter: Meter, worker_id: str) -> Worker:
     settings = engine_settings(config)
     if retain := os.environ.get("FAULT_RETAIN"):
         settings = msgspec.structs.replace(settings, retain=float(retain))
+    if control == "never_stale":
+        settings = msgspec.structs.replace(settings, append_fresh=float("inf"))
     _break_transports(faults)
     return Worker(
         queue=FaultyQueue(url, config.engine.cut_delay_ms * 1000, faults, control),

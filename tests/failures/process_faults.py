@@ -22,6 +22,7 @@ FREEZES_S = (1.0, 5.0)
 OUTLIVES_FREEZES = {"SENDENGINE_ENGINE_DEAD_AFTER_S": "6"}
 SHOWS_WITHIN = 0.5  # seconds in which a worker that goes on has written what it had in hand
 UNMETERED_A_ROUND = 8_000
+BEHIND_A_DOT = ("after_dot", "after_mail")  # a MAIL leaves behind the message before it
 
 
 async def worker_kills(seed: int, kills: int, per_second: float = 300, n: int = 0, on_doubt: str = "resend") -> Line:
@@ -88,13 +89,13 @@ async def steering(seed: int, rounds: int, per_second: float | None = 300) -> Li
         await rig.start_all(3, environ=OUTLIVES_FREEZES)
         for _ in range(rounds):
             await rig.until_more(rig.random.randrange(ENOUGH, 300))
-            await _frozen_while(rig, await rig.busy(), rig.client.pause(campaign))
+            await frozen_while(rig, await rig.busy(), rig.client.pause(campaign))
             rig.silences[-1] = msgspec.structs.replace(rig.silences[-1], until=time.time())
             await rig.client.resume(campaign)
         await rig.until_more(ENOUGH)
         await rig.kill(await rig.busy())
         await rig.until_more(ENOUGH)
-        await _frozen_while(rig, await rig.busy(), rig.client.cancel(campaign))
+        await frozen_while(rig, await rig.busy(), rig.client.cancel(campaign))
         await rig.until_ended(campaign)
         await rig.leave()
         return await rig.line(name, campaign, bound=0)  # after a cancel nothing is sent again
@@ -105,7 +106,7 @@ def _enough(rounds: int, per_second: float | None) -> int:
     return rounds * (3 * int(per_second) if per_second else UNMETERED_A_ROUND) + 2000
 
 
-async def _frozen_while(rig: Rig, hand: Hand, verb: Awaitable[object]) -> None:
+async def frozen_while(rig: Rig, hand: Hand, verb: Awaitable[object]) -> None:
     """It freezes before the verb is given or just then, for 1 to 5 s, and goes on when the verb was acknowledged STOPS_WITHIN ago: what it
     begins then is late. The silence is open: who resumes ends it."""
     frozen = time.monotonic()
@@ -202,8 +203,8 @@ async def failpoints(seed: int, points: list[Failpoint], per_second: float = 300
 
 
 def _may_double(point: Failpoint) -> bool:
-    """A connection that is reset by its end of the message leaves one in doubt."""
-    return point.action == "raise" and point.step in WIRE_STEPS
+    """A connection that is reset behind the end of a message leaves that one in doubt; before it, the relay has no message to take."""
+    return point.action == "raise" and point.step in BEHIND_A_DOT
 
 
 async def _follow(rig: Rig, hand: Hand, point: Failpoint) -> None:

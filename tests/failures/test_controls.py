@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.failures.account import Account, Dot, Ended, Line, Silence, reckon
-from tests.failures.controls import ack_first, fence_off, journal_off
+from tests.failures.chaos import CONTROLS, TRIALS
+from tests.failures.controls import ack_first, fence_off, journal_off, never_stale
+from tests.failures.rig import ROOT
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -23,6 +25,16 @@ async def test_without_a_fence_a_zombie_sends() -> None:
 async def test_sent_before_it_is_heard_loses_people() -> None:
     line = await ack_first(seed=1)
     assert "lost" in line.broken, str(line)
+
+
+async def test_an_append_that_stays_fresh_lets_mails_follow_a_cancel() -> None:
+    line = await never_stale(seed=1)
+    assert "phantom" in line.broken, str(line)
+
+
+def test_every_scenario_is_told_of_where_operators_read() -> None:
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    assert [name for name in (*TRIALS, *CONTROLS) if f"`{name}`" not in text] == []
 
 
 def dot(token: str, at: float = 0.0, **facts: bool) -> Dot:

@@ -86,6 +86,7 @@ class Journal:
         self._gone: list[bytes] = []
         self._seen = 0  # news taken from the inbox, ever
         self._generation = queue.generation
+        self._rewritten_at = 0.0
         self._carry_at = 0.0
         self._appending: set[asyncio.Task[None]] = set()
         self.doubtful = 0  # W: intents without a journalled outcome
@@ -209,9 +210,10 @@ class Journal:
                 log.warning("redis_away", error=str(error))
             self.is_away = True
             return
-        self._acknowledge(tick, asked)
         if self._queue.generation != self._generation:
-            self.is_away = True  # a new connection: Redis may have lost its last writes
+            self.is_away = True  # a new connection: Redis may have lost its last writes, and takes are among them
+            return
+        self._acknowledge(tick, asked)
 
     async def _write(self, gone: list[bytes], fields: list[bytes]) -> float:
         """One append; its news are delivered; when it was asked. News are numbered since the journal began: the same ones read twice count
@@ -333,28 +335,31 @@ class Journal:
     # Redis was away
 
     async def recover(self) -> bool:
-        """Write everything that is live again: Redis may have lost its last writes. True when it stands."""
+        """Write everything that is live again: Redis may have lost its last writes. True when it stands; nothing goes before `resume`."""
         self._seen = 0  # the inbox may have gone back, too
         try:
             # Connects: from here on it must be one connection. A beat that only deletes: all that a full server takes.
             await self._write(self._trim(), [])
-            generation = self._queue.generation
+            self._generation = self._queue.generation
             await self._write([], [item for n, value in self._notes.items() for item in (b"L%d" % n, value)])
             await self._write([], [item for text, n in self._replies.items() for item in (b"R%d" % n, text)])
-            ticks, asked = list(self._ticks), self._now()
+            ticks, self._rewritten_at = list(self._ticks), self._now()
             for at in range(0, len(ticks), RESYNC_TICKS):
                 part = ticks[at : at + RESYNC_TICKS]
                 await self._write([], [item for tick in part for item in (b"%d" % tick.number, bytes(tick.blob))])
         except Unavailable:
             return False
-        if generation != self._queue.generation:  # what the first connection took may be lost again
+        return self._generation == self._queue.generation  # else what the first connection took may be lost again
+
+    def resume(self) -> bool:
+        """What `recover` wrote counts as answered, and all goes on. False when the connection was lost meanwhile."""
+        if self._generation != self._queue.generation:
             return False
-        self._generation = generation
         self.is_away = False
         for tick in list(self._ticks):
             if not tick.acked_at:
-                self._acknowledge(tick, asked)
-        log.info("journal_resynced", ticks=len(ticks), leases=len(self._notes))
+                self._acknowledge(tick, self._rewritten_at)
+        log.info("journal_resynced", ticks=len(self._ticks), leases=len(self._notes))
         return True
 
     async def drain(self) -> None:

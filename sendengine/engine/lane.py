@@ -7,7 +7,7 @@ and in it a retry (at most 1 of 5 while first tries wait), else a first try (dom
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sendengine.engine.feed import Feed
@@ -136,7 +136,7 @@ class Lane:
     def has_leases(self) -> bool:
         return any(share.leases for share in self.shares.values())
 
-    def leases(self) -> Iterable[Lease]:
+    def leases(self) -> list[Lease]:
         return [lease for share in self.shares.values() for lease in share.leases.values()]
 
     def unsettled(self) -> Iterator[Unsettled]:

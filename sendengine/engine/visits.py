@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from math import ceil
 
 from sendengine import records
@@ -17,6 +18,8 @@ from sendengine.ports import Meter, Queue, Settlement, Visited
 
 CREDIT_US = 10_000.0  # that the script subtracts (queue/lua/visit.lua)
 MOST_HELD = 250  # campaigns of an account in one visit: a place among them is an octet
+NOTHING = records.NUMS.pack(*[0] * 8, 0.0, 0.0, 0.0)
+RESYNC_ACCOUNTS = 200  # visited at once when everything is settled again
 UNMETERED_VISIT = 0.5  # gate and states are looked at so often where no permits are needed
 
 
@@ -165,21 +168,38 @@ class Visits:
         self._retained.append((now, lane.account, settlement))
         while self._retained and self._retained[0][0] < now - self._settings.retain:
             self._retained.popleft()
-        if not acted and lease.number in lease.share.leases:  # not ours any more: revoked, or purged
-            self._journal.settled(lease.refs)
-            lease.clear()
-            lease.is_closing = True
-            lane.drop(lease)
-            self._journal.forget(lease)
-            return
-        if lease.is_done and lease not in lane.dirty and all(other is not lease for _, other, _ in lane.unsent):
+        if not acted:
+            self._give_up(lane, lease)
+        elif lease.is_done and lease not in lane.dirty and all(other is not lease for _, other, _ in lane.unsent):
             lane.drop(lease)
             self._journal.forget(lease)
 
-    async def settle_again(self) -> None:
-        """After a reconnect: what was settled lately, once more. Rows that are not leased any more ignore it."""
-        by_account: dict[str, list[Settlement]] = {}
+    def _give_up(self, lane: Lane, lease: Lease) -> None:
+        """Not ours any more: purged, or Redis has lost the take and the batch waits again."""
+        if lease.number not in lease.share.leases:
+            return
+        self._journal.settled(lease.refs)
+        lease.clear()
+        lease.is_closing = True
+        lane.drop(lease)
+        self._journal.forget(lease)
+
+    async def settle_again(self, lanes: Iterable[Lane]) -> None:
+        """After a reconnect: what was settled lately, once more; rows that are not leased any more ignore it. And each lease is asked
+        after, by a settlement of nothing: of one that does not stand nothing more may go."""
+        again: dict[str, list[Settlement]] = {}
         for _, account, settlement in self._retained:
-            by_account.setdefault(account, []).append(settlement)
-        for account, settlements in by_account.items():
-            await self._queue.visit(account, 0, 0.0, "=", [], settlements)
+            again.setdefault(account, []).append(settlement)
+        held = {lane.account: lane for lane in lanes if lane.has_leases}
+        accounts = list(again | held)
+        for at in range(0, len(accounts), RESYNC_ACCOUNTS):
+            part = accounts[at : at + RESYNC_ACCOUNTS]
+            await asyncio.gather(*(self._settle_again(account, again.get(account, []), held.get(account)) for account in part))
+
+    async def _settle_again(self, account: str, settlements: list[Settlement], lane: Lane | None) -> None:
+        leases = lane.leases() if lane is not None else []
+        asked = [Settlement(lease.token, records.NO_ROWS, b"", b"{}", NOTHING) for lease in leases]
+        reply = await self._queue.visit(account, 0, 0.0, "=", [], settlements + asked)
+        for lease, stands in zip(leases, reply.acted[len(settlements) :], strict=True):
+            if lane is not None and not stands:
+                self._give_up(lane, lease)

@@ -218,7 +218,9 @@ class Worker:
             async with asyncio.timeout(self._settings.no_answer):
                 if not await self.journal.recover():
                     return False
-                await self._visits.settle_again()
+                await self._visits.settle_again(self._takes.lanes.values())
+                if not self.journal.resume():
+                    return False
                 self._look_again()
                 return True
         except TimeoutError:

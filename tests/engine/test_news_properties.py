@@ -55,6 +55,7 @@ class Reader:
         except Unavailable:
             self.since_resync.clear()
             assert run(self.journal.recover())
+            assert self.journal.resume()
             return False
         return True
 

@@ -88,3 +88,23 @@ async def test_a_pause_whose_news_redis_lost_is_known_after_the_reconnect() -> N
     assert len(rig.times()) - sent <= 1
     assert (await rig.status())["leased"] == "0"
     await rig.stop()
+
+
+@virtual
+async def test_a_take_that_redis_lost_is_given_up_before_anything_more_of_it_goes() -> None:
+    """Its batch waits again, and somebody takes it anew: twice come only those whose message had begun by then."""
+    rig = Rig()
+    await rig.account(per_hour=36_000.0)
+    await rig.submit(100)
+    before = copy.deepcopy(rig.store.accounts["m1"])
+    worker = rig.start()
+    await asyncio.sleep(3.0)
+    assert worker.journal._notes
+    rig.store.accounts["m1"] = before
+    rig.store.generation += 1
+    begun = len(rig.log)
+    await asyncio.sleep(30.0)
+    assert (await rig.status())["state"] == "finished"
+    assert len(set(rig.accepted)) == 100
+    assert 0 < len(rig.accepted) - 100 <= begun
+    await rig.stop()

@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from tests.failures import controls, process_faults, world_faults
+from tests.failures import controls, forgetting, process_faults, world_faults
 from tests.failures.account import Account, Line
 from tests.failures.failpoints import ACTIONS, Failpoint, parse
 
@@ -50,7 +50,9 @@ TRIALS: dict[str, Trial] = {
     "failpoints_stall": _with_failpoints("stall"),
     "failpoints_bug": _with_failpoints("bug"),
     "redis_kills": lambda seed, times: world_faults.redis_kills(seed, times(30)),
-    "redis_forgets": lambda seed, times: world_faults.redis_forgets(seed, times(6)),
+    "redis_forgets": lambda seed, times: forgetting.redis_forgets(seed, times(6)),
+    "power_fails": lambda seed, times: forgetting.power_fails(seed, times(4)),
+    "forgets_by_turns": lambda seed, times: forgetting.forgets_by_turns(seed, times(4)),
     "redis_cuts": lambda seed, times: world_faults.redis_cuts(seed, times(15)),
     "redis_partitions": lambda seed, times: world_faults.redis_partitions(seed, times(4)),
     "relay_kills": lambda seed, times: world_faults.relay_kills(seed, times(6)),

@@ -48,7 +48,8 @@ MESSAGE = Message(
 QUICK = {"SENDENGINE_ENGINE_DEAD_AFTER_S": "2"}  # a takeover takes 2.5 s then
 SHARED = {"SENDENGINE_ENGINE_SPREAD_ABOVE": "1"}  # every worker attaches to the account
 RESUMES_WITHIN = 10.0  # seconds, when Redis is back
-REDIS_IS_BACK = ("redis_kills", "redis_forgets", "redis_cuts")  # scenarios whose recoveries are of that kind
+# scenarios whose recoveries are of that kind
+REDIS_IS_BACK = ("redis_kills", "redis_forgets", "power_fails", "forgets_by_turns", "redis_cuts")
 LIMIT = 60.0  # seconds that any of these waits may take
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.failures.forgetting import forgets_by_turns
 from tests.failures.test_processes import holds
 from tests.failures.world_faults import redis_cuts, redis_kills, redis_partitions, relay_kills, smtp_cuts
 
@@ -12,6 +13,10 @@ pytestmark = pytest.mark.timeout(240)
 
 async def test_redis_killed_with_workers_alive() -> None:
     assert holds(await redis_kills(seed=1, kills=2))
+
+
+async def test_redis_forgets_with_workers_alive_and_then_with_them() -> None:
+    assert holds(await forgets_by_turns(seed=1, kills=2, per_second=200))
 
 
 async def test_connections_to_redis_cut_with_answers_under_way() -> None:

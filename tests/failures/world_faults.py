@@ -26,40 +26,9 @@ async def redis_kills(seed: int, kills: int, per_second: float = 300) -> Line:
             await rig.kill_redis()
             await asyncio.sleep(rig.random.uniform(0.0, 1.0))  # the outage
             await rig.restart_redis()
-            await _resumed(rig)
+            await resumed(rig)
         await rig.finish(campaign)
         return await rig.line("redis_kills", campaign, bound=0)
-
-
-async def redis_forgets(seed: int, kills: int, per_second: float = 300) -> Line:
-    """Killed, and its last writes are gone although they were acknowledged: nobody is lost and no `sent` is false. Who was taken, sent to
-    and forgotten is sent to again: no bound is promised for that, and the one here is everybody."""
-    async with failure_rig(seed, delay=BUSY) as rig:
-        n = kills * 2 * int(per_second) + 2000
-        campaign = await rig.submit(n, per_second)
-        await rig.start_all(2)
-        for _ in range(kills):
-            await rig.until_more(rig.random.randrange(ENOUGH, int(per_second)))
-            await rig.kill_redis()
-            await asyncio.to_thread(_forget, rig, rig.random.randrange(1, 60_000))
-            await rig.restart_redis()
-            await _resumed(rig)
-        await rig.finish(campaign)
-        return await rig.line("redis_forgets", campaign, bound=n)
-
-
-def _forget(rig: Rig, octets: int) -> None:
-    """Cut the end of the append-only file; the server loads what is whole."""
-    redis = rig.stage.folder / "redis"
-    for _ in range(500):  # the killed one holds its lock for a moment
-        files = sorted(redis.glob("appendonlydir/*.incr.aof"))
-        if files:
-            break
-        time.sleep(0.01)
-    newest = files[-1]
-    size = newest.stat().st_size
-    with newest.open("r+b") as file:
-        file.truncate(max(size - octets, size // 2))
 
 
 async def redis_cuts(seed: int, cuts: int, per_second: float = 300) -> Line:
@@ -71,7 +40,7 @@ async def redis_cuts(seed: int, cuts: int, per_second: float = 300) -> Line:
             proxy.up.delay, proxy.down.delay = rig.random.uniform(0, 0.03), rig.random.uniform(0, 0.03)
             await rig.until_more(rig.random.randrange(ENOUGH, int(per_second)))
             rig.faults += await proxy.cut(rig.random.choice(("rst", "fin")))
-            await _resumed(rig, faults=0)
+            await resumed(rig, faults=0)
         await rig.finish(campaign)
         return await rig.line("redis_cuts", campaign, bound=0)
 
@@ -117,7 +86,7 @@ async def relay_kills(seed: int, kills: int, per_second: float = 300) -> Line:
             await rig.kill_relay()
             await proxy.cut("rst")
             await rig.restart_relay()
-            await _resumed(rig, limit=30.0)
+            await resumed(rig, limit=30.0)
         await rig.finish(campaign)
         return await rig.line("relay_kills", campaign, bound=proxy.accepted)
 
@@ -141,12 +110,12 @@ async def smtp_cuts(seed: int, cuts: int, per_second: float = 300) -> Line:
             else:
                 rig.faults += await proxy.cut(rig.random.choice(("rst", "fin")))
                 proxy.heal()
-            await _resumed(rig, faults=0, limit=30.0)
+            await resumed(rig, faults=0, limit=30.0)
         await rig.finish(campaign)
         return await rig.line("smtp_cuts", campaign, bound=proxy.cut_connections)
 
 
-async def _resumed(rig: Rig, faults: int = 1, limit: float = RESUMES_S) -> None:
+async def resumed(rig: Rig, faults: int = 1, limit: float = RESUMES_S) -> None:
     """New messages are begun again, in time."""
     rig.faults += faults
     took = await rig.until_more(IN_FLIGHT)

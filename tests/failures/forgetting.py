@@ -1,0 +1,132 @@
+"""Scenarios in which Redis comes back with less than it had acknowledged: its workers alive, dead with it, or by turns.
+
+Nobody is lost and no `sent` is false. Who comes twice must be somebody of whom the lost writes spoke (docs/reliability.md), one by one:
+
+- with workers alive: whose message was begun since the cut, under a lease that was taken since. Its batch waits again, and what became of
+  it is nobody's. What was resolved and settled since under a lease that stands is written and settled again.
+- with the workers dead, too: whose message was begun since the cut, and who is in doubt where the journals end now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Collection, Sequence
+
+import msgspec
+
+from sendengine import records
+from sendengine.engine.remains import read
+from sendengine.queue import embedded, keys
+from tests.failures import aof
+from tests.failures.account import Line, token_of
+from tests.failures.process_faults import BUSY, ENOUGH
+from tests.failures.rig import ACCOUNT, LIMIT, Rig, failure_rig, until
+from tests.failures.world_faults import resumed
+
+WORKERS = 2
+LONGEST = 3.0  # seconds of work that are sent before it is asked whether a take is among what will be forgotten
+OUTAGE = 0.5  # what was released before the kill has begun by its end: an append stays fresh for 0.2 s, and a dot takes 0.05 s
+
+
+class Cut(msgspec.Struct):
+    """What went with Redis' last writes."""
+
+    has_power: bool
+    since: float  # wall time
+    kept: frozenset[str] = frozenset()  # tokens under leases that stand and whose worker lives
+    until: float = float("inf")  # when Redis came back
+    writes: int = 0
+    doubtful: frozenset[str] = frozenset()
+
+    def covers(self, rig: Rig) -> set[str]:
+        return {token for at, token in rig.ledger.begun if self.since <= at <= self.until} - self.kept | self.doubtful
+
+
+async def redis_forgets(seed: int, kills: int, per_second: float = 300) -> Line:
+    """The workers live, and write what they know again."""
+    return await _forgets("redis_forgets", seed, [False] * kills, per_second)
+
+
+async def power_fails(seed: int, kills: int, per_second: float = 300) -> Line:
+    """The workers die with Redis, and others find what it kept."""
+    return await _forgets("power_fails", seed, [True] * kills, per_second)
+
+
+async def forgets_by_turns(seed: int, kills: int, per_second: float = 300) -> Line:
+    """One after the other: what was forgotten once is forgotten again."""
+    return await _forgets("forgets_by_turns", seed, [number % 2 == 1 for number in range(kills)], per_second)
+
+
+async def _forgets(scenario: str, seed: int, has_power: Sequence[bool], per_second: float) -> Line:
+    async with failure_rig(seed, delay=BUSY) as rig:
+        campaign = await rig.submit(len(has_power) * int((LONGEST + 5) * per_second) + 2000, per_second)
+        await rig.start_all(WORKERS)
+        cuts = [await _forget(rig, power, per_second) for power in has_power]
+        await rig.finish(campaign)
+        doubled = (await rig.account(campaign)).doubled
+        covered = [cut.covers(rig) for cut in cuts]
+        for cut, tokens in zip(cuts, covered, strict=True):
+            of = "Redis and its workers" if cut.has_power else "Redis"
+            print(f"  {of}: {cut.writes} writes gone, which spoke of {len(tokens)}; {len(tokens & doubled)} of them came twice")
+            rig.promise(not tokens.isdisjoint(doubled), "a cut showed in no duplicate: it proves nothing")
+        others = doubled.difference(*covered)
+        rig.promise(not others, f"{len(others)} came twice of whom no lost write spoke")
+        return await rig.line(scenario, campaign, bound=sum(map(len, covered)))
+
+
+async def _forget(rig: Rig, has_power: bool, per_second: float) -> Cut:
+    """Until something was sent under a lease that will be forgotten: else a worker that lives would mend it all."""
+    redis = rig.stage.folder / "redis"
+    cut = Cut(has_power, time.time())
+    kept = await _leased_to(rig, {hand.id for hand in rig.living})
+    if not has_power:
+        cut.kept = kept
+    mark = aof.mark(redis)
+    await rig.until_more(int(rig.random.uniform(0.0, LONGEST) * per_second))
+    await until(lambda: rig.ledger.read() > 0 and len(cut.covers(rig) - kept) >= ENOUGH, "messages of a take behind the mark", LIMIT)
+    await rig.kill_redis()
+    if has_power:
+        await _kill_workers(rig)
+    await asyncio.to_thread(embedded.status, rig.stage.folder)  # waits until it is gone
+    cut.writes = aof.cut(mark, redis)
+    await asyncio.sleep(OUTAGE)
+    cut.until = time.time()
+    await rig.restart_redis()
+    if has_power:
+        cut.doubtful = await _doubtful(rig)
+        await rig.start_all(WORKERS)
+    await resumed(rig)
+    return cut
+
+
+async def _leased_to(rig: Rig, workers: Collection[str]) -> frozenset[str]:
+    leases = map(records.decode_lease, await rig.redis.hvals(f"{keys.account(ACCOUNT)}:lease"))
+    return frozenset(
+        _token(rig, lease.campaign, lease.batch, row)
+        for lease in leases
+        if lease.worker in workers
+        for row in records.rows_of(lease.mask)
+    )
+
+
+async def _kill_workers(rig: Rig) -> None:
+    for hand in rig.living:
+        hand.is_expected_to_end = True
+        hand.process.kill()
+        await rig.wait(hand)
+
+
+async def _doubtful(rig: Rig) -> frozenset[str]:
+    """Intents without outcome of every journal that stands, those of workers that were rescued since the cut too."""
+    found: set[str] = set()
+    for name in await rig.redis.smembers(keys.WORKERS):
+        remains = read(await rig.redis.hgetall(keys.journal(name.decode())))
+        for number, note in remains.notes.items():
+            rows = remains.rows.get(number, {})
+            found.update(_token(rig, note.campaign, note.batch, row) for row, (kind, _) in rows.items() if kind == records.KIND_INTENT)
+    return frozenset(found)
+
+
+def _token(rig: Rig, campaign: str, batch: int, row: int) -> str:
+    return token_of(rig.seed, campaign, records.ROWS * batch + row)

@@ -38,6 +38,8 @@ TRIALS: dict[str, Trial] = {
     "worker_kills": lambda seed, times: process_faults.worker_kills(seed, times(100), 500, times(100_000)),
     "worker_kills_hold": lambda seed, times: process_faults.worker_kills(seed, times(25), 400, on_doubt="hold"),
     "worker_stops": lambda seed, times: process_faults.worker_stops(seed, times(50)),
+    "stops_without_redis": lambda seed, times: process_faults.stops_without_redis(seed, times(3)),
+    "cancelled_in_doubt": lambda seed, times: process_faults.cancelled_in_doubt(seed, 3),
     "zombies": lambda seed, times: process_faults.zombies(seed, times(4)),
     "steering": lambda seed, times: process_faults.steering(seed, times(8)),
     "steering_unmetered": lambda seed, times: process_faults.steering(seed, times(8), None),

@@ -11,13 +11,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from sendengine import records
 from sendengine.channel.smtp import SmtpChannel, SmtpSettings
 from sendengine.errors import Fenced, Unavailable
 from sendengine.ports import Appended, Clock, Feed, Settlement, Site, Taken, Visited
 from sendengine.queue.link import Argument, Link
 from sendengine.queue.redis import RedisQueue
-from sendengine.types import Attempt, Envelope, Relay, Reply, Stage
+from sendengine.types import Attempt, Envelope, Fault, Relay, Reply, Stage
 from tests.failures.failpoints import Faults
 
 # intents do not stand before the bytes; a refused append is taken for an accepted one; `sent` is settled before the reply; an append's
@@ -141,7 +143,10 @@ class FaultyFeed:
         return delivery
 
     def done(self, delivery: Envelope, attempt: Attempt) -> None:
-        self._faults.reach("after_reply", ConnectionResetError("reset"))
+        try:
+            self._faults.reach("after_reply", ConnectionResetError("reset"))
+        except ConnectionResetError as error:  # the reset came first: the reply was never read
+            attempt = msgspec.structs.replace(attempt, reply=None, fault=Fault.DISCONNECTED, detail=str(error))
         if not self._is_early:
             self._inner.done(delivery, attempt)
 

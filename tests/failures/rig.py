@@ -318,7 +318,7 @@ class Rig:
         """Its exit status."""
         return await asyncio.to_thread(hand.process.wait, limit)
 
-    async def term(self, hand: Hand, limit: float) -> None:
+    async def term(self, hand: Hand, limit: float, wanted: int = 0) -> None:
         """A warm stop; how long it took must be within the limit."""
         hand.is_expected_to_end = True
         began = time.monotonic()
@@ -327,8 +327,8 @@ class Rig:
         took = time.monotonic() - began
         self.faults += 1
         self.stops.append((took, limit))
-        self.promise(code == 0, f"a warm stop ended with {code}")
-        self.promise(took <= limit, f"a warm stop took {took:.1f} s")
+        self.promise(code == wanted, f"a stop ended with {code}")
+        self.promise(took <= limit, f"a stop took {took:.1f} s")
 
     # Redis
 

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.timeout(240)
 
 
 SOME = {
-    "raise": ("after_take", "after_visit", "after_settle", "mid_body"),  # the answer was lost, what was asked was done
+    "raise": ("after_take", "after_visit", "after_settle", "mid_body", "after_reply"),  # the answer was lost, what was asked was done
     "stall": ("after_append", "mid_body"),
     "bug": ("after_reply", "before_settle"),
 }

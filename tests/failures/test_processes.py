@@ -11,10 +11,12 @@ import pytest
 
 from tests.failures.account import Line
 from tests.failures.process_faults import (
+    cancelled_in_doubt,
     orphan,
     rescuers,
     slow_relay,
     steering,
+    stops_without_redis,
     worker_kills,
     worker_stops,
     zombies,
@@ -42,6 +44,14 @@ async def test_workers_killed_in_mid_send_under_hold() -> None:
 
 async def test_workers_told_to_stop_under_load() -> None:
     assert holds(await worker_stops(seed=1, stops=4))
+
+
+async def test_workers_told_to_stop_while_redis_is_away() -> None:
+    assert holds(await stops_without_redis(seed=1, rounds=1))
+
+
+async def test_a_cancel_between_kills_and_the_takeover() -> None:
+    assert holds(await cancelled_in_doubt(seed=1, kills=2))
 
 
 async def test_a_zombie_writes_nothing() -> None:

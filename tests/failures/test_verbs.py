@@ -46,17 +46,19 @@ NEXT_RELEASE = (
 class Steering:
     """Does one random thing at a time, and remembers when a stop was acknowledged."""
 
-    def __init__(self, rig: FailureRig, chance: random.Random) -> None:
-        self.rig, self.client, self._chance = rig, rig.client, chance
-        self.stops: dict[str, list[list[float]]] = {name: [] for name in SENDS + LINE}  # [acknowledged, resumed]
+    def __init__(self, rig: FailureRig, chance: random.Random, names: tuple[str, ...] = SENDS + LINE) -> None:
+        self.rig, self.client, self._chance, self._names = rig, rig.client, chance, names
+        self._line = tuple(name for name in names if name in LINE)
+        self.stops: dict[str, list[list[float]]] = {name: [] for name in names}  # [acknowledged, resumed]
         self.cancelled: set[str] = set()
         self.main = rig.start_workers(1)
         self._more: subprocess.Popen[bytes] | None = None
 
     async def step(self) -> str:
-        deeds = [self._pause, self._resume, self._resume, self._reverse, self._move, self._tier, self._restart, self._scale]
+        deeds = [self._pause, self._resume, self._resume, self._reverse, self._tier, self._restart, self._scale]
+        deeds += [self._move] if self._line else []
         deed = self._chance.choice(deeds)
-        name = self._chance.choice(LINE if deed == self._move else SENDS + LINE)
+        name = self._chance.choice(self._line if deed == self._move else self._names)
         await deed(name)
         await asyncio.sleep(self._chance.choice([0.05, 0.2, 0.4]))  # load between deeds, no waiting for anything
         return f"{deed.__name__} {name}"
@@ -126,9 +128,24 @@ class Steering:
             self._more = None
 
     async def resume_all(self) -> None:
-        for name in SENDS + LINE:
+        for name in self._names:
             await self._resume(name)
         await self.client.set_tier(ACCOUNT, "720000")
+
+    async def leave(self) -> None:
+        """Every worker of this release, warm."""
+        for workers in filter(None, (self._more, self.main)):
+            workers.terminate()
+            assert await asyncio.to_thread(workers.wait, 30) == 0
+
+    def late(self, transactions: Path) -> list[tuple[str, float]]:
+        """MAILs between a second after a stop was acknowledged and the resume."""
+        return [
+            (mail["rcpt_to"], round(mail["at"] - stop, 3))
+            for mail in _mails(transactions)
+            for stop, resumed in self.stops[_send_of(mail["rcpt_to"])]
+            if stop + STOPS_WITHIN < mail["at"] < resumed
+        ]
 
 
 async def _submit(rig: FailureRig, per_hour: int, line: tuple[str, ...] = ()) -> None:
@@ -148,6 +165,10 @@ async def _submit_next_version(rig: FailureRig) -> int:
     assert (await rig.client.desk.submit(ACCOUNT, "next", newer)).status == "stored"
     assert (await rig.client.desk.seal(ACCOUNT, "next", 1)).status == "sealed"
     return 40
+
+
+def _send_of(recipient: str) -> str:
+    return recipient.partition("@")[0].rstrip("0123456789")
 
 
 def _mails(file: Path) -> list[dict[str, Any]]:
@@ -185,26 +206,26 @@ async def test_verbs_at_random_under_load(tmp_path: Path) -> None:
             assert (status.cancelled == 0) or name in steering.cancelled
             assert [finding async for finding in rig.client.fsck(f"{ACCOUNT}:{name}")] == []
         assert max(taken.values()) == 1
-        late = [
-            (mail["rcpt_to"], round(mail["at"] - stop, 3))
-            for mail in _mails(transactions)
-            for stop, resumed in steering.stops[mail["rcpt_to"][0]]
-            if stop + STOPS_WITHIN < mail["at"] < resumed
-        ]
-        assert late == []
+        assert steering.late(transactions) == []
 
 
-async def test_a_newer_payload_is_left_untouched_for_a_worker_that_knows_it() -> None:
-    async with failure_rig() as rig:
-        await _submit(rig, 720_000)
+async def test_a_newer_payload_is_left_untouched_whatever_the_verbs_for_a_worker_that_knows_it(tmp_path: Path) -> None:
+    """Paused, resumed and reversed beside others, through rolling restarts and scaling, it waits for the next release."""
+    seed = chance.seed(10**6)
+    print(f"SENDENGINE_SEED={seed}")
+    transactions = tmp_path / "mails.ndjson"
+    async with failure_rig("--delay", "dot=0.02", "--transactions", str(transactions)) as rig:
+        await _submit(rig, 180_000)
         n = await _submit_next_version(rig)
-        old = rig.start_workers(1)
+        steering = Steering(rig, random.Random(seed), (*SENDS, "next"))
         await rig.until_sent(30)
-        old.send_signal(signal.SIGHUP)  # a rolling restart changes nothing
+        for _ in range(STEPS // 2):
+            print(await steering.step())
+        await steering.resume_all()
+        steering.main.send_signal(signal.SIGHUP)  # a rolling restart at least
         await _until_ended(rig, SENDS)
+        await steering.leave()
         assert not [line for line in rig.ledger() if line["rcpt_to"].startswith("next")]
-        old.terminate()
-        assert await asyncio.to_thread(old.wait, 30) == 0
         standing = await rig.client.desk.standing(ACCOUNT, "next")
         assert sum(int.from_bytes(mask, "little").bit_count() for masks in standing.ready.values() for mask in masks) == n
         rig.stage.start(sys.executable, "-c", NEXT_RELEASE)
@@ -215,3 +236,4 @@ async def test_a_newer_payload_is_left_untouched_for_a_worker_that_knows_it() ->
         assert sorted(taken.values()) == [1] * (n + len(SENDS) * ROWS)
         status = await rig.client.status(f"{ACCOUNT}:next")
         assert (status.sent, status.bounced, status.pending) == (n, 0, 0)
+        assert steering.late(transactions) == []

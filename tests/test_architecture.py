@@ -18,13 +18,14 @@ PURE = ("types", "address", "reply", "errors", "batch", "records", "rows", "inta
 LEVELS = {
     **dict.fromkeys(PURE, 0),
     "ports": 1,
-    **dict.fromkeys(("queue", "channel", "sink"), 2),
+    **dict.fromkeys(("queue", "channel", "sink", "keyring"), 2),
     "engine": 3,
 }
 SHELL = 4
 HOMES = {
     "redis": "queue/",
     "aiosmtplib": "channel/",
+    "cryptography": "keyring.py",
     "prometheus_client": "sink/metrics.py",
     "uvloop": "process.py",
 }
@@ -90,6 +91,9 @@ def test_module_imports_only_what_its_level_allows(path: Path) -> None:
         ("engine/pace.py", "sendengine.queue.memory", False),
         ("engine/pace.py", "sendengine.config.Config", False),
         ("sink/log.py", "prometheus_client", False),
+        ("render/dkim.py", "cryptography.hazmat", False),
+        ("engine/delivery.py", "sendengine.keyring.Keyring", False),
+        ("keyring.py", "cryptography.hazmat", True),
         ("cli.py", "uvloop", False),
         ("cli.py", "sendengine.engine.worker", True),
     ],
@@ -109,4 +113,4 @@ def test_client_is_loaded_without_the_sending_half() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     loaded = set(done.stdout.split())
     assert "sendengine" in loaded
-    assert loaded & {"aiosmtplib", "uvloop", "prometheus_client"} == set()
+    assert loaded & {"aiosmtplib", "cryptography", "uvloop", "prometheus_client"} == set()

@@ -64,11 +64,11 @@ class Skeleton:
         """For relays that offer 8BITMIME (RFC 6152), or for those that do not."""
         found = self._renderers.get(eightbit)
         if found is None:
-            pieces = self._root.pieces(eightbit)
-            if not _ends_line(pieces):
-                pieces.append(b"\r\n")
+            head, body = self._root.head(eightbit), self._root.body(eightbit)
+            if not _ends_line([b"\r\n", *body]):
+                body.append(b"\r\n")
             has_eightbit = eightbit and self._root.has_eightbit
-            found = Renderer(pieces, self._message_id, has_eightbit, lambda: self.renderer(False))
+            found = Renderer(head, body, self._message_id, self.from_domain, has_eightbit, lambda: self.renderer(False))
             self._renderers[eightbit] = found
         return found
 
@@ -88,6 +88,7 @@ class Compiled:
 
     @property
     def fields(self) -> Pieces:
+        """The pieces of its header that do not depend on the rendition."""
         return [piece for _, pieces in self._headers for piece in pieces]
 
     @property
@@ -106,12 +107,22 @@ class Compiled:
                 yield from part.users(field)
 
     def pieces(self, eightbit: bool) -> Pieces:
+        head = [piece for _, pieces in self.head(eightbit) for piece in pieces]
+        return [*head, b"\r\n", *self.body(eightbit)]
+
+    def head(self, eightbit: bool) -> list[tuple[str, Pieces]]:
+        """Its fields by their names in lower case."""
+        if not isinstance(self._content, Body):
+            return list(self._headers)
+        encoding, _ = self._content.rendition(eightbit)
+        return [*self._headers, (TRANSFER_ENCODING.lower(), [b"%b: %b\r\n" % (TRANSFER_ENCODING.encode(), encoding)])]
+
+    def body(self, eightbit: bool) -> Pieces:
         if isinstance(self._content, Body):
-            encoding, body = self._content.rendition(eightbit)
-            return [*self.fields, b"%b: %b\r\n\r\n" % (TRANSFER_ENCODING.encode(), encoding), *body]
+            return self._content.rendition(eightbit)[1]
         if isinstance(self._content, bytes):
-            return [*self.fields, b"\r\n", self._content]
-        pieces = [*self.fields, b"\r\n"]
+            return [self._content]
+        pieces: Pieces = []
         for part in self._content:  # RFC 2046 5.1.1: the CRLF before a boundary line belongs to it
             pieces += [b"--%b\r\n" % self._boundary, *part.pieces(eightbit), b"\r\n"]
         return [*pieces, b"--%b--" % self._boundary]

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 from sendengine.batch import BATCH_ROWS
+from sendengine.render.dkim import Field, Pieces, Signing, SigningKey
 from sendengine.render.logic import Logic
 from sendengine.render.slots import Slot
 from sendengine.render.values import RECIPIENT, RenderFailure, Values
@@ -26,16 +28,13 @@ class QuotedValues(tuple[bytes, ...]):
 
 
 class Renderer:
-    """One rendition of a skeleton. `has_eightbit`: its messages may hold octets above 127. `has_logic`: a row may take
-    milliseconds, so that whoever has other things to do should prepare one at a time."""
+    """One rendition of a skeleton. `from_domain`: whose keys may sign it. `has_eightbit`: its messages may hold octets above 127.
+    `has_logic`: a row may take milliseconds, so that whoever has other things to do should prepare one at a time."""
 
     def __init__(
-        self,
-        pieces: Sequence[bytes | Slot],
-        message_id: str,
-        has_eightbit: bool,
-        quoted: Callable[[], Renderer],
-    ) -> None:
+        self, head: Sequence[Field], body: Pieces, message_id: str, from_domain: str, has_eightbit: bool, quoted: Callable[[], Renderer]
+    ) -> None:  # fmt: skip
+        pieces = [*(piece for _, field in head for piece in field), b"\r\n", *body]
         slots = [piece for piece in pieces if not isinstance(piece, bytes)]
         places = {slot: at for at, slot in enumerate(dict.fromkeys(slots))}
         self._slots = list(places)
@@ -44,6 +43,8 @@ class Renderer:
         self._format = _format(pieces, message_id)
         self._message_id = message_id
         self._quoted = quoted
+        self._head, self._body = head, body
+        self.from_domain = from_domain
         self.has_eightbit = has_eightbit
         self.has_logic = any(isinstance(getattr(slot, "source", None), Logic) for slot in self._slots)
         self.size = len(self._format)
@@ -61,12 +62,20 @@ class Renderer:
             return self._without(heavy, values, rows)
         return self._without(heavy, values, range(values.size)) if heavy else self._prepared(values)
 
-    def wire(self, values: tuple[bytes, ...], serial: int, date: bytes) -> bytes:
-        """The message: CRLF at every line's end, dots stuffed (RFC 5321 4.5.2), without the final dot. `date` is the
-        value of the Date field."""
+    def wire(
+        self, values: tuple[bytes, ...], serial: int, date: bytes, time: int = 0, keys: Sequence[SigningKey] = ()
+    ) -> bytes:  # fmt: skip
+        """The message, signed by these keys: CRLF at every line's end, dots stuffed (RFC 5321 4.5.2), without the final dot. `date` is
+        the value of the Date field, `time` that of the signature's t=."""
         if type(values) is QuotedValues:
-            return self._quoted()._format % (date, serial, *values)
-        return self._format % (date, serial, *values)
+            return self._quoted().wire(tuple(values), serial, date, time, keys)
+        signatures = self._signing.fields(values, serial, date, time, keys) if keys else b""
+        return self._format % (signatures, date, serial, *values)
+
+    @cached_property
+    def _signing(self) -> Signing:
+        """Made for the first message that is signed."""
+        return Signing(self._head, self._body, self._message_id)
 
     def message_id(self, serial: int) -> str:
         """The same for every attempt at this recipient (RFC 5322 3.6.4)."""
@@ -117,4 +126,4 @@ def _format(pieces: Sequence[bytes | Slot], message_id: str) -> bytes:
         else:
             runs.append([])
     literals = (b"".join(run).replace(b"\n.", b"\n..").replace(b"%", b"%%") for run in runs)
-    return b"Date: %b\r\nMessage-ID: " + message_id.encode() + b"\r\n" + b"%b".join(literals)
+    return b"%bDate: %b\r\nMessage-ID: " + message_id.encode() + b"\r\n" + b"%b".join(literals)

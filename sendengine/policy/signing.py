@@ -1,0 +1,53 @@
+"""Which keys sign a message: those of the domain in From, or of the nearest domain above it that has any.
+
+Such a signature is aligned with From in DMARC's relaxed sense (RFC 7489 3.1.1), with no list of public suffixes: an operator has no key for
+one. Of each algorithm one key signs, so that a domain with an RSA and an Ed25519 key signs twice (RFC 8463 3).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from sendengine.errors import RefusedInput
+
+RSA, ED25519 = "rsa-sha256", "ed25519-sha256"
+ALGORITHMS = (ED25519, RSA)  # in the order of their signatures
+_LABEL = r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?"
+_is_domain = re.compile(rf"{_LABEL}(?:\.{_LABEL})+").fullmatch
+_is_selector = re.compile(rf"{_LABEL}(?:\.{_LABEL})*").fullmatch  # RFC 6376 3.1
+
+
+class KeyEntry(msgspec.Struct, frozen=True):
+    """A private key as it is kept. `since_us`: Unix time in µs from which it signs; `place` is where an operator finds it."""
+
+    domain: str
+    selector: str
+    algorithm: str
+    text: str
+    place: str
+    since_us: float = 0.0
+
+
+def check_name(domain: str, selector: str, place: str) -> None:
+    """Raises RefusedInput for names that cannot stand in d= and s=."""
+    if not _is_domain(domain) or len(domain) > 253:
+        raise RefusedInput(f"{place}: {domain!r} is no domain in lower case", "an internationalised one in its A-labels")
+    if not _is_selector(selector) or len(selector) > 63:
+        raise RefusedInput(f"{place}: {selector!r} is no selector", "lower-case letters, digits, hyphens, dots")
+
+
+def signing_domains(from_domain: str) -> Iterator[str]:
+    """It and those above it, nearest first; none of one label."""
+    labels = from_domain.lower().split(".")
+    return (".".join(labels[at:]) for at in range(len(labels) - 1))
+
+
+def by_preference(entries: Iterable[KeyEntry], now_us: float) -> dict[str, list[KeyEntry]]:
+    """The keys of one domain that may sign now, by algorithm, the one to use first: it began last. Older ones go on being good."""
+    begun = [entry for entry in entries if entry.since_us <= now_us]
+    begun.sort(key=lambda entry: (-entry.since_us, entry.selector))
+    found = {algorithm: [entry for entry in begun if entry.algorithm == algorithm] for algorithm in ALGORITHMS}
+    return {algorithm: those for algorithm, those in found.items() if those}

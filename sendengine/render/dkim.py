@@ -28,6 +28,7 @@ SIGNED = (  # RFC 6376 5.4.1: where they stand, beside Date and Message-ID; what
     "list-owner", "list-archive", "feedback-id",
 )  # fmt: skip
 _FOLD_AT = 78
+_COPIED_MOST = 4096  # octets
 _NUL = b"\0"
 _solid = re.compile(rb"[^ \t\r\n](?:.*[^ \t\r\n])?", re.DOTALL).search
 
@@ -56,15 +57,14 @@ class Signing:
 
     def fields(self, values: tuple[bytes, ...], serial: int, date: bytes, time: int, keys: Sequence[SigningKey]) -> bytes:
         """A DKIM-Signature field for each key, to stand before the message. `values` are those of its slots as they go on the wire."""
-        body = b2a_base64(self._body.digest(values[self._first :]), newline=False)
-        signed = sha256(self._header.data(values, serial, date))
-        made = []
+        body = b2a_base64(self._body.digest(values[self._first :]))[:-1]
+        header = self._header.data(values, serial, date)
+        made = b""
         for key in keys:
             wire, canonical = self._templates.get(key) or self._template(key)
-            digest = signed.copy()
-            digest.update(canonical % (time, body))
-            made.append(wire % (time, body, _folded(b2a_base64(key.sign(digest.digest()), newline=False))))
-        return b"".join(made)
+            digest = sha256(header + canonical % (time, body)).digest()
+            made += wire % (time, body, _folded(b2a_base64(key.sign(digest))[:-1]))
+        return made
 
     def _template(self, key: SigningKey) -> tuple[bytes, bytes]:
         """The field and its canonical form, with places for t, bh and (in the former) b."""
@@ -100,7 +100,7 @@ class _Header:
         self.names = ["date", "message-id"]
         self._format = b"date:%b\r\nmessage-id:" + message_id.encode() + b"\r\n"
         self._picks: list[int] = []
-        cells = [b""]
+        cells = []
         for name in SIGNED:
             standing = [at for at in range(len(head) - 1, -1, -1) if head[at][0] == name]
             self.names += [name] * (len(standing) + (name in OVERSIGNED))
@@ -112,7 +112,7 @@ class _Header:
                     self._format += name.encode() + b":%b\r\n"
                 else:
                     self._format += relaxed_field(_octets(pieces)).replace(b"%", b"%%") + b"\r\n"
-        self._cells = _NUL.join((*cells, b"")) if self._picks else b""
+        self._cells = _NUL.join(cells)
 
     def data(self, values: tuple[bytes, ...], serial: int, date: bytes) -> bytes:
         """The signed fields in their canonical form, each with its CRLF."""
@@ -121,8 +121,7 @@ class _Header:
         cells = self._cells % tuple([values[at] for at in self._picks])
         if b"\r\n" in cells:
             cells = cells.replace(b"\r\n", b"")
-        cells = _reduced(cells).replace(b"\0 ", _NUL).replace(b" \0", _NUL)
-        return self._format % (date, serial, *cells.split(_NUL)[1:-1])
+        return self._format % (date, serial, *[cell.strip(b" ") for cell in _reduced(cells).split(_NUL)])
 
 
 class _Body:
@@ -130,33 +129,48 @@ class _Body:
 
     def __init__(self, body: Pieces) -> None:
         self._constant = None if _slots(body) else sha256(relaxed_body(_octets(body))).digest()
-        seams, self._cores = _parted(body)
-        self._is_solid = bool(self._cores)
+        seams, cores = _parted(body)
+        self._is_solid = bool(cores)
         self._start = sha256()
-        if self._cores and b"%b" not in seams[0]:
-            self._start.update(_reduced(seams.pop(0)) + self._cores.pop(0))
+        before = b"\n"  # the body begins with a slot: a leading dot of its value is stuffed
+        if cores and b"%b" not in seams[0]:
+            self._start.update(_reduced(seams.pop(0)) + cores.pop(0))
             before = b"="
-        else:
-            before = b"\n"  # the body begins with a slot: a leading dot of its value is stuffed
+        self._ends_in_seam = b"%b" in seams[-1]
         self._seams = before + _NUL.join(seams)
+        self._runs = _runs(cores, b"%b" if self._ends_in_seam else b"\r\n", len(seams))
 
     def digest(self, values: tuple[bytes, ...]) -> bytes:
         if self._constant is not None:
             return self._constant
-        seams = self._seams % values
-        if b"\n.." in seams:
-            seams = seams.replace(b"\n..", b"\n.")
-        first, *others = _reduced(seams).split(_NUL)
+        octets = self._seams % values
+        if b"\n.." in octets:
+            octets = octets.replace(b"\n..", b"\n.")
+        seams = _reduced(octets)[1:].split(_NUL)
+        if self._ends_in_seam:  # RFC 6376 3.4.4 b: no empty lines at the end, and one CRLF if anything stands before
+            end = seams[-1].rstrip(b"\r\n")
+            seams[-1] = end + b"\r\n" if end or self._is_solid else b""
         running = self._start.copy()
-        update, seam = running.update, first[1:]
-        for core, following in zip(self._cores, others, strict=True):
-            update(seam)
-            update(core)
-            seam = following
-        end = seam.rstrip(b"\r\n")  # RFC 6376 3.4.4 b: no empty lines at the end, and one CRLF if anything stands before
-        if end or self._is_solid:
-            update(end + b"\r\n")
+        for first, last, run, core in self._runs:
+            running.update(run % tuple(seams[first:last]))
+            if core:
+                running.update(core)
         return running.digest()
+
+
+def _runs(cores: list[bytes], end: bytes, count: int) -> list[tuple[int, int, bytes, bytes]]:
+    """Where a run of seams begins and ends, its format, and what follows it. A large core is hashed where it lies, a small one costs less
+    in the octets of its run."""
+    runs: list[tuple[int, int, bytes, bytes]] = []
+    first, run = 0, b"%b"
+    for at, core in enumerate(cores, 1):
+        if len(core) > _COPIED_MOST:
+            runs.append((first, at, run, core))
+            first, run = at, b""
+        else:
+            run += core.replace(b"%", b"%%")
+        run += b"%b" if at < len(cores) else end
+    return [*runs, (first, count if end == b"%b" else count - 1, run, b"")]
 
 
 def _parted(body: Pieces) -> tuple[list[bytes], list[bytes]]:

@@ -82,6 +82,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     state_dir: str = ""
     tiers_file: str = ""
     replies_file: str = ""
+    dkim_keys: str = ""
     sessions: Some = 20
     connect_rate: Positive = 20.0
     retention_days: Positive = 7.0

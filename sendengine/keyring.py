@@ -189,6 +189,8 @@ def _signing_key(entry: KeyEntry) -> SigningKey | SendEngineError:
     except RefusedInput as error:
         log.error("dkim_key_unreadable", domain=entry.domain, selector=entry.selector, reason=str(error))
         return error
+    if key.algorithm != entry.algorithm:
+        return SendEngineError(f"{entry.place}: it is said to be of {entry.algorithm}, and is of {key.algorithm}")
     if key.is_short:
         log.warning("dkim_key_short", domain=entry.domain, selector=entry.selector, bits=key.bits)
 

@@ -13,7 +13,25 @@ import msgspec
 
 from sendengine.intake import PackedBatch
 from sendengine.policy.durability import Persistence
+from sendengine.policy.signing import KeyEntry
+from sendengine.render.dkim import SigningKey
 from sendengine.types import Attempt, Envelope, Outcome, Relay
+
+
+class Keyring(Protocol):
+    """The private keys that sign (keyring.py; without files and with nothing learnt it is its own twin)."""
+
+    def keys_of(self, from_domain: str) -> tuple[SigningKey, ...]:
+        """Those that sign a message From there; none: it goes unsigned. Raises SendEngineError where there are keys that cannot be read."""
+        ...
+
+    def learn(self, stored: Sequence[KeyEntry]) -> None:
+        """All keys of the shared state, in place of those known so far."""
+        ...
+
+    def turn(self, now_us: float) -> None:
+        """Unix time: a key may begin to sign."""
+        ...
 
 
 class Clock(Protocol):
@@ -231,6 +249,10 @@ class Queue(Protocol):
         ...
 
     async def tell(self, worker: str, info: bytes) -> None: ...
+    async def signing_keys(self, known: int) -> tuple[int, list[KeyEntry]] | None:
+        """The number of changes made to them, and all keys that are shared; None where that number is `known`."""
+        ...
+
     async def persistence(self) -> Sequence[Persistence]:
         """What each master says of itself."""
         ...
@@ -306,6 +328,15 @@ class Desk(Protocol):
 
     Verbs answer the state they met ("done", "same" or the state that forbids it) after every worker has been told.
     """
+
+    async def keep_key(self, entry: KeyEntry) -> bool:
+        """Into the shared keys, in place of one of the same domain and selector; False when it stands there already."""
+        ...
+
+    async def remove_key(self, domain: str, selector: str) -> bool: ...
+    async def signing_keys(self) -> list[KeyEntry]:
+        """By domain and selector."""
+        ...
 
     async def create_account(self, account: str, fields: Mapping[str, str]) -> bool: ...
     async def set_account(self, account: str, fields: Mapping[str, str]) -> bool: ...

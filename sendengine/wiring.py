@@ -17,6 +17,7 @@ from sendengine.config import Config, data_file
 from sendengine.engine.settings import EngineSettings
 from sendengine.engine.worker import Worker
 from sendengine.errors import RefusedInput
+from sendengine.keyring import Keyring, read_directory
 from sendengine.policy.replies import ReplyRules, parse_rules
 from sendengine.ports import Meter
 from sendengine.queue.redis import RedisQueue
@@ -47,6 +48,7 @@ def build_worker(config: Config, url: str, meter: Meter, worker_id: str) -> Work
         worker_id=worker_id,
         relay_of=partial(relay_of, default=default_relay(config)),
         now=time.monotonic,
+        keyring=keyring(config),
         facts={"worker": worker_id, "host": socket.gethostname(), "pid": os.getpid(), "started_at": time.time()},
     )
 
@@ -89,6 +91,11 @@ def smtp_settings(config: Config) -> SmtpSettings:
 def reply_rules(config: Config) -> ReplyRules:
     path = Path(config.replies_file or data_file("replies.toml"))
     return parse_rules(text_of(path), str(path))
+
+
+def keyring(config: Config) -> Keyring:
+    """With the keys in files, each read once. Raises RefusedInput for what is no key."""
+    return Keyring(read_directory(Path(config.dkim_keys)) if config.dkim_keys else ())
 
 
 # relays

@@ -84,6 +84,9 @@ class Batches:
         columns = [[column[at] for at in wanted] for column in batch.columns]
         try:
             lease.renderer = campaign.renderer(lane.feed.site.eightbit, leased.message, leased.batch)
+            if not self._deliveries.can_sign(lane, campaign, lease.renderer.from_domain):
+                self._return(lane, lease)
+                return
             prepared = await self._rendered(lane, lease.renderer, batch.fields, columns, names)
             if leased.message and SENDER in batch.fields:
                 lease.sender = envelope(str(batch.columns[batch.fields.index(SENDER)][0]))

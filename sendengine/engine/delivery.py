@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from email.utils import formatdate
+from functools import partial
 
 import orjson
 
@@ -19,11 +20,13 @@ from sendengine.engine.journal import Journal
 from sendengine.engine.lane import Lane
 from sendengine.engine.pacing import Run
 from sendengine.engine.settings import EngineSettings
+from sendengine.engine.signer import Signer
 from sendengine.engine.work import Delivery, Lease
+from sendengine.errors import SendEngineError
 from sendengine.policy import retry
 from sendengine.policy.replies import ReplyRules
 from sendengine.policy.verdict import Action, Scope, Verdict, judge
-from sendengine.ports import Meter
+from sendengine.ports import Keyring, Meter
 from sendengine.reply import strip_ids
 from sendengine.types import Attempt, Fault, Outcome
 
@@ -48,17 +51,18 @@ class Deliveries:
     def __init__(
         self, journal: Journal, settings: EngineSettings, rules: ReplyRules, meter: Meter,
         now: Callable[[], float], jitter: Callable[[], float], attend: Callable[[Lane], None],
-        suspend: Callable[[str, str, str], None],
+        suspend: Callable[[str, str, str], None], keyring: Keyring, signer: Signer,
     ) -> None:  # fmt: skip
         self._journal, self._settings, self._rules, self._meter = journal, settings, rules, meter
         self._now, self._jitter, self._attend, self._suspend = now, jitter, attend, suspend
+        self._keyring, self._signer = keyring, signer
         self._numbers: dict[tuple[Feed, int, str, str], int] = {}
         self._date, self._date_at = b"", 0
 
     # permit -> intent
 
     def pick(self, lane: Lane, due: float, turn: object, run: Run | None) -> bool:
-        """Use one permit. False when the lane has nobody to send to."""
+        """Use one permit. False when the lane has nobody to send to, or more is to be signed than can be."""
         while True:
             picked = lane.pick(turn)  # type: ignore[arg-type]
             if picked is None:
@@ -67,11 +71,19 @@ class Deliveries:
             if row in lease.past and self._has_expired(lane, lease, row):
                 continue
             break
+        keys = self._keyring.keys_of(lease.renderer.from_domain)
+        if keys and self._signer.is_full:
+            lane.return_row(lease, row)
+            return False
         delivery = Delivery()
         delivery.lane, delivery.lease, delivery.row = lane, lease, row
         delivery.sender, delivery.recipient = lease.sender, lease.recipients[row]
         renderer = lease.renderer
-        delivery.wire = renderer.wire(lease.values[row], lease.batch * BATCH_ROWS + row, self._date)
+        serial = lease.batch * BATCH_ROWS + row
+        if keys:
+            self._signer.add(delivery, partial(renderer.wire, lease.values[row], serial, self._date, self._date_at, keys))
+        else:
+            delivery.wire, delivery.making = renderer.wire(lease.values[row], serial, self._date), None
         delivery.eightbit = renderer.has_eightbit
         delivery.due = due
         delivery.is_resolved = False
@@ -84,6 +96,15 @@ class Deliveries:
         lease.open += 1
         lane.feed.preparing += 1
         self._journal.intend(delivery)
+        return True
+
+    def can_sign(self, lane: Lane, campaign: Campaign, from_domain: str) -> bool:
+        """Whether what it needs is there; else the campaign waits for its operator. Nobody is refused for it, nothing goes unsigned."""
+        try:
+            self._keyring.keys_of(from_domain)
+        except SendEngineError as error:
+            self._suspend(lane.account, campaign.id, str(error))
+            return False
         return True
 
     def turn(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from sendengine.records import FIRST_TRY, KIND_DEFERRED, KIND_DOUBT, KIND_OUTCOME, MASK_OCTETS, NO_REPLY
@@ -19,7 +20,7 @@ class Delivery:
 
     __slots__ = (
         "acked_at", "cut", "due", "eightbit", "is_resolved", "lane",
-        "lapses_at", "lease", "permit_us", "recipient", "row", "sender", "tick", "wire",
+        "lapses_at", "lease", "making", "permit_us", "recipient", "row", "sender", "tick", "wire",
     )  # fmt: skip
 
     lane: Lane
@@ -28,6 +29,7 @@ class Delivery:
     sender: bytes
     recipient: bytes
     wire: bytes
+    making: Callable[[], bytes] | None  # its octets are on their way from the signer
     eightbit: bool
     due: float  # monotonic; 0.0 unmetered
     lapses_at: float

@@ -10,6 +10,7 @@ import asyncio
 import os
 import random
 from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 
 import structlog
 
@@ -20,6 +21,7 @@ from sendengine.engine.journal import Journal
 from sendengine.engine.lane import Lane
 from sendengine.engine.pacing import Wheel
 from sendengine.engine.settings import EngineSettings
+from sendengine.engine.signer import Signer
 from sendengine.engine.status import Report, report
 from sendengine.engine.takeover import LEAST_READINGS, Takeover
 from sendengine.engine.takes import Takes
@@ -27,7 +29,7 @@ from sendengine.engine.visits import Visits
 from sendengine.engine.work import Delivery, Lease
 from sendengine.errors import Fenced, SendEngineError, Unavailable
 from sendengine.policy.replies import ReplyRules
-from sendengine.ports import Channel, Meter, News, Queue
+from sendengine.ports import Channel, Keyring, Meter, News, Queue
 from sendengine.types import Relay
 
 log = structlog.get_logger("sendengine.worker")
@@ -42,7 +44,8 @@ class Worker:
     def __init__(
         self, queue: Queue, channel: Channel, meter: Meter, rules: ReplyRules, settings: EngineSettings, worker_id: str,
         relay_of: Callable[[Mapping[str, str]], Relay], now: Callable[[], float],
-        jitter: Callable[[], float] = random.random, facts: Mapping[str, object] | None = None,
+        keyring: Keyring, jitter: Callable[[], float] = random.random, facts: Mapping[str, object] | None = None,
+        executor: Executor | None = None,
     ) -> None:  # fmt: skip
         self.id = worker_id
         self._queue, self._channel, self._meter, self._settings, self._now = queue, channel, meter, settings, now
@@ -59,7 +62,11 @@ class Worker:
             queue, worker_id, self._token, settings, now, self._released, self._on_news, self._on_resolved,
             lambda: self._takes.unsettled(),
         )  # fmt: skip
-        self._deliveries = Deliveries(self.journal, settings, rules, meter, now, jitter, self._attend, self._suspend)
+        self._keyring, self._keys_known = keyring, -1
+        self._signer = Signer(executor or ThreadPoolExecutor(1, "signer"), self._released, self._set_pump, self.fail)
+        self._deliveries = Deliveries(
+            self.journal, settings, rules, meter, now, jitter, self._attend, self._suspend, keyring, self._signer
+        )  # fmt: skip
         self._visits = Visits(queue, self.journal, settings, meter, now, self._on_visited, self._spawn)
         self._takes = Takes(
             queue, self.journal, self._deliveries, self._visits, settings, worker_id, now, self._feed_for, relay_of, self._spawn,
@@ -86,9 +93,11 @@ class Worker:
         finally:
             if self._error is not None:
                 self._cancel(tasks)
+                self._signer.close()
         for task in tasks[1:]:
             task.cancel()
         await self._drain(tasks[0])
+        self._signer.close()
 
     def stop(self) -> None:
         """Warm stop: take no more, finish what is on the wire, settle, give back."""
@@ -112,6 +121,7 @@ class Worker:
                 self.journal.begin()
                 self.journal.append()  # its answer tells the wall time
                 await self.journal.drain()
+                await self._learn_keys()
                 self._deliveries.turn()
                 return True
             except Unavailable as error:
@@ -121,6 +131,13 @@ class Worker:
                 self._queue.drop()
             await asyncio.sleep(1.0)
         return False
+
+    async def _learn_keys(self) -> None:
+        """Those that the fleet shares: before the first message, and then as often as the others' beats are looked at."""
+        if (found := await self._queue.signing_keys(self._keys_known)) is not None:
+            self._keys_known, stored = found
+            self._keyring.learn(stored)
+        self._keyring.turn((self._now() + self.journal.wall_offset) * 1e6)
 
     def _cancel(self, loops: list[asyncio.Task[None]]) -> None:
         for task in [*loops, *self._tasks]:
@@ -242,6 +259,7 @@ class Worker:
             try:
                 now = self.report()
                 self._meter.state(now.accounts, now.rows, now.sessions, now.oldest, now.bound)
+                await self._learn_keys()
                 await self._look_at_the_others()
                 if await self._queue.claim_sweep(self._settings.sweep_every):
                     await self._takeover.sweep()
@@ -281,6 +299,7 @@ class Worker:
             self._use_permits(lane, until)
         self._visits.run_due(now)
         self._pump()
+        self._signer.begin()
         self._append_if_due(now)
 
     def _append_if_due(self, now: float) -> None:
@@ -345,6 +364,7 @@ class Worker:
                 if self.journal.picked >= self._settings.journal_intents:
                     self.journal.append()
             self._takes.feed(lane)
+        self._signer.begin()
         # Outcomes count as doubtful until they are journalled: left to the tick, they would hold the next picks up.
         waiting = self.journal.waiting
         if waiting >= self._settings.journal_intents or (waiting and not self.journal.in_flight):
@@ -363,7 +383,11 @@ class Worker:
         return feed
 
     def _released(self, deliveries: list[Delivery]) -> None:
-        """Journalled: each to its site's feed."""
+        """Journalled: each to its site's feed, once it is made."""
+        if self._signer.pending:
+            deliveries = [delivery for delivery in deliveries if delivery.making is None]
+            if not deliveries:
+                return
         first = deliveries[0].lane.feed
         if all(delivery.lane.feed is first for delivery in deliveries):
             first.release(deliveries)

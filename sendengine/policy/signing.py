@@ -31,6 +31,33 @@ class KeyEntry(msgspec.Struct, frozen=True):
     since_us: float = 0.0
 
 
+def field(domain: str, selector: str) -> str:
+    """The name of a key in the shared state."""
+    return f"{selector}._domainkey.{domain}"
+
+
+def encode(entry: KeyEntry) -> bytes:
+    """The value of that field."""
+    return msgspec.json.encode(_Kept(entry.algorithm, entry.text, entry.since_us))
+
+
+def decode(name: str, value: bytes) -> KeyEntry:
+    """One whose value cannot be read is an entry all the same, without a key, so that its domain is not taken for one without keys."""
+    selector, _, domain = name.partition("._domainkey.")
+    place = f"DKIM key {selector} of {domain} in Redis"
+    try:
+        kept = msgspec.json.decode(value, type=_Kept)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        kept = _Kept(RSA, "")
+    return KeyEntry(domain, selector, kept.algorithm, kept.text, place, kept.since_us)
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    algorithm: str
+    text: str
+    since_us: float = 0.0
+
+
 def check_name(domain: str, selector: str, place: str) -> None:
     """Raises RefusedInput for names that cannot stand in d= and s=."""
     if not _is_domain(domain) or len(domain) > 253:

@@ -13,13 +13,14 @@ from typing import Any
 from sendengine.intake import PackedBatch
 from sendengine.policy.durability import Persistence
 from sendengine.policy.grants import SPAN
+from sendengine.policy.signing import KeyEntry, encode, field
 from sendengine.policy.tiers import interval_us
 from sendengine.ports import OutcomeChunk, Repair, Standing, Stored
 from sendengine.queue import keys, scripts
 from sendengine.queue.cluster import open_link
 from sendengine.queue.link import Argument
 from sendengine.queue.persistence import persistence
-from sendengine.queue.redis import as_text, spread_cut, spread_news
+from sendengine.queue.redis import as_text, shared_keys, spread_cut, spread_news
 from sendengine.records import decode_lease, mask_of
 
 RETRY_OCTETS = 14
@@ -79,6 +80,20 @@ class RedisDesk:
 
     async def accounts(self) -> list[str]:
         return sorted(name.decode() for name in await self._link.call("SMEMBERS", keys.ACCOUNTS))
+
+    # signing keys
+
+    async def keep_key(self, entry: KeyEntry) -> bool:
+        return bool(await self._set_key(field(entry.domain, entry.selector), encode(entry)))
+
+    async def remove_key(self, domain: str, selector: str) -> bool:
+        return bool(await self._set_key(field(domain, selector), b""))
+
+    async def signing_keys(self) -> list[KeyEntry]:
+        return (await shared_keys(self._link))[1]
+
+    async def _set_key(self, name: str, value: bytes) -> Any:
+        return await scripts.commit(self._link, "dkim", (keys.DKIM,), name, value, mark=keys.mark(keys.INDEX))
 
     # submitting
 

@@ -46,6 +46,8 @@ no slot of their own
   {x}:workers     set     workers that have a journal
   {x}:accounts    set     all accounts
   {x}:id:ID       set     accounts that have a campaign of this id (so that a bare id can be resolved)
+  {x}:dkim        hash    the private keys that the fleet shares: SELECTOR._domainkey.DOMAIN -> JSON (algorithm, key, µs from when it
+                          signs), and "#" = how often they changed
   {x}:sweep       string  who sweeps; expires by itself
 """
 
@@ -54,6 +56,8 @@ from __future__ import annotations
 INDEX = "{x}"
 WORKERS = "{x}:workers"
 ACCOUNTS = "{x}:accounts"
+DKIM = "{x}:dkim"
+DKIM_CHANGES = "#"
 SWEEP = "{x}:sweep"
 
 LEVELS = range(9, -1, -1)

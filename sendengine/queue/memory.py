@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sendengine.errors import Fenced, SendEngineError, Unavailable
 from sendengine.policy.durability import Persistence
+from sendengine.policy.signing import KeyEntry, decode
 from sendengine.ports import Appended, CampaignRecord, Settlement, Taken, Visited
 from sendengine.queue.memory_desk import MemoryDesk
 from sendengine.queue.memory_granting import bind_to, deal, grant
@@ -105,6 +106,12 @@ class MemoryQueue:
 
     async def tell(self, worker: str, info: bytes) -> None:
         self._store.infos[worker] = (self._now() + INFO_US, info)
+
+    async def signing_keys(self, known: int) -> tuple[int, list[KeyEntry]] | None:
+        store = self._store
+        if store.key_changes == known:
+            return None
+        return store.key_changes, [decode(name, value) for name, value in sorted(store.signing_keys.items())]
 
     # the index
 

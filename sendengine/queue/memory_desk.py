@@ -8,6 +8,7 @@ from sendengine.errors import Unavailable
 from sendengine.intake import PackedBatch
 from sendengine.policy.durability import Persistence
 from sendengine.policy.grants import FIELD, SPAN
+from sendengine.policy.signing import KeyEntry, decode, encode, field
 from sendengine.policy.tiers import interval_us
 from sendengine.ports import OutcomeChunk, Repair, Standing, Stored
 from sendengine.queue.memory_repair import restore
@@ -111,6 +112,27 @@ class MemoryDesk:
 
     async def accounts(self) -> list[str]:
         return sorted(self._store.accounts)
+
+    # signing keys
+
+    async def keep_key(self, entry: KeyEntry) -> bool:
+        return self._set_key(field(entry.domain, entry.selector), encode(entry))
+
+    async def remove_key(self, domain: str, selector: str) -> bool:
+        return self._set_key(field(domain, selector), b"")
+
+    async def signing_keys(self) -> list[KeyEntry]:
+        return [decode(name, value) for name, value in sorted(self._store.signing_keys.items())]
+
+    def _set_key(self, name: str, value: bytes) -> bool:
+        stored = self._store.signing_keys
+        if stored.get(name, b"") == value:
+            return False
+        self._store.key_changes += 1
+        stored.pop(name, None)
+        if value:
+            stored[name] = value
+        return True
 
     # submitting
 

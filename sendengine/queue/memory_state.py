@@ -281,6 +281,8 @@ class MemoryStore:
         self.inboxes: dict[str, list[News]] = {}
         self.infos: dict[str, tuple[float, bytes]] = {}  # what a worker said -> until when it holds
         self.swept_until = 0.0
+        self.signing_keys: dict[str, bytes] = {}
+        self.key_changes = 0
 
     def spread(self, account: str, cut: int = 0, cut_us: float = 0.0) -> None:
         """News into every registered worker's inbox."""

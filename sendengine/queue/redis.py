@@ -10,6 +10,7 @@ import msgspec
 
 from sendengine.errors import SendEngineError
 from sendengine.policy.durability import Persistence
+from sendengine.policy.signing import KeyEntry, decode
 from sendengine.ports import Appended, CampaignRecord, Leased, News, Settlement, Taken, Visited
 from sendengine.queue import keys, scripts
 from sendengine.queue.cluster import open_link
@@ -36,6 +37,12 @@ async def spread_cut(link: Caller, account: str, cut: Sequence[Any]) -> bool:
     if cut:
         await spread_news(link, account, cut[0], float(cut[1]))
     return bool(cut)
+
+
+async def shared_keys(link: Caller) -> tuple[int, list[KeyEntry]]:
+    found = as_text(await link.call("HGETALL", keys.DKIM))
+    changes = int(found.pop(keys.DKIM_CHANGES, 0))
+    return changes, [decode(name, value.encode("utf-8", "surrogateescape")) for name, value in sorted(found.items())]
 
 
 class RedisQueue:
@@ -166,6 +173,10 @@ class RedisQueue:
 
     async def tell(self, worker: str, info: bytes) -> None:
         await self._link.call("SET", keys.info(worker), info, "EX", INFO_SECONDS)
+
+    async def signing_keys(self, known: int) -> tuple[int, list[KeyEntry]] | None:
+        changes = int(await self._link.call("HGET", keys.DKIM, keys.DKIM_CHANGES) or 0)
+        return None if changes == known else await shared_keys(self._link)
 
     async def persistence(self) -> Sequence[Persistence]:
         return await persistence(self._link)

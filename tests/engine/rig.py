@@ -12,6 +12,7 @@ from sendengine.channel.memory import DELIVERED, MemoryChannel
 from sendengine.engine.settings import EngineSettings
 from sendengine.engine.worker import Worker
 from sendengine.intake import Intake
+from sendengine.keyring import Keyring
 from sendengine.policy.replies import ReplyRules
 from sendengine.policy.tiers import interval_us
 from sendengine.queue.memory import MemoryDesk, MemoryQueue, MemoryStore
@@ -61,7 +62,7 @@ class Rig:
         queue = MemoryQueue(self.store, self.now_us)
         worker = Worker(
             queue, channel, SilentMeter(), ReplyRules([]), settings or EngineSettings(), name,
-            lambda fields: Relay(fields.get("host", "relay.test")), self.loop.time, jitter=lambda: 0.0,
+            lambda fields: Relay(fields.get("host", "relay.test")), self.loop.time, Keyring(), jitter=lambda: 0.0,
         )  # fmt: skip
         self.workers[name] = (worker, self.loop.as_process(name, worker.run()), channel)
         return worker

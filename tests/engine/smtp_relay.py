@@ -18,6 +18,7 @@ from sendengine.channel.smtp import SmtpChannel
 from sendengine.config import data_file
 from sendengine.engine.settings import EngineSettings
 from sendengine.engine.worker import Worker
+from sendengine.keyring import Keyring
 from sendengine.policy.replies import parse_rules
 from sendengine.queue.memory import MemoryQueue
 from sendengine.sink.silent import SilentMeter
@@ -163,7 +164,7 @@ def start(rig: Rig, name: str = "w1", settings: EngineSettings | None = None) ->
     path = data_file("replies.toml")
     worker = Worker(
         MemoryQueue(rig.store, rig.now_us), channel, SilentMeter(), parse_rules(path.read_text(), str(path)), settings or EngineSettings(),
-        name, lambda fields: Relay("relay.test"), rig.loop.time, jitter=chance.random,
+        name, lambda fields: Relay("relay.test"), rig.loop.time, Keyring(), jitter=chance.random,
     )  # fmt: skip
     rig.workers[name] = (worker, rig.loop.create_task(worker.run()), channel)  # type: ignore[assignment]
     return worker

@@ -21,6 +21,7 @@ from sendengine.engine.settings import EngineSettings
 from sendengine.engine.worker import Worker
 from sendengine.errors import Fenced
 from sendengine.intake import Intake, PackedBatch
+from sendengine.keyring import Keyring
 from sendengine.policy.replies import ReplyRules
 from sendengine.policy.tiers import interval_us
 from sendengine.ports import Feed
@@ -238,7 +239,7 @@ class World:
         channel = WorldChannel(self)
         worker = Worker(
             self._make_queue(self.store, self.now_us), channel, SilentMeter(), ReplyRules([]), self.settings, name,
-            lambda fields: Relay("relay.test"), self.loop.time, jitter=Random(self._started).random,
+            lambda fields: Relay("relay.test"), self.loop.time, Keyring(), jitter=Random(self._started).random,
         )  # fmt: skip
         self.workers[name] = Running(worker, self.loop.as_process(name, worker.run()), channel)
         return name

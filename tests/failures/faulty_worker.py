@@ -22,7 +22,7 @@ from sendengine.launch import WorkerOptions
 from sendengine.ports import Meter
 from sendengine.process import run
 from sendengine.types import Attempt
-from sendengine.wiring import LoopClock, default_relay, engine_settings, relay_of, reply_rules, smtp_settings
+from sendengine.wiring import LoopClock, default_relay, engine_settings, keyring, relay_of, reply_rules, smtp_settings
 from tests.failures.failpoints import Faults
 from tests.failures.faulty import FaultyChannel, FaultyQueue, FaultyTransport
 
@@ -45,6 +45,7 @@ def build(config: Config, url: str, meter: Meter, worker_id: str) -> Worker:
         worker_id=worker_id,
         relay_of=partial(relay_of, default=default_relay(config)),
         now=time.monotonic,
+        keyring=keyring(config),
         facts={"worker": worker_id, "host": socket.gethostname(), "pid": os.getpid(), "started_at": time.time()},
     )
 

@@ -127,7 +127,7 @@ words = st.lists(st.sampled_from(["", " ", "  ", "word", ": ", "ž", "%", "x" * 
 @given(words, words, words)
 def test_fields_are_signed_as_received(a: str, b: str, literal: str) -> None:
     made = skeleton(
-        subject="{{ a }}  100%  {{ b }}", reply_to="{{ b }} <reply@example.org>", 
+        subject="{{ a }}  100%  {{ b }}", reply_to="{{ b }} <reply@example.org>",
         headers={"To": "{{ a }} <{{ email }}>", "List-Id": literal + "<l>"}, list_unsubscribe="https://example.org/?u={{ a }}",
     )  # fmt: skip
     assert verdicts(signed(made, keys=SIGNERS[:1], a=a, b=b)) == [True]

@@ -1,0 +1,75 @@
+"""Messages that are signed are made beside the loop: a signature takes a quarter of a millisecond, and a tick may pick hundreds.
+
+One thread, first come first served, so that nothing is reordered. It has the interpreter only between the signatures (`cryptography` lets
+go of it in them): the loop goes on meanwhile, on the other core. A message is made while its intent's append is on its way, and leaves
+when both are done. Further processes, not further threads, are how more is signed in a second (docs/design/015-dkim.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from functools import partial
+
+from sendengine.engine.work import Delivery
+
+CHUNK = 16  # messages handed over together; a handing over costs some 20 µs
+PENDING_MOST = 128  # 35 ms of signing, well within the time that an append's answer is fresh; and the octets that may wait here
+
+Make = Callable[[], bytes]
+
+
+class Signer:
+    """Owner of the deliveries whose octets are not made yet. `released` hears of those that are, and whose append was answered; `freed`
+    that there is room."""
+
+    def __init__(
+        self, executor: Executor, released: Callable[[list[Delivery]], None], freed: Callable[[], None],
+        fail: Callable[[BaseException], None],
+    ) -> None:  # fmt: skip
+        self._executor = executor
+        self._released, self._freed, self._fail = released, freed, fail
+        self._next: list[Delivery] = []
+        self.pending = 0
+
+    @property
+    def is_full(self) -> bool:
+        return self.pending >= PENDING_MOST
+
+    def add(self, delivery: Delivery, make: Make) -> None:
+        """`make` is called in the thread."""
+        delivery.making = make
+        self.pending += 1
+        self._next.append(delivery)
+        if len(self._next) == CHUNK:
+            self.begin()
+
+    def begin(self) -> None:
+        """Hand over what was added; called when no more comes at present."""
+        if not self._next:
+            return
+        chunk, self._next = self._next, []
+        makes = [delivery.making for delivery in chunk if delivery.making is not None]
+        made = asyncio.get_running_loop().run_in_executor(self._executor, _make, makes)
+        made.add_done_callback(partial(self._made, chunk))
+
+    def close(self) -> None:
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _made(self, chunk: list[Delivery], made: asyncio.Future[list[bytes]]) -> None:
+        self.pending -= len(chunk)
+        if made.cancelled():
+            return
+        if (error := made.exception()) is not None:  # never an unsigned message: the worker ends, others take over
+            self._fail(error)
+            return
+        for delivery, wire in zip(chunk, made.result(), strict=True):
+            delivery.wire, delivery.making = wire, None
+        if acked := [delivery for delivery in chunk if delivery.acked_at]:
+            self._released(acked)
+        self._freed()
+
+
+def _make(makes: list[Make]) -> list[bytes]:
+    return [make() for make in makes]

@@ -84,10 +84,13 @@ class Rig:
         rate = "" if per_hour is None else str(per_hour)
         await self.desk.create_account(account, {"tier": "t", "rate": rate, "iv": interval_us(per_hour), **fields})
 
-    async def submit(self, n: int, campaign: str = "c1", account: str = "m1", at: float | None = None, **fields: str) -> list[str]:
+    async def submit(
+        self, n: int, campaign: str = "c1", account: str = "m1", at: float | None = None, message: Message = MESSAGE,
+        **fields: str,
+    ) -> list[str]:  # fmt: skip
         """A sealed campaign of n recipients."""
         at_us = None if at is None else (EPOCH + at) * 1e6
-        status = await self.desk.create(account, campaign, b"d", at_us, dump(MESSAGE), {**FIELDS, **fields})
+        status = await self.desk.create(account, campaign, b"d", at_us, dump(message), {**FIELDS, **fields})
         assert status == "new"
         intake = Intake(("name",), salt=b"salt")
         names = [f"{campaign}-{i}@example.com" for i in range(n)]

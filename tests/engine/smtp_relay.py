@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
+from concurrent.futures import Executor
 from random import Random
 from types import SimpleNamespace
 
@@ -71,7 +73,7 @@ class _Transport(asyncio.Transport):
             if not end:
                 break
             self._unread = rest
-            replies.append(self._end_of_body() if self._is_in_body else self._command(head))
+            replies.append(self._end_of_body(head + b"\r\n") if self._is_in_body else self._command(head))
         if replies and not self.is_over:
             assert isinstance(self._protocol, asyncio.Protocol)
             self._protocol.data_received(b"".join(replies))
@@ -99,17 +101,20 @@ class _Transport(asyncio.Transport):
             return b"354 go on\r\n"
         return b"250 2.0.0 Ok\r\n"
 
-    def _end_of_body(self) -> bytes:
+    def _end_of_body(self, wire: bytes) -> bytes:
         self._is_in_body = False
         assert self._recipient is not None
         self._relay.taken.append(self._recipient)
         self._carried += 1
+        self._relay.by_connection.setdefault(id(self), []).append(self._recipient)
+        self._relay.messages.append(re.sub(rb"(?m)^\.", b"", wire))
         return b"250 2.0.0 Ok: queued\r\n"
 
 
 class SmtpRelay:
-    """`at_rcpt` answers each RCPT. `connects`: when a connection was asked for; `mails`: when each MAIL left; `tries`: by recipient.
-    `latency`: seconds to each answer; `most_messages`: so many a session and it is gone, 0: no limit."""
+    """`at_rcpt` answers each RCPT. `connects`: when a connection was asked for; `mails`: when each MAIL left; `tries`: by recipient;
+    `messages` as they came, dots unstuffed. `latency`: seconds to each answer; `most_messages`: so many a session and it is gone, 0: no
+    limit."""
 
     def __init__(
         self, patch: pytest.MonkeyPatch, at_rcpt: Callable[[str], str] = lambda name: "250 2.1.5 Ok", latency: float = LATENCY,
@@ -124,6 +129,8 @@ class SmtpRelay:
         self.mails: list[float] = []
         self.tries: dict[str, list[float]] = {}
         self.taken: list[str] = []
+        self.messages: list[bytes] = []
+        self.by_connection: dict[int, list[str]] = {}  # of `taken`
         self._transports: list[_Transport] = []
         patch.setattr(site_module, "open_session", self._open)
         patch.setattr(throttler, "time", SimpleNamespace(monotonic=lambda: asyncio.get_running_loop().time()))
@@ -157,14 +164,17 @@ class SmtpRelay:
         self.is_down = False
 
 
-def start(rig: Rig, name: str = "w1", settings: EngineSettings | None = None) -> Worker:
+def start(
+    rig: Rig, name: str = "w1", settings: EngineSettings | None = None, keyring: Keyring | None = None, executor: Executor | None = None
+) -> Worker:  # fmt: skip
     """A worker with the SMTP channel and the shipped reply rules. Chance is seeded."""
     chance = Random(name)
     channel = SmtpChannel(SmtpSettings(hostname="me.example"), VirtualClock(), chance.random)
     path = data_file("replies.toml")
     worker = Worker(
         MemoryQueue(rig.store, rig.now_us), channel, SilentMeter(), parse_rules(path.read_text(), str(path)), settings or EngineSettings(),
-        name, lambda fields: Relay("relay.test"), rig.loop.time, Keyring(), jitter=chance.random,
+        name, lambda fields: Relay("relay.test"), rig.loop.time, keyring or Keyring(), jitter=chance.random,
+        executor=executor,
     )  # fmt: skip
     rig.workers[name] = (worker, rig.loop.create_task(worker.run()), channel)  # type: ignore[assignment]
     return worker

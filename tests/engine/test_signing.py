@@ -1,0 +1,223 @@
+"""Signed sends, from the submit to the relay's octets: dkimpy verifies what came over the wire."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import Any
+
+import pytest
+
+from sendengine.engine.signer import CHUNK, PENDING_MOST
+from sendengine.errors import SendEngineError
+from sendengine.keyring import Keyring
+from sendengine.policy.signing import ED25519, RSA, KeyEntry
+from sendengine.render.dkim import SigningKey
+from sendengine.render.message import Message
+from tests.engine.rig import EPOCH, Rig
+from tests.engine.smtp_relay import SmtpRelay, start
+from tests.engine.test_engine import virtual
+from tests.verifying import SEED, published, rsa_pem, tags, verdicts
+
+DOMAIN = "example.com"
+ED = KeyEntry(DOMAIN, "ed", ED25519, SEED, "ed.pem")
+ONE = KeyEntry(DOMAIN, "one", RSA, rsa_pem("one"), "one.pem")
+KEYS = published(**{f"{entry.selector}._domainkey.{DOMAIN}": entry.text for entry in (ED, ONE)})
+MESSAGES = {
+    "plain": Message(sender="Shop <shop@example.com>", subject="Hi {{ name }}", text=".dots\n..and {{ name }}\n.\n"),
+    "8bit": Message(sender="shop@example.com", subject="Čau {{ name }}", text="ž {{ name }} \t\n\n", html="<p>{{ name }}  ž</p>"),
+    "logic": Message(sender="shop@example.com", subject="s", text="{% if name %}Dear  {{ name | upper }} \n{% endif %}\n.\n\n"),
+    "same": Message(sender="shop@example.com", subject="s", text="Hello\n"),
+}  # fmt: skip
+
+
+class Inline(Executor):
+    """Work is done when it is handed over: virtual time knows nothing of threads."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+class ByHand(Executor):
+    """Work is done when the test says so."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
+        self.handed = 0
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self.waiting.append((future, lambda: fn(*args, **kwargs)))
+        self.handed += 1
+        return future
+
+    def work(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        for future, call in waiting:
+            future.set_result(call())
+
+
+async def signed_send(rig: Rig, relay: SmtpRelay, n: int = 5, **more: Any) -> list[bytes]:
+    await rig.submit(n, **more)
+    await rig.until_ended()
+    return relay.messages
+
+
+@pytest.mark.parametrize("kind", MESSAGES)
+def test_every_message_of_a_send_verifies_by_both_signatures(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    @virtual
+    async def sends() -> None:
+        relay, rig = SmtpRelay(monkeypatch), Rig()
+        await rig.account()
+        start(rig, keyring=Keyring([ED, ONE]), executor=Inline())
+        messages = await signed_send(rig, relay, 105, message=MESSAGES[kind])
+        assert len(messages) == 105
+        for message in messages:
+            assert [tags(message, at)["a"] for at in (0, 1)] == [ED25519, RSA]
+            assert verdicts(message, KEYS) == [True, True]
+            assert verdicts(message[:-3] + b"!\r\n", KEYS) == [False, False]
+        await rig.stop()
+
+    sends()
+
+
+@pytest.mark.parametrize("sender", ["a@news.shop.example.com", "a@EXAMPLE.com"])
+def test_a_domain_below_is_signed_by_its_parents_key(sender: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    @virtual
+    async def sends() -> None:
+        relay, rig = SmtpRelay(monkeypatch), Rig()
+        await rig.account()
+        start(rig, keyring=Keyring([ED]), executor=Inline())
+        (message,) = await signed_send(rig, relay, 1, message=Message(sender=sender, subject="s", text="t\n"))
+        assert tags(message)["d"] == DOMAIN
+        assert verdicts(message, KEYS) == [True]
+        await rig.stop()
+
+    sends()
+
+
+@virtual
+async def test_a_domain_without_a_key_is_sent_unsigned_and_waits_for_nobody() -> None:
+    patch = pytest.MonkeyPatch()
+    relay, rig, hands = SmtpRelay(patch), Rig(), ByHand()
+    for account in ("m1", "m2"):
+        await rig.account(account, per_hour=360_000.0)
+    start(rig, keyring=Keyring([ED]), executor=hands)
+    await rig.submit(50, "signed", "m1")
+    await rig.submit(50, "other", "m2", message=Message(sender="a@example.net", subject="s", text="t\n"))
+    await rig.until_ended("other", "m2")
+    assert len(relay.taken) == 50
+    assert not any(b"DKIM" in message for message in relay.messages)
+    while (await rig.status("signed", "m1")).get("finished") is None:
+        hands.work()
+        await asyncio.sleep(0.005)
+    assert len(relay.taken) == 100
+    await rig.stop()
+    patch.undo()
+
+
+@virtual
+async def test_signed_messages_keep_their_order_and_few_wait_at_a_time() -> None:
+    patch = pytest.MonkeyPatch()
+    relay, rig, hands = SmtpRelay(patch), Rig(), ByHand()
+    await rig.account(per_hour=None)
+    names = await rig.submit(2000)
+    start(rig, keyring=Keyring([ED]), executor=hands)
+    most = 0
+    while not relay.taken or (await rig.status()).get("finished") is None:
+        await asyncio.sleep(0.005)
+        most = max(most, sum(CHUNK for _ in hands.waiting))
+        hands.work()
+    assert CHUNK < most <= PENDING_MOST + CHUNK
+    assert sorted(relay.taken) == sorted(names)
+    places = {name: at for at, name in enumerate(names)}
+    assert all(taken == sorted(taken, key=places.__getitem__) for taken in relay.by_connection.values())
+    assert all(verdicts(message, KEYS) == [True] for message in relay.messages[::100])
+    await rig.stop()
+    patch.undo()
+
+
+@virtual
+async def test_a_rotation_is_taken_up_within_five_seconds_and_at_its_date() -> None:
+    patch = pytest.MonkeyPatch()
+    relay, rig = SmtpRelay(patch), Rig()
+    await rig.account(per_hour=36_000.0)
+    two = KeyEntry(DOMAIN, "two", RSA, rsa_pem("two"), "", (EPOCH + rig.loop.time() + 20.0) * 1e6)
+    three = KeyEntry(DOMAIN, "three", RSA, rsa_pem("three"), "", two.since_us + 1)
+    assert await rig.desk.keep_key(ONE)
+    start(rig, executor=Inline())
+    await rig.submit(500)
+    await asyncio.sleep(10.0)
+    assert {tags(message)["s"] for message in relay.messages} == {"one"}
+    assert await rig.desk.keep_key(two)
+    await asyncio.sleep(9.0)
+    assert {tags(message)["s"] for message in relay.messages} == {"one"}
+    await asyncio.sleep(6.0)
+    before = len(relay.messages)
+    await asyncio.sleep(2.0)
+    assert {tags(message)["s"] for message in relay.messages[before:]} == {"two"}
+    assert await rig.desk.keep_key(three)
+    await asyncio.sleep(5.0)
+    before = len(relay.messages)
+    await rig.until_ended()
+    assert {tags(message)["s"] for message in relay.messages[before:]} == {"three"}
+    keys = published(**{f"{entry.selector}._domainkey.{DOMAIN}": entry.text for entry in (ONE, two, three)})
+    assert all(verdicts(message, keys) == [True] for message in relay.messages[::25])
+    await rig.stop()
+    patch.undo()
+
+
+@virtual
+async def test_a_send_whose_key_cannot_be_read_is_paused_with_the_reason_and_goes_on_with_another() -> None:
+    patch = pytest.MonkeyPatch()
+    relay, rig = SmtpRelay(patch), Rig()
+    await rig.account(per_hour=36_000.0)
+    rig.store.signing_keys["one._domainkey.example.com"], rig.store.key_changes = b"{", 1
+    start(rig, executor=Inline())
+    await rig.submit(10)
+    await asyncio.sleep(3.0)
+    fields = await rig.status()
+    assert fields["state"] == "paused"
+    assert "DKIM key one of example.com" in str(dict(fields))
+    assert relay.taken == []
+    assert await rig.desk.keep_key(ONE)
+    await asyncio.sleep(5.0)
+    await rig.desk.resume("m1", "c1")
+    await rig.until_ended()
+    assert all(verdicts(message, KEYS) == [True] for message in relay.messages)
+    assert len(relay.messages) == 10
+    await rig.stop()
+    patch.undo()
+
+
+class Broken:
+    """A keyring whose key does not sign."""
+
+    def keys_of(self, from_domain: str) -> tuple[SigningKey, ...]:
+        def sign(digest: bytes) -> bytes:
+            raise SendEngineError("broken.pem: the key does not sign")
+
+        return (SigningKey(DOMAIN, "broken", RSA, sign),)
+
+    def learn(self, stored: object) -> None: ...
+    def turn(self, now_us: float) -> None: ...
+
+
+@virtual
+async def test_a_key_that_does_not_sign_ends_the_worker_and_nothing_goes_unsigned() -> None:
+    patch = pytest.MonkeyPatch()
+    relay, rig = SmtpRelay(patch), Rig()
+    await rig.account()
+    start(rig, keyring=Broken(), executor=Inline())  # type: ignore[arg-type]
+    await rig.submit(10)
+    _, task, _ = rig.workers.pop("w1")
+    with pytest.raises(SendEngineError, match=r"broken\.pem"):
+        await task
+    assert relay.taken == []
+    patch.undo()

@@ -12,11 +12,12 @@ from typing import Annotated, Any
 
 import typer
 
-from sendengine.commands import account, common, looking, quarantine, running, sends, steering
+from sendengine.commands import account, common, dkim, looking, quarantine, running, sends, steering
 
 app = common.group("A bulk send engine that sells speed: every account sends at exactly its contracted rate.")
 app.add_typer(account.app, name="account")
 app.add_typer(running.config_app, name="config")
+app.add_typer(dkim.app, name="dkim")
 app.add_typer(running.embedded_app, name="embedded")
 app.add_typer(quarantine.app, name="quarantine")
 VERBS: tuple[Callable[..., None], ...] = (

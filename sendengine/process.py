@@ -32,7 +32,7 @@ from sendengine.ports import Meter
 from sendengine.queue import embedded
 from sendengine.queue.redis import RedisQueue
 from sendengine.sink.silent import SilentMeter
-from sendengine.wiring import build_queue, build_worker
+from sendengine.wiring import build_queue, build_worker, keyring
 
 if TYPE_CHECKING:
     from sendengine.sink.metrics import PrometheusMeter
@@ -173,7 +173,7 @@ class Stop:
     def _on_hup(self) -> None:
         """Without a supervisor: warm, then anew with the configuration of now. One that cannot be read changes nothing."""
         try:
-            configured(self._options)
+            keyring(configured(self._options))
         except SendEngineError as error:
             log.error("reload_refused", error=str(error), remedy=error.remedy)
             return

@@ -81,11 +81,14 @@ def sink(
 
 @config_app.command("check")
 def config_check(context: typer.Context, json: Json = False) -> None:
-    """Read it, its tiers, its replies and the names of the variables; exit 2 when something is off."""
+    """Read it, its tiers, its replies, its keys and the names of the variables; exit 2 when something is off.
+
+    Of each key in `dkim_keys` the record is printed that must stand in DNS.
+    """
     from sendengine import config
     from sendengine.errors import ConfigError
     from sendengine.policy.retry import parse
-    from sendengine.wiring import default_relay, reply_rules
+    from sendengine.wiring import default_relay, key_records, reply_rules
 
     if unknown := variables.unknown(context.find_root().command, os.environ):
         said = (name + (f"; nearest is {near!r}" if near else "") for name, near in unknown.items())
@@ -95,7 +98,15 @@ def config_check(context: typer.Context, json: Json = False) -> None:
     parse(loaded.retry)
     default_relay(loaded)
     reply_rules(loaded)
-    common.emit({"ok": True, "tiers": list(found)}) if json else print("the configuration is good")
+    signed = key_records(loaded)
+    if json:
+        common.emit({"ok": True, "tiers": list(found), "dkim": signed})
+        return
+    print("the configuration is good")
+    for each in signed:
+        print(each.record)
+        if each.is_short:
+            common.note(f"warning: {each.file}: an RSA key of {each.bits} bits is short; make one of 2048")
 
 
 @config_app.command("show")

@@ -1,0 +1,74 @@
+"""`dkim add|list|remove`: the keys that sign mail and that all workers of a Redis share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sendengine.commands import common
+from sendengine.commands.common import Json
+
+if TYPE_CHECKING:
+    from sendengine.client import Client
+    from sendengine.scheduler.keys import Key
+
+app = common.group("Keys that sign mail (DKIM), kept in Redis for all workers.")
+
+Domain = Annotated[str, typer.Argument(metavar="DOMAIN")]
+Selector = Annotated[str, typer.Option(metavar="NAME", help="The key's name in DNS: NAME._domainkey.DOMAIN.")]
+
+
+@app.command()
+def add(
+    domain: Domain,
+    selector: Selector,
+    key_file: Annotated[Path, typer.Option(metavar="FILE", help="RSA or Ed25519 in PEM, or an Ed25519 seed in base64.")],
+    start: Annotated[str, typer.Option("--from", metavar="TIME", help="When it begins to sign: when its record is in DNS.")] = "now",
+    json: Json = False,
+) -> None:
+    """Keep a key; workers sign with it within 5 s, or from its time on, in place of an older one of its kind."""
+    from sendengine.keyring import text_of_key
+    from sendengine.policy.times import parse_time
+    from sendengine.scheduler import keys
+
+    text = text_of_key(key_file)
+
+    async def work(client: Client) -> Key:
+        now = await client.desk.now_us() / 1e6
+        return await keys.add(client.desk, domain, selector, text, str(key_file), parse_time(start, now), now)
+
+    found = common.call(work)
+    if found.is_short:
+        common.note(f"warning: an RSA key of {found.bits} bits is short; make one of 2048")
+    common.emit(found) if json else print(found.record)
+
+
+@app.command("list")
+def list_(domain: Annotated[str, typer.Argument(metavar="[DOMAIN]")] = "", json: Json = False) -> None:
+    """The keys, what each does now, and the record to publish."""
+    from sendengine.scheduler import keys
+
+    async def read(client: Client) -> list[Key]:
+        return await keys.listed(client.desk, domain, await client.desk.now_us() / 1e6)
+
+    found = common.call(read)
+    if json:
+        for each in found:
+            common.emit(each)
+        return
+    common.show_table(
+        "", ("domain", "selector", "algorithm", "state", "from"), [(k.domain, k.selector, k.algorithm, k.state, k.since) for k in found]
+    )
+    for each in found:
+        print(each.record or f"; {each.selector} of {each.domain} cannot be read")
+
+
+@app.command()
+def remove(domain: Domain, selector: Selector, json: Json = False) -> None:
+    """Forget a key. Its record stays in DNS until the mail signed with it has arrived: a week is long enough."""
+    from sendengine.scheduler import keys
+
+    common.call(lambda client: keys.remove(client.desk, domain, selector))
+    common.emit({"domain": domain, "selector": selector, "removed": True}) if json else print("removed")

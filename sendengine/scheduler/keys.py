@@ -1,0 +1,83 @@
+"""The keys that a fleet shares: kept, listed with what they do now and what to publish, removed.
+
+Loads `cryptography`: the client, which only enqueues, knows nothing of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from sendengine.errors import NotFound, RefusedInput
+from sendengine.keyring import GOOD_BITS, PrivateKey, dns_record, read_key
+from sendengine.policy.signing import RSA, KeyEntry, by_preference, check_name
+from sendengine.policy.tiers import nearest
+from sendengine.ports import Desk
+
+
+class Key(msgspec.Struct, frozen=True):
+    """`state`: signs, waits (for its time), resigned (a later one of its kind signs: its record may stay) or unreadable."""
+
+    domain: str
+    selector: str
+    algorithm: str
+    state: str
+    since: datetime | None = msgspec.field(name="from")
+    bits: int | None
+    record: str | None
+
+    @property
+    def is_short(self) -> bool:
+        return self.algorithm == RSA and self.bits is not None and self.bits < GOOD_BITS
+
+
+async def add(desk: Desk, domain: str, selector: str, text: str, place: str, since: float, now: float) -> Key:
+    """`since`: Unix seconds from when it signs. Raises RefusedInput."""
+    domain = domain.lower()
+    check_name(domain, selector, place)
+    key = read_key(text, place)
+    await desk.keep_key(KeyEntry(domain, selector, key.algorithm, text, place, since * 1e6))
+    return next(each for each in await listed(desk, domain, now) if each.selector == selector)
+
+
+async def listed(desk: Desk, domain: str, now: float) -> list[Key]:
+    """Those of a domain, or of all ("")."""
+    domains: dict[str, list[KeyEntry]] = {}
+    for entry in await desk.signing_keys():
+        domains.setdefault(entry.domain, []).append(entry)
+    if domain and domain.lower() not in domains:
+        raise NotFound(f"no key of {domain}{nearest(domain, domains)}", "sendengine dkim add, or a file in dkim_keys")
+    wanted = [domain.lower()] if domain else sorted(domains)
+    return [shown for name in wanted for shown in _shown(domains[name], now)]
+
+
+async def remove(desk: Desk, domain: str, selector: str) -> None:
+    if not await desk.remove_key(domain.lower(), selector):
+        known = {entry.selector: entry for entry in await desk.signing_keys() if entry.domain == domain.lower()}
+        raise NotFound(f"no key {selector!r} of {domain}{nearest(selector, known)}", "sendengine dkim list")
+
+
+def _shown(entries: Sequence[KeyEntry], now: float) -> list[Key]:
+    keys = {entry: _read(entry) for entry in entries}
+    begun = by_preference(entries, now * 1e6)
+    signing = {next((entry for entry in those if keys[entry] is not None), None) for those in begun.values()}
+    found = []
+    for entry in entries:
+        key = keys[entry]
+        state = "signs" if entry in signing else "waits" if entry.since_us > now * 1e6 else "resigned"
+        since = datetime.fromtimestamp(entry.since_us / 1e6, UTC) if entry.since_us else None
+        if key is None:
+            found.append(Key(entry.domain, entry.selector, entry.algorithm, "unreadable", since, None, None))
+        else:
+            record = dns_record(entry.domain, entry.selector, key)
+            found.append(Key(entry.domain, entry.selector, entry.algorithm, state, since, key.bits, record))
+    return found
+
+
+def _read(entry: KeyEntry) -> PrivateKey | None:
+    try:
+        return read_key(entry.text, entry.place, was_checked=True)
+    except RefusedInput:
+        return None

@@ -1,0 +1,207 @@
+"""Keys that sign: read, told from what is none, chosen for a domain, described for DNS; and the verbs that keep them in Redis."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
+
+from sendengine.errors import RefusedInput, SendEngineError
+from sendengine.keyring import Keyring, dns_record, read_directory, read_key
+from sendengine.policy.signing import ED25519, RSA, KeyEntry
+from tests.test_cli import Shell, run  # noqa: F401 - a fixture
+from tests.verifying import SEED, rsa_pem
+
+PEM = NoEncryption()
+SHORTER = """-----BEGIN RSA PRIVATE KEY-----
+MIIBywIBAAJhALiyOh7/qGfNd37PkRYnX2bWld/2SEz6gNqC2GjdH8QAewHkH8R3
+GkJga88d7+q3k3pwCoLyLZb0OdA0MqwYqV5iskO9zXbUemrJBCaAYA0X+UUljZOm
+4x/KTRbLqY4HyQIDAQABAmAzDfFLCFjA+OcDQtVUTmXsw3yCgE3UGZrszCaONjHF
+uGxIRYsSf+neV1D128yqETxWYKQMYX+LK+Q1OlgUl4vFpQ9OQmGWzN9+gvXN8uqZ
+6P4qUcPhg/CBBRBOERi4AVECMQDviRgBa20mVEYXUtjqSmR3mnJBqnnqJXqGtS99
+NCnwfXL9jaYZh/vtk0hWNXjDa9cCMQDFZCvrqGKLB6CAi7KEB5R4qRdu3I5f/o3G
+w1XOpnkx3NOr7PFSjldT0y1n4TdGtV8CMQDP3JDXUoiyVTlJrhwMHChY3c6+ixgm
+hwVvdjVSmfy287Xgr5Xu2+FThZalMNuuAZsCMBIu0RDrOPCfqjxNIguhex7GTL9M
+l9zl4P9/POdFVIKwWdtLf0tgi1DQci1QhLwBtwIxAMVcvsx5SghtlFaSbac7Mgnz
+3KaLXHVKqjN3Akl1UOmPjkxFF1SQOvszpn2ArmUXPQ==
+-----END RSA PRIVATE KEY-----
+"""  # no library makes one any more
+
+
+def entry(selector: str, text: str = "", domain: str = "example.com", since_s: float = 0.0, algorithm: str = RSA) -> KeyEntry:
+    return KeyEntry(domain, selector, algorithm, text or rsa_pem(selector), f"{selector}.pem", since_s * 1e6)
+
+
+def selectors(keyring: Keyring, domain: str = "example.com") -> list[str]:
+    return [key.selector for key in keyring.keys_of(domain)]
+
+
+@pytest.mark.parametrize("form", [PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL])
+def test_rsa_is_read_in_both_forms(form: PrivateFormat) -> None:
+    key = read_key(rsa_pem("forms", 2048, form), "x")
+    assert (key.algorithm, key.bits, key.is_short) == (RSA, 2048, False)
+
+
+def test_a_short_rsa_key_is_taken_with_a_warning_and_a_shorter_one_refused() -> None:
+    assert read_key(rsa_pem("short", 1024), "x").is_short
+    with pytest.raises(RefusedInput, match=r"^keys/x\.pem: an RSA key of 768 bits"):
+        read_key(SHORTER, "keys/x.pem")
+
+
+def test_ed25519_is_read_as_pem_and_as_a_seed() -> None:
+    seed = read_key(SEED + "\n", "x")
+    raw = Ed25519PrivateKey.from_private_bytes(b"\1" * 32).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, PEM).decode()
+    assert (seed.algorithm, seed.public) == (ED25519, "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=")
+    assert read_key(raw, "x").algorithm == ED25519
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "neither"),
+        ("AAAA", "neither"),
+        ("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "neither"),
+        (ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, PEM).decode(), "another kind"),
+        (
+            Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"pw")).decode(),
+            "encrypted",
+        ),
+    ],
+)
+def test_what_is_no_key_is_refused_with_its_place_and_without_its_text(text: str, said: str) -> None:
+    with pytest.raises(RefusedInput, match=said) as refused:
+        read_key(text, "keys/a.pem")
+    assert str(refused.value).startswith("keys/a.pem: ")
+    assert not text or text[:4] not in str(refused.value)
+
+
+def test_records_are_cut_into_strings_that_dns_can_hold() -> None:
+    assert dns_record("example.com", "s", read_key(SEED, "x")) == (
+        's._domainkey.example.com. TXT "v=DKIM1; k=ed25519; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="'
+    )
+    strings = dns_record("example.com", "s", read_key(rsa_pem(), "x")).partition(" TXT ")[2].strip('"').split('" "')
+    assert [len(each) <= 255 for each in strings] == [True, True]
+    assert "".join(strings).startswith("v=DKIM1; k=rsa; p=MIIBI")
+
+
+def test_a_directory_is_read_by_domain_and_selector(tmp_path: Path) -> None:
+    domain = tmp_path / "example.com"
+    domain.mkdir()
+    (domain / "2026.a.pem").write_text(rsa_pem("one"))
+    (domain / "ed.key").write_text(SEED)
+    (tmp_path / ".git").mkdir()
+    found = read_directory(tmp_path)
+    assert [(each.domain, each.selector, each.algorithm) for each in found] == [
+        ("example.com", "2026.a", RSA),
+        ("example.com", "ed", ED25519),
+    ]
+    assert found[0].place == str(domain / "2026.a.pem")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("example.com/b.txt", SEED, "SELECTOR.pem"),
+        ("example.com/b.key", SEED, "two keys of one kind"),
+        ("example.com/b_.pem", SEED, "no selector"),
+        ("Example.com/b.pem", SEED, "no domain"),
+        ("com/b.pem", SEED, "no domain"),
+        ("example.com/b.pem", "nothing", "neither"),
+        ("example.com/b.pem", "ž", "neither"),
+    ],
+)
+def test_a_directory_with_something_else_in_it_is_refused(tmp_path: Path, name: str, text: str, said: str) -> None:
+    (tmp_path / "example.com").mkdir()
+    (tmp_path / "example.com" / "a.key").write_text(SEED)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(text)
+    with pytest.raises(RefusedInput, match=said) as refused:
+        read_directory(tmp_path)
+    assert str(tmp_path / name) in str(refused.value)
+
+
+def test_the_nearest_domain_with_a_key_signs() -> None:
+    keyring = Keyring([entry("above"), entry("below", domain="news.example.com")])
+    assert selectors(keyring, "news.example.com") == ["below"]
+    assert selectors(keyring, "a.news.example.com") == ["below"]
+    assert selectors(keyring, "shop.example.com") == ["above"]
+    assert selectors(keyring, "notexample.com") == []
+
+
+def test_of_each_kind_the_key_that_began_last_signs() -> None:
+    keyring = Keyring()
+    keyring.learn([entry("one"), entry("two", since_s=100.0), entry("ed", SEED, algorithm=ED25519), entry("later", since_s=200.0)])
+    keyring.turn(99e6)
+    assert selectors(keyring) == ["ed", "one"]
+    keyring.turn(100e6)
+    assert selectors(keyring) == ["ed", "two"]
+    keyring.turn(201e6)
+    assert selectors(keyring) == ["ed", "later"]
+
+
+def test_a_domain_with_keys_in_files_has_no_others() -> None:
+    keyring = Keyring([entry("file")])
+    keyring.learn([entry("stored", since_s=1.0), entry("elsewhere", domain="example.net")])
+    keyring.turn(2e6)
+    assert selectors(keyring) == ["file"]
+    assert selectors(keyring, "example.net") == ["elsewhere"]
+
+
+def test_an_older_key_signs_for_one_that_cannot_be_read_and_nobody_for_none() -> None:
+    keyring = Keyring()
+    keyring.learn([entry("one"), entry("bad", "nothing", since_s=1.0)])
+    keyring.turn(2e6)
+    assert selectors(keyring) == ["one"]
+    keyring.learn([entry("bad", "nothing", since_s=1.0)])
+    with pytest.raises(SendEngineError, match=r"bad\.pem"):
+        keyring.keys_of("example.com")
+
+
+def test_a_key_said_to_be_of_another_kind_does_not_sign() -> None:
+    with pytest.raises(SendEngineError, match="is of ed25519"):
+        Keyring([entry("one", SEED)]).keys_of("example.com")
+
+
+# the verbs
+
+
+def test_a_key_is_added_listed_rotated_and_removed(run: Shell) -> None:  # noqa: F811
+    (run.folder / "one.pem").write_text(rsa_pem("one"))
+    (run.folder / "two.pem").write_text(rsa_pem("two"))
+    done = run("dkim", "add", "Example.com", "--selector", "one", "--key-file", "one.pem")
+    assert done.code == 0
+    assert done.out.startswith('one._domainkey.example.com. TXT "v=DKIM1; k=rsa; p=')
+    done = run("dkim", "add", "example.com", "--selector", "two", "--key-file", "two.pem", "--from", "+2h", "--json")
+    assert (done.json["state"], done.json["bits"]) == ("waits", 2048)
+    assert done.json["from"] is not None
+    assert [(each["selector"], each["state"]) for each in run("dkim", "list", "--json").lines] == [("one", "signs"), ("two", "waits")]
+    assert run("dkim", "add", "example.com", "--selector", "two", "--key-file", "two.pem").code == 0
+    assert [each["state"] for each in run("dkim", "list", "example.com", "--json").lines] == ["resigned", "signs"]
+    assert rsa_pem("one")[40:80] not in run("dkim", "list").out
+    assert run("dkim", "remove", "example.com", "--selector", "one").code == 0
+    gone = run("dkim", "remove", "example.com", "--selector", "on")
+    assert (gone.code, "'on'" in gone.err) == (2, True)
+    assert run("dkim", "list", "example.net").code == 2
+
+
+def test_what_is_no_key_is_not_kept(run: Shell) -> None:  # noqa: F811
+    (run.folder / "bad.pem").write_text("nothing")
+    done = run("dkim", "add", "example.com", "--selector", "one", "--key-file", "bad.pem")
+    assert (done.code, "bad.pem" in done.err) == (2, True)
+    assert run("dkim", "add", "example.com", "--selector", "one", "--key-file", "none.pem").code == 2
+    assert run("dkim", "list", "--json").lines == []
+
+
+def test_config_check_prints_the_records_of_the_keys_in_files(run: Shell, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    (run.folder / "keys" / "example.com").mkdir(parents=True)
+    (run.folder / "keys" / "example.com" / "s.pem").write_text(rsa_pem("short", 1024))
+    monkeypatch.setenv("SENDENGINE_DKIM_KEYS", "keys")
+    done = run("config", "check")
+    assert (done.code, "s._domainkey.example.com. TXT" in done.out, "1024 bits is short" in done.err) == (0, True, True)
+    assert [each["domain"] for each in run("config", "check", "--json").json["dkim"]] == ["example.com"]
+    (run.folder / "keys" / "example.com" / "s.pem").write_text("nothing")
+    done = run("config", "check")
+    assert (done.code, "s.pem" in done.err) == (2, True)

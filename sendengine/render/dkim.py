@@ -3,7 +3,9 @@
 What a recipient's values leave alone is canonical already when a skeleton is compiled. A message's body is then cores, which never
 change, and between them *seams*: a slot with the blanks and line ends that touch it. Whatever the value is, both neighbours of a seam are
 solid octets, so that it is canonicalised by itself. All seams of a message go together, NUL between them (no body or field holds one):
-one `%`, a few looks, one split. The signature is over the message before its dots are stuffed (RFC 6376 3.5, 5.3).
+one `%`, a few looks, one split. A row whose values are plain (solid at both ends, single blanks, one line) does not even need that: its
+seams are known but for the values. Both ways give the same octets. The signature is over the message before its dots are stuffed
+(RFC 6376 5.3).
 
 Keys sign digests; who holds them, and how they came here, is not known.
 """
@@ -14,6 +16,7 @@ import re
 from binascii import b2a_base64
 from collections.abc import Callable, Sequence
 from hashlib import sha256
+from operator import itemgetter
 
 import msgspec
 
@@ -28,11 +31,13 @@ SIGNED = (  # RFC 6376 5.4.1: where they stand, beside Date and Message-ID; what
     "list-owner", "list-archive", "feedback-id",
 )  # fmt: skip
 _FOLD_AT = 78
+_B_LINE = 72
 _COPIED_MOST = 4096  # octets
 _NUL = b"\0"
 _solid = re.compile(rb"[^ \t\r\n](?:.*[^ \t\r\n])?", re.DOTALL).search
 
 Pieces = Sequence[bytes | Slot]
+Template = tuple[Callable[[bytes], bytes], bytes, bytes]
 Field = tuple[str, Pieces]  # its name in lower case, and the whole of it: "Name: value", CRLF
 
 
@@ -53,20 +58,24 @@ class Signing:
         self._header = _Header(head, message_id)
         self._body = _Body(body)
         self._first = sum(_slots(pieces) for _, pieces in head)  # of the body's values
-        self._templates: dict[SigningKey, tuple[bytes, bytes]] = {}
+        self._templates: tuple[Sequence[SigningKey], list[Template]] = ((), [])  # of the keys that signed last
 
     def fields(self, values: tuple[bytes, ...], serial: int, date: bytes, time: int, keys: Sequence[SigningKey]) -> bytes:
         """A DKIM-Signature field for each key, to stand before the message. `values` are those of its slots as they go on the wire."""
-        body = b2a_base64(self._body.digest(values[self._first :]))[:-1]
-        header = self._header.data(values, serial, date)
+        is_plain = _are_plain(values)
+        body = b2a_base64(self._body.digest(values[self._first :], is_plain))[:-1]
+        header = self._header.data(values, serial, date, is_plain)
+        known, templates = self._templates
+        if known is not keys:
+            templates = [self._template(key) for key in keys]
+            self._templates = keys, templates
         made = b""
-        for key in keys:
-            wire, canonical = self._templates.get(key) or self._template(key)
+        for sign, wire, canonical in templates:
             digest = sha256(header + canonical % (time, body)).digest()
-            made += wire % (time, body, _folded(b2a_base64(key.sign(digest))[:-1]))
+            made += wire % (time, body, _folded(b2a_base64(sign(digest))[:-1]))
         return made
 
-    def _template(self, key: SigningKey) -> tuple[bytes, bytes]:
+    def _template(self, key: SigningKey) -> Template:
         """The field and its canonical form, with places for t, bh and (in the former) b."""
         named = [f"{name}:" for name in self._header.names]
         tags = ["v=1;", f"a={key.algorithm};", "c=relaxed/relaxed;", f"d={key.domain};", f"s={key.selector};", f"h={named[0]}", *named[1:]]
@@ -77,8 +86,7 @@ class Signing:
                 lines.append("")
             lines[-1] += f" {tag}"
         wire = "\r\n".join(lines).encode() + b"\r\n t=%d; bh=%b;\r\n b="
-        found = self._templates[key] = wire + b"%b\r\n", relaxed_field(wire)
-        return found
+        return key.sign, wire + b"%b\r\n", relaxed_field(wire)
 
 
 def relaxed_field(field: bytes) -> bytes:
@@ -98,9 +106,9 @@ class _Header:
 
     def __init__(self, head: Sequence[Field], message_id: str) -> None:
         self.names = ["date", "message-id"]
-        self._format = b"date:%b\r\nmessage-id:" + message_id.encode() + b"\r\n"
-        self._picks: list[int] = []
-        cells = []
+        self._format = self._plain = b"date:%b\r\nmessage-id:" + message_id.encode() + b"\r\n"
+        cells: list[bytes] = []
+        picks: list[int] = []
         for name in SIGNED:
             standing = [at for at in range(len(head) - 1, -1, -1) if head[at][0] == name]
             self.names += [name] * (len(standing) + (name in OVERSIGNED))
@@ -108,20 +116,32 @@ class _Header:
                 pieces, first = head[at][1], sum(_slots(above) for _, above in head[:at])
                 if count := _slots(pieces):
                     cells.append(_format(pieces).partition(b":")[2].removesuffix(b"\r\n"))
-                    self._picks += range(first, first + count)
+                    picks += range(first, first + count)
                     self._format += name.encode() + b":%b\r\n"
+                    self._plain += relaxed_field(_format(pieces).removesuffix(b"\r\n")) + b"\r\n"
                 else:
-                    self._format += relaxed_field(_octets(pieces)).replace(b"%", b"%%") + b"\r\n"
+                    field = relaxed_field(_octets(pieces)).replace(b"%", b"%%") + b"\r\n"
+                    self._format, self._plain = self._format + field, self._plain + field
         self._cells = _NUL.join(cells)
+        self._pick = _picker(picks)
 
-    def data(self, values: tuple[bytes, ...], serial: int, date: bytes) -> bytes:
+    def data(self, values: tuple[bytes, ...], serial: int, date: bytes, is_plain: bool) -> bytes:
         """The signed fields in their canonical form, each with its CRLF."""
-        if not self._cells:
-            return self._format % (date, serial)
-        cells = self._cells % tuple([values[at] for at in self._picks])
+        own = self._pick(values)
+        if is_plain or not self._cells:
+            return self._plain % (date, serial, *own)
+        cells = self._cells % own
         if b"\r\n" in cells:
             cells = cells.replace(b"\r\n", b"")
         return self._format % (date, serial, *[cell.strip(b" ") for cell in _reduced(cells).split(_NUL)])
+
+
+def _picker(places: list[int]) -> Callable[[tuple[bytes, ...]], tuple[bytes, ...]]:
+    """Of a tuple the values at these places, as a tuple."""
+    if len(places) > 1:
+        return itemgetter(*places)
+    first = places[0] if places else 0
+    return itemgetter(slice(first, first + len(places)))
 
 
 class _Body:
@@ -138,11 +158,23 @@ class _Body:
             before = b"="
         self._ends_in_seam = b"%b" in seams[-1]
         self._seams = before + _NUL.join(seams)
-        self._runs = _runs(cores, b"%b" if self._ends_in_seam else b"\r\n", len(seams))
+        self._runs = _runs(cores, [*[b"%b"] * len(cores), b"%b" if self._ends_in_seam else b"\r\n"])
+        *others, end = map(_reduced, seams)
+        self._plain = _runs(cores, [*others, end.rstrip(b"\r\n") + b"\r\n"])
 
-    def digest(self, values: tuple[bytes, ...]) -> bytes:
+    def digest(self, values: tuple[bytes, ...], is_plain: bool) -> bytes:
         if self._constant is not None:
             return self._constant
+        running = self._start.copy()
+        parts = values if is_plain else self._canonical(values)
+        for first, last, run, core in self._plain if is_plain else self._runs:
+            running.update(run % parts[first:last])
+            if core:
+                running.update(core)
+        return running.digest()
+
+    def _canonical(self, values: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        """The seams."""
         octets = self._seams % values
         if b"\n.." in octets:
             octets = octets.replace(b"\n..", b"\n.")
@@ -150,27 +182,22 @@ class _Body:
         if self._ends_in_seam:  # RFC 6376 3.4.4 b: no empty lines at the end, and one CRLF if anything stands before
             end = seams[-1].rstrip(b"\r\n")
             seams[-1] = end + b"\r\n" if end or self._is_solid else b""
-        running = self._start.copy()
-        for first, last, run, core in self._runs:
-            running.update(run % tuple(seams[first:last]))
-            if core:
-                running.update(core)
-        return running.digest()
+        return tuple(seams)
 
 
-def _runs(cores: list[bytes], end: bytes, count: int) -> list[tuple[int, int, bytes, bytes]]:
-    """Where a run of seams begins and ends, its format, and what follows it. A large core is hashed where it lies, a small one costs less
-    in the octets of its run."""
+def _runs(cores: list[bytes], seams: list[bytes]) -> list[tuple[int, int, bytes, bytes]]:
+    """Of formats that fill the seams: where the values of a run begin and end, its format, and what follows it. A large core is hashed
+    where it lies, a small one costs less in the octets of its run."""
     runs: list[tuple[int, int, bytes, bytes]] = []
-    first, run = 0, b"%b"
-    for at, core in enumerate(cores, 1):
+    first, last, run = 0, seams[0].count(b"%b"), seams[0]
+    for core, seam in zip(cores, seams[1:], strict=True):
         if len(core) > _COPIED_MOST:
-            runs.append((first, at, run, core))
-            first, run = at, b""
+            runs.append((first, last, run, core))
+            first, run = last, seam
         else:
-            run += core.replace(b"%", b"%%")
-        run += b"%b" if at < len(cores) else end
-    return [*runs, (first, count if end == b"%b" else count - 1, run, b"")]
+            run += core.replace(b"%", b"%%") + seam
+        last += seam.count(b"%b")
+    return [*runs, (first, last, run, b"")]
 
 
 def _parted(body: Pieces) -> tuple[list[bytes], list[bytes]]:
@@ -187,6 +214,15 @@ def _parted(body: Pieces) -> tuple[list[bytes], list[bytes]]:
         seams[-1] += b"%b"
     seams[-1] = seams[-1].removesuffix(b"%b")
     return seams, cores
+
+
+def _are_plain(values: tuple[bytes, ...]) -> bool:
+    """Each is one line with single blanks, begins and ends with something solid, and not with a dot (it may have been stuffed)."""
+    joined = _NUL.join((b"", *values, b""))
+    return not (
+        b"\r" in joined or b"\t" in joined or b"  " in joined or b"\0 " in joined or b" \0" in joined or b"\0\0" in joined
+        or b"\0." in joined
+    )  # fmt: skip
 
 
 def _octets(pieces: Pieces) -> bytes:
@@ -212,4 +248,6 @@ def _reduced(octets: bytes) -> bytes:
 
 def _folded(base64: bytes) -> bytes:
     """RFC 6376 3.5: blanks inside b= mean nothing."""
-    return b"\r\n ".join([base64[at : at + 72] for at in range(0, len(base64), 72)])
+    if len(base64) <= 2 * _B_LINE:
+        return b"%b\r\n %b" % (base64[:_B_LINE], base64[_B_LINE:])
+    return b"\r\n ".join([base64[at : at + _B_LINE] for at in range(0, len(base64), _B_LINE)])

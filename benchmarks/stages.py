@@ -183,7 +183,7 @@ class _Session:
         self._session.receive(_SWING[14:], 0.0)  # a first one: no dot is answered yet
         self._session.next_write(0.0)
 
-    def next(self) -> Envelope | None:
+    def next(self, in_company: bool = False) -> Envelope | None:
         return self._delivery
 
     def done(self, delivery: Envelope, attempt: Attempt) -> None:

@@ -85,6 +85,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dkim_keys: str = ""
     sessions: Some = 20
     connect_rate: Positive = 20.0
+    chunk_messages: Annotated[int, Meta(ge=1, le=100)] = 1
     retention_days: Positive = 7.0
     lifetime_h: Positive = 24.0
     retry: str = "1m, 5m*2, 15m*2, 1h*3, 4h*5"

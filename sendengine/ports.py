@@ -45,8 +45,9 @@ class Feed(Protocol):
     """What the engine has ready for one site. Sessions pull from it at the very moment of writing, so that a message whose
     permit was cut or lapsed, or whose journal entry grew old, is never written."""
 
-    def next(self) -> Envelope | None:
-        """A delivery whose MAIL may be written now, or None."""
+    def next(self, in_company: bool = False) -> Envelope | None:
+        """A delivery whose MAIL may be written now, or None. In company: whole, behind others whose fate is open; one that
+        goes alone is not handed out then."""
         ...
 
     def done(self, delivery: Envelope, attempt: Attempt) -> None:
@@ -61,6 +62,7 @@ class Site(Protocol):
     sessions: int  # open and usable
     idle: int  # of these, waiting for work
     eightbit: bool  # the peer offers 8BITMIME (False until a session has said so)
+    together: int  # most messages that a session writes at once (1 until a session has said more)
 
     @property
     def is_open(self) -> bool:

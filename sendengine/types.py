@@ -134,3 +134,8 @@ class Envelope(Protocol):
     recipient: bytes
     wire: bytes  # the message with CRLF, dots stuffed (RFC 5321 4.5.2), ending in CRLF, without the final dot
     eightbit: bool  # wire holds octets above 127
+
+    @property
+    def is_alone(self) -> bool:
+        """It is never written whole behind another one, nor another one behind it, before its fate is known."""
+        ...

@@ -84,6 +84,7 @@ def smtp_settings(config: Config) -> SmtpSettings:
         hostname=config.hostname,
         sessions=config.sessions,
         connect_rate=config.connect_rate,
+        chunk_messages=config.chunk_messages,
         timeouts=StageTimeouts(**{name.removesuffix("_s"): seconds for name, seconds in timeouts.items()}),
     )
 

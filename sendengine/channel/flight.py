@@ -47,19 +47,20 @@ class Flight(msgspec.Struct, gc=False):
     mail_at: float
     is_first: bool  # of its session
     stage: Stage  # what it waits for: MAIL, RCPT, DATA, then BODY: its message may be written
+    end: int = 0  # in a train: how many octets of trains are written when this one is
 
 
 # Globals, as in session.py: looked up for every reply.
-_MAIL, _RCPT, _DATA, _QUIT = Command.MAIL, Command.RCPT, Command.DATA, Command.QUIT
+_MAIL, _RCPT, _DATA, _DOT, _QUIT = Command.MAIL, Command.RCPT, Command.DATA, Command.DOT, Command.QUIT
 
 
-def misfit(due: Sequence[Command], replies: Sequence[Reply]) -> Reply | None:
+def misfit(due: Sequence[Command], replies: Sequence[Reply], is_refused: bool = False) -> Reply | None:
     """The first of these replies, all of one read, that cannot answer the command whose turn it is.
 
     Then one was left out, said twice or out of order; nobody knows which, so none of them may be believed.
-    A 421 may come unasked (RFC 5321 3.8) and ends the count.
+    A 421 may come unasked (RFC 5321 3.8) and ends the count. `is_refused`: the message that they begin with was, by an
+    earlier read.
     """
-    is_mail_refused = False
     for command, reply in zip_longest(due[: len(replies)], replies):
         kind = reply.code // 100
         if reply.code == 421:
@@ -68,9 +69,12 @@ def misfit(due: Sequence[Command], replies: Sequence[Reply]) -> Reply | None:
             return reply
         if kind == 3 and command not in (_DATA, _QUIT):
             return reply
-        if kind == 2 and command is _RCPT and is_mail_refused:
-            return reply
-        is_mail_refused |= command is _MAIL and kind != 2
+        if command is _MAIL:
+            is_refused = kind != 2
+        elif command is _RCPT or command is _DOT:
+            if kind == 2 and is_refused:
+                return reply
+            is_refused = command is _RCPT and kind != 2
     return None
 
 

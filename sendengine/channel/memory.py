@@ -25,7 +25,7 @@ class MemoryTrouble(msgspec.Struct):
 
 
 class MemorySite:
-    """Opens all its sessions at once when first woken or warmed; each carries one delivery at a time for `latency`."""
+    """Opens all its sessions at once when first woken or warmed; each carries up to `together` deliveries for `latency`."""
 
     def __init__(
         self, relay: Relay, feed: Feed, on_change: Callable[[], None], channel: MemoryChannel, clock: Clock
@@ -34,6 +34,7 @@ class MemorySite:
         self.sessions = 0
         self.idle = 0
         self.eightbit = True
+        self.together = channel.together
         self.feed = feed
         self.on_change = on_change
         self._channel = channel
@@ -55,7 +56,7 @@ class MemorySite:
             if delivery is None:
                 return
             self.idle -= 1
-            self._carry(delivery, self._clock.monotonic())
+            self._carry(self._company_of(delivery), self._clock.monotonic())
 
     def warm(self) -> None:
         if not self.sessions and self._trouble is None:
@@ -78,13 +79,21 @@ class MemorySite:
             self.on_change()
             self.wake()
 
-    def _carry(self, delivery: Envelope, mail_at: float) -> None:
+    def _company_of(self, first: Envelope) -> list[Envelope]:
+        """Those that go with it: none where it goes alone."""
+        together = [first]
+        while not first.is_alone and len(together) < self.together and (another := self.feed.next(True)) is not None:
+            together.append(another)
+        return together
+
+    def _carry(self, deliveries: list[Envelope], mail_at: float) -> None:
         def end() -> None:
             self.idle += 1
-            attempt = self._channel.script(delivery)
-            stamp = 0.0 if attempt.fault is Fault.UNSUITABLE else mail_at
-            now = self._clock.monotonic()
-            self.feed.done(delivery, msgspec.structs.replace(attempt, mail_at=stamp, ended_at=now))
+            for delivery in deliveries:
+                attempt = self._channel.script(delivery)
+                stamp = 0.0 if attempt.fault is Fault.UNSUITABLE else mail_at
+                now = self._clock.monotonic()
+                self.feed.done(delivery, msgspec.structs.replace(attempt, mail_at=stamp, ended_at=now))
             self.wake()
 
         self._clock.call_at(mail_at + self._channel.latency, end)
@@ -94,10 +103,12 @@ class MemoryChannel:
     """`script` answers every delivery; it may be replaced at any time. Users test with it too."""
 
     def __init__(
-        self, clock: Clock, script: Script = lambda _: DELIVERED, sessions: int = 4, latency: float = 0.001
-    ) -> None:
+        self, clock: Clock, script: Script = lambda _: DELIVERED, sessions: int = 4, latency: float = 0.001,
+        together: int = 1,
+    ) -> None:  # fmt: skip
         self.script = script
         self.sessions = sessions
+        self.together = together  # messages that a session carries at once
         self.latency = latency
         self.is_closed = False
         self.sites: dict[Relay, MemorySite] = {}

@@ -103,7 +103,7 @@ class Connection(asyncio.Protocol):
             return False
         self.is_idle = False
         self._transport.write(octets)
-        if session.is_holding_end and not self._is_paused:
+        while session.has_more and not self._is_paused:
             now = self._time()
             self._transport.write(self._in_time(session.next_write(now), now))
         return True

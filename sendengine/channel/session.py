@@ -6,15 +6,19 @@ MAIL is written and each is reported exactly once. No socket, no loop, no policy
 At most two deliveries are in flight: `_body`, whose message is being written or judged, and `_head`, whose MAIL, RCPT
 and DATA travel in the same write behind that message's final dot (RFC 2920). With CHUNKING (RFC 3030) DATA falls away
 and the message follows the replies to MAIL and RCPT as one BDAT chunk: as many round trips as DATA takes behind a dot,
-a refused recipient costs no body, and a connection that breaks leaves one delivery in doubt, not two. Replies answer
-commands in order. One too many, too early or of the wrong kind, and neither what came with it nor what follows is
-believed; nor is anything behind a reply that cannot be read.
+a refused recipient costs no body, and a connection that breaks leaves one delivery in doubt, not two. Where several may
+go in one write (`together`), whole messages follow behind that chunk as a train (train.py), once the peer has shown that
+it knows BDAT, and only on the heels of an answer: a peer that left unseen has one MAIL to miss, and no message.
+
+Replies answer commands in order. One too many, too early or of the wrong kind, and neither what came with it nor what
+follows is believed; nor is anything behind a reply that cannot be read.
 """
 
 from __future__ import annotations
 
 from sendengine.channel.flight import Command, Features, Flight, State, misfit, unstuffed
 from sendengine.channel.settings import StageTimeouts
+from sendengine.channel.train import WAGON, Train
 from sendengine.ports import Feed
 from sendengine.reply import ReplyParser
 from sendengine.types import Attempt, Envelope, Fault, Reply, Stage
@@ -34,10 +38,11 @@ class Session:
     """See the module. After each call look at `state`; at ENDED close the connection and write nothing more."""
 
     def __init__(
-        self, feed: Feed, features: Features, timeouts: StageTimeouts, connect: float = 0.0, max_messages: int = 0
+        self, feed: Feed, features: Features, timeouts: StageTimeouts, connect: float = 0.0, max_messages: int = 0, together: int = 1
     ) -> None:
         self.state: State = _OPEN
         self.may_pull = True  # False while the site is throttled
+        self.has_more = False  # `next_write` has more to say as soon as the transport is empty
         self.has_carried = False  # a delivery was answered, whatever the answer
         self.is_chunking_refused = False  # though it was offered
         self.ended_by: Attempt | None = None  # what broke the session while deliveries were in flight
@@ -57,6 +62,10 @@ class Session:
         self._go_ahead = 250 if features.chunking else 354
         self._head: Flight | None = None
         self._body: Flight | None = None
+        self.together = together if features.pipelining and features.chunking else 1  # messages that may go in one write
+        self._train = Train(together, HOLD_END_ABOVE, features.size) if self.together > 1 else None
+        self._takes_chunks = False  # a chunk was accepted
+        self._answered_at = -1.0  # when the last message was, where several go together
         self._end_held = b""  # the end of a large message whose rest is being written
         self._after_dot = 0  # octets written behind the last dot
         self._mail = 0  # octets of the last write from its MAIL on
@@ -85,20 +94,18 @@ class Session:
         """Nothing is in flight and nothing unanswered."""
         return not self._due and self._head is None and self._body is None
 
-    @property
-    def is_holding_end(self) -> bool:
-        """The end of a large message waits for the transport to be empty; then call `next_write`."""
-        return bool(self._end_held)
-
     def receive(self, data: bytes, now: float) -> None:
         """Octets of the peer."""
         replies = self._parser.feed(data)
         if self._due is self._swing and self._is_in_swing(replies, now):
             return
-        if self._chunking and replies and self._due[:1] == (_DOT,) and 500 <= replies[0].code <= 504:
-            self._refuse_chunking(replies[0], now)
+        body = self._body
+        if self._chunking and body is not None and replies and self._due[:1] == (_DOT,) and 500 <= replies[0].code <= 504:
+            self._body = None
+            self._refuse_chunking(body, replies[0], now)
             return
-        stray = misfit(self._due, replies)
+        is_refused = self._train is not None and body is None and self._train.is_front_refused
+        stray = misfit(self._due, replies, is_refused)
         if stray is not None:
             self._end(Fault.PROTOCOL, now, f"out of turn: {stray}")
             return
@@ -125,22 +132,38 @@ class Session:
             return b"" if self._pipelining else self._one_command(head, now)
         if self._end_held:
             return self._write_end(now)
+        if self._train is not None:
+            return self._write_company(self._train, now)
         if self._due and not self._pipelining:
             return b""
-        return self._void(now) + self._write_envelope(now)
+        commands = self._void(now) + self._write_envelope(now)
+        self._after_dot += len(commands)
+        return commands
 
     def take_back(self, octets: bytes, now: float) -> bytes:
-        """Nothing of this write has left, and it is too late for a MAIL: what is to be written instead. Its delivery was not attempted; a
+        """Nothing of this write has left, and it is too late for a MAIL: what is to be written instead. Its deliveries were not attempted; a
         message that others wait for goes, since its MAIL was in time."""
-        head, size = self._head, self._mail
-        if head is None or head.delivery is None or not size:
+        size, self._mail = self._mail, 0
+        if not size:
             return octets
-        self._head, self._is_fresh = None, head.is_first
-        self._due = self._due[: 1 - len(self._swing)] if self._pipelining else self._due[:-1]
         self._after_dot = max(0, self._after_dot - size)
-        self._mail = 0
-        self._done(head.delivery, Attempt(_STAGE_MAIL, None, Fault.STALE, 0.0, now, 0.0, "we stood still before it was written"))
+        for flight in self._flights_taken_back(size):
+            assert flight.delivery is not None
+            self._done(flight.delivery, Attempt(_STAGE_MAIL, None, Fault.STALE, 0.0, now, 0.0, "we stood still before it was written"))
         return octets[:-size]
+
+    def _flights_taken_back(self, size: int) -> list[Flight]:
+        """Those of the last write, whose commands are no more waited for."""
+        head, self._head = self._head, None
+        if head is not None:
+            self._is_fresh = head.is_first
+            self._due = self._due[: 1 - len(self._swing)] if self._pipelining else self._due[:-1]
+            return [head]
+        assert self._train is not None
+        self.has_more = False
+        flights = self._train.take_back(size)
+        self._due = self._due[: -len(WAGON) * len(flights)]
+        return flights
 
     def note_unflushed(self, octets: int) -> None:
         """So many octets of what was written lie in the transport's buffer still. Known for certain, or not said."""
@@ -179,21 +202,57 @@ class Session:
             wire, end = unstuffed(wire), b""
             wire = b"BDAT %d LAST\r\n%b" % (len(wire), wire)
         if len(wire) > HOLD_END_ABOVE:
-            self._end_held = end or wire[-2:]
+            self.has_more, self._end_held = True, end or wire[-2:]
             return wire if end else wire[:-2]
         commands = self._write_after_end(now)
         return b"".join((wire, end, commands))
 
     def _write_end(self, now: float) -> bytes:
         end, self._end_held = self._end_held, b""
+        self.has_more = False
         self._since = now
         return end + self._write_after_end(now)
 
     def _write_after_end(self, now: float) -> bytes:
         self._due += (_DOT,)
+        self._after_dot = 0
+        if self._train is not None:
+            return self._write_company(self._train, now)
         commands = self._write_envelope(now) if self._pipelining else b""
         self._after_dot = len(commands)
         return commands
+
+    def _write_company(self, train: Train, now: float) -> bytes:
+        """Where several may go together: what follows behind all that is unanswered."""
+        self.has_more = False
+        if train.end_held:
+            return train.finish()
+        body = self._body
+        if body is not None and not self._takes_chunks:
+            return b""
+        if body is not None and self._is_alone(body):
+            self._after_dot += len(commands := self._write_envelope(now))
+            return commands
+        if self._takes_chunks and (self._due or self._answered_at == now):
+            octets = self._write_train(train, now)
+            if octets or self._due:
+                return octets
+        return self._write_envelope(now)
+
+    def _write_train(self, train: Train, now: float) -> bytes:
+        under_way = len(train.flights)
+        octets = train.load(lambda: self._pull(now, True), now, int(self._body is not None))
+        if not self._due:
+            self._since = now
+        self._due += WAGON * (len(train.flights) - under_way)
+        self._mail = len(octets)
+        self._after_dot += len(octets)
+        self.has_more = train.is_to_go_on or bool(train.end_held)
+        return octets
+
+    def _is_alone(self, flight: Flight) -> bool:
+        assert flight.delivery is not None
+        return flight.delivery.is_alone
 
     def _void(self, now: float) -> bytes:
         """RFC 2920 3.1: a DATA accepted although its recipient was refused is ended by a single dot."""
@@ -233,9 +292,9 @@ class Session:
         self._due += (Command.RSET,)
         return b"RSET\r\n"
 
-    def _pull(self, now: float) -> Envelope | None:
+    def _pull(self, now: float, in_company: bool = False) -> Envelope | None:
         while self.may_pull and self.state is _OPEN:
-            delivery = self._feed.next()
+            delivery = self._feed.next(in_company)
             if delivery is None:
                 return None
             if delivery.eightbit and not self._eightbit:
@@ -288,6 +347,8 @@ class Session:
     def _answer(self, command: Command, reply: Reply, now: float) -> None:
         kind = reply.code // 100
         head = self._head
+        if head is None and self._train is not None:
+            head = self._train.front
         if command is _DOT:
             self._judge_message(reply, now)
         elif head is None or command is Command.RSET or command is Command.VOID:
@@ -306,22 +367,48 @@ class Session:
 
     def _judge_message(self, reply: Reply, now: float) -> None:
         body = self._body
+        if body is None and self._train is not None:
+            self._judge_in_train(self._train, reply, now)
+            return
         if body is None or self._unflushed > self._after_dot:
             # The answer to a message whose end is still here tells nothing about it.
             self._out_of_turn(reply, now)
             return
         self._body = None
+        if self._train is not None:
+            self._answered_at = now
+            self._takes_chunks |= reply.code < 300
         self._report(body, _STAGE_DOT, reply, now)
         if reply.code == 421:
             self._left_by_peer(_STAGE_DOT, reply, now)
 
-    def _refuse_chunking(self, reply: Reply, now: float) -> None:
+    def _judge_in_train(self, train: Train, reply: Reply, now: float) -> None:
+        flight = train.front
+        if flight is None or not train.is_out(flight, self._unflushed):
+            self._out_of_turn(reply, now)
+            return
+        self._answered_at = now
+        if flight.delivery is None:
+            # RFC 3030 2: the chunk of a message refused before is read and answered, too. That says nothing more of it.
+            if reply.code == 421 or reply.code < 400:
+                self._out_of_turn(reply, now)
+            else:
+                train.flights.popleft()
+            return
+        train.flights.popleft()
+        if 500 <= reply.code <= 504:
+            self._refuse_chunking(flight, reply, now)
+            return
+        self._is_transaction_open = False
+        self._report(flight, _STAGE_DOT, reply, now)
+        if reply.code == 421:
+            self._left_by_peer(_STAGE_DOT, reply, now)
+
+    def _refuse_chunking(self, flight: Flight, reply: Reply, now: float) -> None:
         """RFC 5321 4.2.2: BDAT is no command to this peer. That says nothing of the message, and it may read the chunk as
         commands: whatever else it answers is past belief."""
         self.is_chunking_refused = True
-        body, self._body = self._body, None
-        assert body is not None
-        self._report(body, _STAGE_DATA, reply, now)
+        self._report(flight, _STAGE_DATA, reply, now)
         self._left_by_peer(_STAGE_DATA, reply, now)
 
     def _refuse(self, head: Flight, stage: Stage, reply: Reply, now: float) -> None:
@@ -362,7 +449,7 @@ class Session:
         elif head is not None and head.delivery is not None and head.stage is _STAGE_BODY:
             self._head, stage = None, _STAGE_BODY
             self._report(head, stage, reply, now)
-        if body is None and head is None:
+        if body is None and head is None and (self._train is None or self._train.front is None):
             self._end(Fault.DISCONNECTED, now, str(reply))
         else:
             self._left_by_peer(stage, reply, now)
@@ -387,11 +474,22 @@ class Session:
         head, self._head = self._head, None
         if body is not None:
             self._give_up(body, _STAGE_DOT if self._is_dot_out() else _STAGE_BODY, fault, now, detail)
+        if self._train is not None:
+            self._give_up_trains(self._train, fault, now, detail)
         if head is not None and head.delivery is not None:
             # The peer left, or was left, before it said a word about this MAIL: nothing was attempted.
             is_bystander = fault is Fault.DISCONNECTED or (fault is Fault.TIMEOUT and body is not None)
             is_stale = is_bystander and head.stage is _STAGE_MAIL and not head.is_first
             self._give_up(head, head.stage, Fault.STALE if is_stale else fault, now, detail)
+
+    def _give_up_trains(self, train: Train, fault: Fault, now: float, detail: str) -> None:
+        """Whatever may have left whole is in doubt. Of replies that came apart nothing is inferred: not that a MAIL which has
+        no answer was not taken."""
+        while train.flights:
+            flight = train.flights.popleft()
+            if flight.delivery is not None:
+                is_out = train.is_out(flight, self._unflushed)
+                self._give_up(flight, _STAGE_DOT if is_out else _STAGE_BODY, fault, now, detail)
 
     def _give_up(self, flight: Flight, stage: Stage, fault: Fault, now: float, detail: str) -> None:
         assert flight.delivery is not None
@@ -407,6 +505,8 @@ class Session:
     def _waits(self) -> float:
         """How long the oldest thing waited for may take; 0.0 when nothing is waited for."""
         if self._body is not None and not self._is_dot_out():
+            return self._body_patience
+        if self._body is None and self._train is not None and self._train.is_stuck(self._unflushed):
             return self._body_patience
         if self._due:
             return self._patience[self._due[0]]

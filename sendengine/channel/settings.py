@@ -28,6 +28,7 @@ class SmtpSettings(msgspec.Struct, frozen=True):
     connect_rate: float = 20.0  # sessions opened per second and relay
     idle_timeout: float = 60.0  # after which an idle session QUITs
     max_messages: int = 0  # after which a session QUITs; 0: never
+    chunk_messages: int = 1  # that may go in one write, to a peer that offers CHUNKING and PIPELINING
     tick: float = 0.5  # how coarsely timeouts are looked at
     ca_file: str = ""  # trusted beside the system's authorities (policy `verify`)
     timeouts: StageTimeouts = StageTimeouts()

@@ -54,6 +54,7 @@ class SmtpSite:
         self.relay = relay
         self.sessions = 0
         self.idle = 0
+        self.together = 1  # until a session can do more
         self.eightbit = False  # until a session says otherwise: what is rendered before must suit any
         self._feed = feed
         self._on_change = on_change
@@ -203,13 +204,14 @@ class SmtpSite:
         features = opened.features
         if not self._takes_chunks:
             features = msgspec.structs.replace(features, chunking=False)
-        session = Session(self._feed, features, settings.timeouts, took, settings.max_messages)
+        session = Session(self._feed, features, settings.timeouts, took, settings.max_messages, settings.chunk_messages)
         session.may_pull = not self._is_throttled
         connection = Connection(opened.transport, session, self, self._clock.monotonic)
         self._connections.add(connection)
         self._empty.clear()
         self.sessions = len(self._connections)
         self.eightbit = opened.features.eightbit
+        self.together = session.together
         self._watch()
         if not self._is_throttled:
             self._trouble = None

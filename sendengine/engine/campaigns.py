@@ -15,6 +15,7 @@ from sendengine.render.compile import Skeleton
 from sendengine.render.compile import compile as compile_message
 from sendengine.render.message import load
 from sendengine.render.renderer import Renderer
+from sendengine.types import OnDoubt
 
 KEPT = 512
 
@@ -22,13 +23,14 @@ KEPT = 512
 class Campaign:
     """What does not change while a campaign sends. `sender` is the envelope's."""
 
-    __slots__ = ("_renderers", "id", "policy", "refused_in_row", "retry", "sender", "skeleton", "uid")
+    __slots__ = ("_renderers", "holds_doubts", "id", "policy", "refused_in_row", "retry", "sender", "skeleton", "uid")
 
     def __init__(self, campaign_id: str, record: CampaignRecord) -> None:
         fields = record.fields
         self.id = campaign_id
         self.uid = fields["uid"]
         self.sender = envelope(fields.get("sender", ""))
+        self.holds_doubts = fields.get("on_doubt") == OnDoubt.HOLD
         self.policy = SendPolicy(lifetime=float(fields.get("lifetime", 86400)))
         self.retry: Schedule = parse_schedule(fields["retry"])
         self.refused_in_row = 0  # messages refused with 5xx since the last success

@@ -96,7 +96,8 @@ class Feed:
         if elapsed >= RATE_WINDOW:
             self._rate = max(self._taken / elapsed, self._rate * 0.7)
             self._taken, self._window_at = 0, now
-        self.backlog_limit = min(BACKLOG_MOST, max(2 * self.site.sessions + 2, int(self._rate * BACKLOG_SECONDS)))
+        site = self.site
+        self.backlog_limit = min(BACKLOG_MOST, max(2 * site.sessions * site.together + 2, int(self._rate * BACKLOG_SECONDS)))
 
     def flush(self, lane: Lane | None = None) -> None:
         """Withdraw all that was not written, or what is of one lane (it leaves, or we stop)."""
@@ -111,19 +112,22 @@ class Feed:
 
     # from the sessions
 
-    def next(self) -> Envelope | None:
+    def next(self, in_company: bool = False) -> Envelope | None:
         now = self._now()
         due, bulk = self._due, self._bulk
         while True:
             if due and due[0].due <= now:
-                delivery = due.popleft()
-                is_late = now > delivery.lapses_at
+                queue = due
             elif bulk:
-                delivery = bulk.popleft()
-                is_late = False
+                queue = bulk
             else:
                 self._hungry(self)
                 return None
+            delivery = queue[0]
+            if in_company and delivery.is_alone:
+                return None
+            queue.popleft()
+            is_late = queue is due and now > delivery.lapses_at
             if is_late or now - delivery.acked_at > self._fresh or delivery.is_void:
                 if delivery.due and not delivery.is_void:
                     self._lapsed(now)

@@ -40,6 +40,11 @@ class Delivery:
     is_resolved: bool  # what became of it stands in the journal, or is on its way there
 
     @property
+    def is_alone(self) -> bool:
+        """A doubt would be its end: nobody else's trouble shall cause one."""
+        return self.lease.campaign.holds_doubts
+
+    @property
     def is_void(self) -> bool:
         """A cut since its permit was granted reaches back to it, or its campaign was stopped. One without a permit is reached by any cut
         since it was picked: its intent may have been journalled after a stop, by a worker that stood still, and that answer is fresh."""

@@ -28,6 +28,7 @@ class Mail(msgspec.Struct, frozen=True):
     sender: bytes = b"news@example.org"
     recipient: bytes = TO.encode()
     eightbit: bool = False
+    is_alone: bool = False
 
 
 def render(message: Message, row: dict[str, object], to: str = TO, eightbit: bool = True) -> bytes:
@@ -48,7 +49,7 @@ class _Feed:
         self.waiting = list(mails)
         self.attempts: list[Attempt] = []
 
-    def next(self) -> Envelope | None:
+    def next(self, in_company: bool = False) -> Envelope | None:
         return self.waiting.pop(0) if self.waiting else None
 
     def done(self, delivery: Envelope, attempt: Attempt) -> None:

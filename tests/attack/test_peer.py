@@ -44,7 +44,7 @@ class Feed:
         self.attempts: list[Attempt] = []
         self.is_over = asyncio.Event()
 
-    def next(self) -> Outgoing | None:
+    def next(self, in_company: bool = False) -> Outgoing | None:
         return self.waiting.pop(0) if self.waiting else None
 
     def done(self, delivery: Outgoing, attempt: Attempt) -> None:

@@ -52,13 +52,14 @@ class Talk(msgspec.Struct):
     heard: set[int]  # messages whose verdict arrived here
     ended: set[int]  # messages whose last octet has left us, or may have
     begun: set[int] = set()  # messages whose MAIL was answered, and the answer arrived here
+    unwanted: set[int] = set()  # messages that left whole behind a refusal which did not arrive here
     written: int = 0  # octets
     said: int = 0  # octets
 
 
 def talk(plan: Plan, deliveries: list[Delivery], cut: Cut = UNCUT, make: type[Session] = Session) -> Talk:
     feed, peer, shadow = Feed(deliveries), StrictPeer(plan, deliveries), StrictPeer(plan, deliveries)
-    session = make(feed, plan.features, StageTimeouts())
+    session = make(feed, plan.features, StageTimeouts(), together=plan.together)
     line = Line(session, peer, plan, cut)
     while session.state is not State.ENDED and not line.is_broken:
         line.turn()
@@ -68,8 +69,10 @@ def talk(plan: Plan, deliveries: list[Delivery], cut: Cut = UNCUT, make: type[Se
     heard = {number for number, at in peer.answered_at.items() if at <= line.received}
     begun = {number for number, at in peer.mail_answered_at.items() if at <= line.received}
     ended = set(peer.verdicts if cut.way is Way.STALL else shadow.verdicts)
+    left = peer.arrived if cut.way is Way.STALL else shadow.arrived
+    unwanted = left - {number for number, at in peer.refused_at.items() if at <= line.received}
     pulled = len(deliveries) - len(feed.waiting)
-    return Talk(plan, feed.attempts, pulled, peer.verdicts, heard, ended, begun, len(line.written), len(line.said))
+    return Talk(plan, feed.attempts, pulled, peer.verdicts, heard, ended, begun, unwanted, len(line.written), len(line.said))
 
 
 class Line:
@@ -85,10 +88,9 @@ class Line:
     def turn(self) -> None:
         session, cut = self._session, self._cut
         out = session.next_write(1.0)
-        if session.is_holding_end and len(self.written) + len(out) <= cut.written:
-            out += session.next_write(1.0)
-        self.written += out
-        self._last = len(out)
+        self._write(out)
+        while session.has_more and len(self.written) <= cut.written:
+            self._write(session.next_write(1.0))
         passing = self.written[self.taken : cut.written]
         self.taken += len(passing)
         self.said += self._peer.hear(passing)
@@ -99,6 +101,10 @@ class Line:
         if not came and not out and not self.is_broken:
             assert session.is_idle, "a client and a peer that wait for each other"
             session.retire()
+
+    def _write(self, octets: bytes) -> None:
+        self.written += octets
+        self._last = len(octets)
 
     def _receive(self) -> bool:
         size = self._plan.pieces[self._turns % len(self._plan.pieces)]
@@ -146,6 +152,8 @@ def allowed(met: Talk, number: int, attempt: Attempt) -> set[Action]:
         return {2: {Action.SENT}, 4: {Action.DEFERRED}, 5: {Action.BOUNCED}}[verdict // 100]
     if number in met.ended:
         return {Action.DOUBTFUL}
+    if number in met.unwanted and attempt.reply is None:
+        return {Action.DOUBTFUL}  # for all that is known here, it was taken
     _, rcpt, _, _ = met.plan.vectors[number - 1]
     if attempt.stage is Stage.RCPT and attempt.reply is not None and rcpt >= 500:
         return {Action.BOUNCED}

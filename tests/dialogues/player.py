@@ -14,7 +14,8 @@ In the talk `C: MAIL` demands a line that starts so, `S: 250 ok` says one; these
                                                                    S: <tls expired> as that one; <no tls> speaks garbage
     == 2               the talk on the second connection
 
-Of the settings, `together: yes` means that the peer's mistake shows only where its replies come in one read.
+Of the settings, `together: yes` means that the peer's mistake shows only where its replies come in one read; `chunk: N` lets N
+messages go in one write, but for those that `alone: 2 3` names.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Delivery(msgspec.Struct):
     recipient: bytes
     wire: bytes
     eightbit: bool = False
+    is_alone: bool = False
 
 
 class Dialogue(msgspec.Struct):

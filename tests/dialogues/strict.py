@@ -15,16 +15,21 @@ class Plan(msgspec.Struct, frozen=True):
     is_lenient: bool  # answers 354 to a DATA without recipients (RFC 2920 3.1 allows it)
     pieces: list[int]  # octets of reply delivered at a time, in turn
     cut_at: int  # octets of replies after which the connection breaks; -1: never
+    together: int = 1  # messages that the client may write at once
 
 
 class StrictPeer:
     """Reads the client's octets, answers by the plan; `verdicts` is what it decided about whole messages, `answered_at`
-    how many octets it had said when it had answered each, `mail_answered_at` the same of each MAIL."""
+    how many octets it had said when it had answered each, `mail_answered_at` the same of each MAIL, `refused_at` of each MAIL or
+    RCPT that it refused. `arrived` are the messages that came whole, wanted or not."""
 
     def __init__(self, plan: Plan, deliveries: list[Delivery]) -> None:
         self.verdicts: dict[int, int] = {}
         self.answered_at: dict[int, int] = {}
         self.mail_answered_at: dict[int, int] = {}
+        self.refused_at: dict[int, int] = {}
+        self.arrived: set[int] = set()
+        self._is_refused = False  # the command that is being answered
         self._said = 0
         self._plan = plan
         self._messages = {delivery.number: delivery for delivery in deliveries}
@@ -45,6 +50,8 @@ class StrictPeer:
                 self.answered_at.setdefault(number, self._said)
             if self._number:
                 self.mail_answered_at.setdefault(self._number, self._said)
+            if self._is_refused:
+                self.refused_at.setdefault(self._number, self._said)
         return replies
 
     def _step(self) -> int | None:
@@ -63,11 +70,20 @@ class StrictPeer:
             if len(rest) < size:
                 return None
             self._buffer = rest[size:]
-            return self._judge(rest[:size], is_chunk=True) if self._rcpt else 503
+            self.arrived.add(self._number)
+            self._is_refused = False
+            if self._rcpt:
+                return self._judge(rest[:size], is_chunk=True)
+            return 503 if self._plan.is_lenient else 554
         self._buffer = rest
         return self._command(line)
 
     def _command(self, line: bytes) -> int:
+        code = self._code(line)
+        self._is_refused = line[:4] in (b"MAIL", b"RCPT") and code >= 400
+        return code
+
+    def _code(self, line: bytes) -> int:
         verb = line[:4]
         if verb == b"MAIL":
             assert not self._mail, "nested MAIL"
@@ -77,6 +93,7 @@ class StrictPeer:
             return 221
         if verb == b"MAIL":
             self._number += 1
+            self._rcpt = False
             code = self._plan.vectors[self._number - 1][0]
             self._mail = code == 250
             return code
@@ -108,8 +125,9 @@ class Feed:
         self.waiting = list(deliveries)
         self.attempts: list[tuple[int, Attempt]] = []
 
-    def next(self) -> Envelope | None:
-        return self.waiting.pop(0) if self.waiting else None
+    def next(self, in_company: bool = False) -> Envelope | None:
+        is_kept = not self.waiting or (in_company and self.waiting[0].is_alone)
+        return None if is_kept else self.waiting.pop(0)
 
     def done(self, delivery: Envelope, attempt: Attempt) -> None:
         assert isinstance(delivery, Delivery)

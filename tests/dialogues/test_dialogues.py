@@ -46,8 +46,9 @@ class ListFeed:
         self.over = asyncio.Event()
         self._count = len(deliveries)
 
-    def next(self) -> Envelope | None:
-        return self.waiting.pop(0) if self.waiting else None
+    def next(self, in_company: bool = False) -> Envelope | None:
+        is_kept = not self.waiting or (in_company and self.waiting[0].is_alone)
+        return None if is_kept else self.waiting.pop(0)
 
     def done(self, delivery: Envelope, attempt: Attempt) -> None:
         assert isinstance(delivery, Delivery)
@@ -75,6 +76,7 @@ def deliveries_of(dialogue: Dialogue) -> list[Delivery]:
             b"r%d@example.net" % number,
             b"Subject: %d\r\n\r\n%b\r\n" % (number, text) + (b"x" * 78 + b"\r\n") * (size // 80),
             dialogue.settings.get("eightbit") == "yes",
+            str(number) in dialogue.settings.get("alone", "").split(),
         )
         for number in range(1, int(dialogue.settings.get("messages", "1")) + 1)
     ]
@@ -97,6 +99,7 @@ def settings_of(dialogue: Dialogue) -> SmtpSettings:
         hostname="client.example",
         sessions=1,
         max_messages=int(dialogue.settings.get("max", "0")),
+        chunk_messages=int(dialogue.settings.get("chunk", "1")),
         tick=0.01,
         idle_timeout=float(dialogue.settings.get("idle", "60")),
         ca_file=str(HERE / f"{trusted}.pem") if trusted else "",

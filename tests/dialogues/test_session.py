@@ -30,21 +30,22 @@ VECTORS = st.tuples(
 
 PLANS = st.builds(
     Plan,
-    st.lists(VECTORS, min_size=1, max_size=6),
+    st.lists(VECTORS, min_size=1, max_size=12),
     st.builds(Features, st.booleans(), st.booleans(), st.just(True), st.booleans()),
     st.booleans(),
     st.lists(st.integers(1, 200), min_size=1, max_size=5),
     st.one_of(st.just(-1), st.integers(0, 400)),
+    st.sampled_from([1, 1, 2, 5]),
 )
 
 
 def converse(plan: Plan, deliveries: list[Delivery]) -> tuple[Feed, StrictPeer, Session]:
     feed, peer = Feed(deliveries), StrictPeer(plan, deliveries)
-    session = Session(feed, plan.features, StageTimeouts())
+    session = Session(feed, plan.features, StageTimeouts(), together=plan.together)
     said, heard, turn = b"", 0, 0
     while session.state is not State.ENDED:
         out = session.next_write(1.0)
-        if session.is_holding_end:
+        while session.has_more:
             out += session.next_write(1.0)
         said += peer.hear(out)
         piece = said[heard : heard + plan.pieces[turn % len(plan.pieces)]]

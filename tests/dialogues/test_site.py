@@ -51,7 +51,7 @@ class Feed:
         self.attempts: list[Attempt] = []
         self.changed = asyncio.Event()
 
-    def next(self) -> Envelope | None:
+    def next(self, in_company: bool = False) -> Envelope | None:
         self.changed.set()
         return self.waiting.pop(0) if self.waiting else None
 

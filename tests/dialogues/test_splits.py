@@ -28,8 +28,9 @@ class Feed:
         self.waiting = deliveries_of(dialogue)
         self.met: list[str] = []
 
-    def next(self) -> Envelope | None:
-        return self.waiting.pop(0) if self.waiting else None
+    def next(self, in_company: bool = False) -> Envelope | None:
+        is_kept = not self.waiting or (in_company and self.waiting[0].is_alone)
+        return None if is_kept else self.waiting.pop(0)
 
     def done(self, delivery: Envelope, attempt: Attempt) -> None:
         assert isinstance(delivery, Delivery)
@@ -65,7 +66,8 @@ def said(what: str) -> bytes:
 def replay(dialogue: Dialogue, cuts: dict[int, list[int]], make: type[Session] = Session) -> list[str]:
     """What was met when burst number i is cut at the octets `cuts[i]`."""
     feed = Feed(dialogue)
-    session = make(feed, features_of(dialogue), StageTimeouts(), 0.0, int(dialogue.settings.get("max", "0")))
+    most, chunk = (int(dialogue.settings.get(name, default)) for name, default in (("max", "0"), ("chunk", "1")))
+    session = make(feed, features_of(dialogue), StageTimeouts(), 0.0, most, chunk)
     holds_back = ("C", "<part>") in dialogue.connections[0] or ("S", "<stall>") in dialogue.connections[0]
     write(session, holds_back)
     for number, burst in enumerate(bursts_of(dialogue)):
@@ -83,7 +85,7 @@ def replay(dialogue: Dialogue, cuts: dict[int, list[int]], make: type[Session] =
 
 def write(session: Session, holds_back: bool) -> None:
     """As the transport would: with `holds_back` it never lets go of a large message's rest."""
-    while session.state is not State.ENDED and not (holds_back and session.is_holding_end):
+    while session.state is not State.ENDED and not (holds_back and session.has_more):
         if not session.next_write(1.0):
             return
 

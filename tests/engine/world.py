@@ -53,7 +53,7 @@ def _fault(stage: Stage, fault: Fault) -> Attempt:
     return Attempt(stage, None, fault, 0.0, 0.0)
 
 
-LOST_TAKEN = "lost after the dot, taken"
+LOST_TAKEN, LOST_NOT_TAKEN = "lost after the dot, taken", "lost after the dot, not taken"
 MOODS = {
     "250": Mood(DELIVERED, takes=True),
     "rcpt 450": Mood(replied(Stage.RCPT, 450)),
@@ -64,7 +64,14 @@ MOODS = {
     "mail 450": Mood(replied(Stage.MAIL, 450)),
     "lost in the body": Mood(_fault(Stage.BODY, Fault.DISCONNECTED)),
     LOST_TAKEN: Mood(_fault(Stage.DOT, Fault.DISCONNECTED), takes=True, is_loss_after_dot=True),
-    "lost after the dot, not taken": Mood(_fault(Stage.DOT, Fault.DISCONNECTED), is_loss_after_dot=True),
+    LOST_NOT_TAKEN: Mood(_fault(Stage.DOT, Fault.DISCONNECTED), is_loss_after_dot=True),
+}
+# What ends the connection, and what that is to a message which came behind it.
+BREAKING = {
+    "mail 421": LOST_NOT_TAKEN,
+    "lost in the body": LOST_NOT_TAKEN,
+    LOST_TAKEN: LOST_TAKEN,
+    LOST_NOT_TAKEN: LOST_NOT_TAKEN,
 }
 DOWN = _fault(Stage.CONNECT, Fault.REFUSED)
 
@@ -92,19 +99,21 @@ class WorldSite(MemorySite):
         self.sessions = self.idle = 0
         self.fail(DOWN, 1.0)
 
-    def _carry(self, delivery: Envelope, mail_at: float) -> None:
+    def _carry(self, deliveries: list[Envelope], mail_at: float) -> None:
         world = self._world
         self._on_wire += 1
-        world.mail(delivery.recipient.decode())
+        world.look_at_company(deliveries)
+        for delivery in deliveries:
+            world.mail(delivery.recipient.decode())
 
         def arrive() -> None:
-            attempt = world.answer(delivery.recipient.decode())
-            world.loop.call_soon(end, attempt, context=self._mine)
+            world.loop.call_soon(end, world.answers([one.recipient.decode() for one in deliveries]), context=self._mine)
 
-        def end(attempt: Attempt) -> None:
+        def end(attempts: list[Attempt]) -> None:
             self._on_wire -= 1
             self.idle = min(self.idle + 1, self.sessions)
-            self.feed.done(delivery, msgspec.structs.replace(attempt, mail_at=mail_at, ended_at=world.loop.time()))
+            for delivery, attempt in zip(deliveries, attempts, strict=True):
+                self.feed.done(delivery, msgspec.structs.replace(attempt, mail_at=mail_at, ended_at=world.loop.time()))
             self.wake()
 
         world.loop.call_at(mail_at + world.latency, arrive, context=world.outside)
@@ -115,8 +124,8 @@ class WorldSite(MemorySite):
 
 
 class WorldChannel(MemoryChannel):
-    def __init__(self, world: World) -> None:
-        super().__init__(VirtualClock(), sessions=20)
+    def __init__(self, world: World, together: int) -> None:
+        super().__init__(VirtualClock(), sessions=20, together=together)
         self.world = world
 
     def site(self, relay: Relay, feed: Feed, on_change: Callable[[], None]) -> MemorySite:
@@ -160,7 +169,7 @@ class Send:
 class World:
     """Owner of all of it. `faults` is what was seen that must not be, at the moment it was seen."""
 
-    def __init__(self, latency: float = 0.05, spread_above: float = 1000.0, make_queue: Callable[..., MemoryQueue] = MemoryQueue) -> None:
+    def __init__(self, latency: float = 0.05, spread_above: float = 1000.0, make_queue: Callable[..., MemoryQueue] = MemoryQueue, together: int = 1) -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)
         self.loop = loop
@@ -168,6 +177,7 @@ class World:
         self.store = MemoryStore()
         self.desk = MemoryDesk(self.store, self.now_us)
         self.latency = latency
+        self.together = together  # messages that a session carries at once
         self.settings = EngineSettings(spread_above=spread_above)
         self._make_queue = make_queue
         self.workers: dict[str, Running] = {}
@@ -184,6 +194,7 @@ class World:
         self.heard_last: dict[str, Mood] = {}  # what the relay did about a recipient's latest try
         self.first_tried: set[str] = set()
         self.crashes = self.losses = 0
+        self.companies = 0  # how often several messages went together
         self.faults: list[str] = []
 
     def now_us(self) -> float:
@@ -204,6 +215,13 @@ class World:
             self._look_at_line(send)
         self.first_tried.add(recipient)
 
+    def look_at_company(self, deliveries: list[Envelope]) -> None:
+        names = [one.recipient.decode() for one in deliveries]
+        sends = [self.owner[name] for name in names if name in self.owner]
+        self.companies += len(names) > 1
+        if len(names) > 1 and any(send.on_doubt == "hold" for send in sends):
+            self.faults.append(f"{names} go together, and a doubt of one of them would stand")
+
     def _look_at_line(self, send: Send) -> None:
         for other in self.sends.values():
             if other is send or other.account != send.account or not other.is_sequential or send.stopped_at is not None:
@@ -212,10 +230,18 @@ class World:
             if fields["state"] == "sending" and "through" not in fields:
                 self.faults.append(f"{send} sends while {other} has the turn")
 
-    def answer(self, recipient: str) -> Attempt:
-        if self.is_down:
-            return _fault(Stage.BODY, Fault.DISCONNECTED)
-        mood = MOODS[self.moods.pop(0) if self.moods else "250"]
+    def answers(self, recipients: list[str]) -> list[Attempt]:
+        """To messages that came together. Where the connection breaks at one, those behind it have come and get no answer."""
+        if self.is_down and len(recipients) == 1:
+            return [_fault(Stage.BODY, Fault.DISCONNECTED)]
+        attempts, breaks_as = [], LOST_NOT_TAKEN if self.is_down else ""
+        for recipient in recipients:
+            name = breaks_as or (self.moods.pop(0) if self.moods else "250")
+            breaks_as = BREAKING.get(name, "")
+            attempts.append(self._answer(recipient, MOODS[name]))
+        return attempts
+
+    def _answer(self, recipient: str, mood: Mood) -> Attempt:
         self.losses += mood.is_loss_after_dot
         self.taken[recipient] += mood.takes
         self.heard_last[recipient] = mood
@@ -236,7 +262,7 @@ class World:
     def start(self) -> str:
         self._started += 1
         name = f"w{self._started}"
-        channel = WorldChannel(self)
+        channel = WorldChannel(self, self.together)
         worker = Worker(
             self._make_queue(self.store, self.now_us), channel, SilentMeter(), ReplyRules([]), self.settings, name,
             lambda fields: Relay("relay.test"), self.loop.time, Keyring(), jitter=Random(self._started).random,

@@ -135,8 +135,8 @@ class FaultyFeed:
         self._inner, self._faults = inner, faults
         self._is_early = control == "ack_first"
 
-    def next(self) -> Envelope | None:
-        delivery = self._inner.next()
+    def next(self, in_company: bool = False) -> Envelope | None:
+        delivery = self._inner.next(in_company)
         if delivery is not None and self._is_early:
             now = time.monotonic()
             self._inner.done(delivery, Attempt(Stage.DOT, Reply(250, "2.0.0", "said before it was heard"), None, now, now))

@@ -123,10 +123,9 @@ class Feed:
             else:
                 self._hungry(self)
                 return None
-            delivery = queue[0]
-            if in_company and delivery.is_alone:
+            if in_company and queue[0].is_alone:
                 return None
-            queue.popleft()
+            delivery = queue.popleft()
             is_late = queue is due and now > delivery.lapses_at
             if is_late or now - delivery.acked_at > self._fresh or delivery.is_void:
                 if delivery.due and not delivery.is_void:

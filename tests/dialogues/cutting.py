@@ -55,6 +55,7 @@ class Talk(msgspec.Struct):
     unwanted: set[int] = set()  # messages that left whole behind a refusal which did not arrive here
     written: int = 0  # octets
     said: int = 0  # octets
+    writes: int = 0
 
 
 def talk(plan: Plan, deliveries: list[Delivery], cut: Cut = UNCUT, make: type[Session] = Session) -> Talk:
@@ -72,7 +73,7 @@ def talk(plan: Plan, deliveries: list[Delivery], cut: Cut = UNCUT, make: type[Se
     left = peer.arrived if cut.way is Way.STALL else shadow.arrived
     unwanted = left - {number for number, at in peer.refused_at.items() if at <= line.received}
     pulled = len(deliveries) - len(feed.waiting)
-    return Talk(plan, feed.attempts, pulled, peer.verdicts, heard, ended, begun, unwanted, len(line.written), len(line.said))
+    return Talk(plan, feed.attempts, pulled, peer.verdicts, heard, ended, begun, unwanted, len(line.written), len(line.said), line.writes)
 
 
 class Line:
@@ -80,7 +81,7 @@ class Line:
 
     def __init__(self, session: Session, peer: StrictPeer, plan: Plan, cut: Cut) -> None:
         self.written = self.said = b""
-        self.taken = self.received = 0
+        self.taken = self.received = self.writes = 0
         self.is_broken = False
         self._turns = self._last = 0
         self._session, self._peer, self._plan, self._cut = session, peer, plan, cut
@@ -104,6 +105,7 @@ class Line:
 
     def _write(self, octets: bytes) -> None:
         self.written += octets
+        self.writes += bool(octets)
         self._last = len(octets)
 
     def _receive(self) -> bool:

@@ -19,6 +19,8 @@ SESSIONS = {
     "chunked": Features(pipelining=True, chunking=True),
     "chunked_unpipelined": Features(chunking=True),
 }
+TOGETHER = 5
+TRAIN = Features(pipelining=True, chunking=True, size=True)
 ACCEPTED = [(250, 250, 354, 250)] * 3
 MIXED = [(250, 251, 354, 250), (250, 550, 354, 250), (250, 250, 354, 554), (451, 250, 354, 250), (250, 250, 354, 251)]
 
@@ -58,6 +60,39 @@ def test_a_cut_at_every_octet_loses_nobody_and_claims_nothing(name: str, vectors
     cuts, found = count_cuts(plan_of(SESSIONS[name], vectors))
     assert found == []
     assert cuts > 800
+
+
+def train_of(vectors: list[tuple[int, int, int, int]]) -> Plan:
+    """Messages that go five at a time, behind a first one that goes by itself."""
+    return Plan([(250, 250, 354, 250), *vectors], TRAIN, True, [10000], -1, TOGETHER)
+
+
+@pytest.mark.parametrize("vectors", [ACCEPTED * 4, MIXED * 2], ids=["accepted", "mixed"])
+def test_a_cut_at_every_octet_of_trains_loses_nobody_and_claims_nothing(vectors: list[tuple[int, int, int, int]]) -> None:
+    cuts, found = count_cuts(train_of(vectors))
+    assert found == []
+    assert cuts > 4500
+
+
+@pytest.mark.parametrize("vectors", [ACCEPTED * 4, MIXED * 2], ids=["accepted", "mixed"])
+def test_an_uncut_train_does_all_in_few_turns(vectors: list[tuple[int, int, int, int]]) -> None:
+    plan = train_of(vectors)
+    met = talk(plan, deliveries_of(plan))
+    assert faults(met) == []
+    assert met.pulled == len(plan.vectors)
+    assert met.writes <= 6  # MAIL and RCPT, the first chunk, trains of 5, 5 and 2, QUIT
+
+
+@pytest.mark.parametrize("place", [2, 4, 6])
+def test_a_large_message_in_a_train_is_in_doubt_only_when_its_end_has_left(place: int) -> None:
+    """It ends its train, and its own end is held back until the rest of that is out."""
+    plan = train_of(ACCEPTED[:2] * 3)
+    deliveries = deliveries_of(plan)
+    deliveries[place - 1] = deliveries_of(plan, size=40000)[place - 1]
+    whole = talk(plan, deliveries)
+    for at in chain(range(0, whole.written, 1000), range(40000, whole.written)):
+        for way in Way:
+            assert faults(talk(plan, deliveries, Cut(way, written=at))) == [], (at, way)
 
 
 @pytest.mark.parametrize("name", SESSIONS)

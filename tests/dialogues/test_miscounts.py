@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain, product
 
 import pytest
@@ -29,6 +29,12 @@ def random_plan(dice: random.Random) -> Plan:
     return Plan(vectors, features, dice.random() < 0.5, [dice.randint(1, 60) for _ in range(3)] + [1000], -1)
 
 
+def random_trains(dice: random.Random) -> Plan:
+    vectors = [(dice.choice(MAIL), dice.choice(RCPT), 354, dice.choice(DOT)) for _ in range(dice.randint(2, 18))]
+    features = Features(pipelining=True, chunking=True, size=dice.random() < 0.5)
+    return Plan(vectors, features, dice.random() < 0.5, [dice.randint(1, 200) for _ in range(3)] + [1000], -1, 5)
+
+
 def decided(plan: Plan, number: int) -> Action:
     """What the peer's replies to one message mean, said once more and without the table."""
     mail, rcpt, data, dot = plan.vectors[number - 1]
@@ -41,8 +47,8 @@ def decided(plan: Plan, number: int) -> Action:
     return {2: Action.SENT, 4: Action.DEFERRED, 5: Action.BOUNCED}[dot // 100]
 
 
-def mismatches(seed: int, make: type[Session] = Session) -> list[str]:
-    plan = random_plan(random.Random(seed))
+def mismatches(seed: int, make: type[Session] = Session, draw: Callable[[random.Random], Plan] = random_plan) -> list[str]:
+    plan = draw(random.Random(seed))
     met = talk(plan, deliveries_of(plan), make=make)
     return faults(met) + [
         f"{number}: {action_of(attempt)}, the peer meant {decided(plan, number)}"
@@ -54,6 +60,12 @@ def mismatches(seed: int, make: type[Session] = Session) -> list[str]:
 def test_every_verdict_is_the_peers() -> None:
     for seed in range(SEED, SEED + VECTORS):
         found = mismatches(seed)
+        assert not found, f"seed {seed}: {found}"
+
+
+def test_every_verdict_in_a_train_is_the_peers() -> None:
+    for seed in range(SEED, SEED + VECTORS // 4):
+        found = mismatches(seed, draw=random_trains)
         assert not found, f"seed {seed}: {found}"
 
 

@@ -21,6 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from sendengine.engine import takeover
 from sendengine.engine.remains import Remains, settlements_of
+from sendengine.engine.work import Delivery
 from sendengine.errors import SendEngineError
 from sendengine.ports import Appended, Settlement, Visited
 from sendengine.queue.memory import MemoryQueue
@@ -262,13 +263,13 @@ class _GrantsTwice(MemoryQueue):
         return answer
 
 
-def play(queue: type[MemoryQueue], deed: Callable[[Histories], None]) -> None:
+def play(queue: type[MemoryQueue], deed: Callable[[Histories], None], together: int = 1, on_doubt: str = "resend") -> World:
     """One history, to its end."""
     machine = type("Played", (Histories,), {"make_queue": queue})()
     try:
-        machine.begin(latency=0.3, spread=1000.0, rate=200_000.0, together=1)
+        machine.begin(latency=0.3, spread=1000.0, rate=200_000.0, together=together)
         machine.submit(
-            account="m1", rows=900, batches=0, seals=True, on_doubt="resend", sequential=False, priority=False, after=0.0, then=3.0
+            account="m1", rows=900, batches=0, seals=True, on_doubt=on_doubt, sequential=False, priority=False, after=0.0, then=3.0
         )  # fmt: skip
         deed(machine)
         machine.wait(then=3.0)
@@ -278,6 +279,8 @@ def play(queue: type[MemoryQueue], deed: Callable[[Histories], None]) -> None:
         raise
     finally:
         machine.teardown()
+    world: World = machine.world
+    return world
 
 
 def kill(machine: Histories) -> None:
@@ -308,6 +311,18 @@ def test_control_the_whole_engine_passes(deed: Callable[[Histories], None]) -> N
 def test_control_a_rule_left_out_is_reported(queue: type[MemoryQueue], deed: Callable[[Histories], None], what: str) -> None:
     with pytest.raises(AssertionError, match=what):
         play(queue, deed)
+
+
+@pytest.mark.parametrize("deed", [kill, pause, nothing])
+def test_messages_go_together_where_no_doubt_would_stand(deed: Callable[[Histories], None]) -> None:
+    assert play(MemoryQueue, deed, together=5).companies > 20
+    assert play(MemoryQueue, deed, together=5, on_doubt="hold").companies == 0
+
+
+def test_control_a_held_send_in_company_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Delivery, "is_alone", False)
+    with pytest.raises(AssertionError, match="go together"):
+        play(MemoryQueue, nothing, together=5, on_doubt="hold")
 
 
 def test_control_a_takeover_that_frees_before_it_looks_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -169,7 +169,9 @@ class Send:
 class World:
     """Owner of all of it. `faults` is what was seen that must not be, at the moment it was seen."""
 
-    def __init__(self, latency: float = 0.05, spread_above: float = 1000.0, make_queue: Callable[..., MemoryQueue] = MemoryQueue, together: int = 1) -> None:
+    def __init__(
+        self, latency: float = 0.05, spread_above: float = 1000.0, make_queue: Callable[..., MemoryQueue] = MemoryQueue, together: int = 1
+    ) -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)
         self.loop = loop

@@ -91,6 +91,8 @@ class StrictPeer:
             return self._clear(250)
         if verb == b"QUIT":
             return 221
+        if verb == b"NOOP":
+            return 250
         if verb == b"MAIL":
             self._number += 1
             self._rcpt = False

@@ -6,12 +6,13 @@ import pytest
 
 from sendengine.channel.flight import Features, Flight, State
 from sendengine.channel.session import Session
+from sendengine.channel.train import Train, wagon
 from sendengine.types import Fault, Reply, Stage
-from tests.dialogues.cutting import Cut, Way, talk
+from tests.dialogues.cutting import Cut, Way, faults, talk
 from tests.dialogues.player import HERE, read
 from tests.dialogues.strict import Plan
 from tests.dialogues.test_cut_sockets import OFFERS, met_over_sockets
-from tests.dialogues.test_cuts import ACCEPTED, MIXED, count_cuts, deliveries_of, plan_of
+from tests.dialogues.test_cuts import ACCEPTED, MIXED, count_cuts, deliveries_of, plan_of, train_of
 from tests.dialogues.test_dialogues import play
 from tests.dialogues.test_miscounts import SEED, all_misled, mismatches
 from tests.dialogues.test_splits import replay
@@ -110,6 +111,48 @@ class ReportsTwice(Session):
 def test_cuts_find_out(broken: type[Session]) -> None:
     _, found = count_cuts(plan_of(PIPELINED, ACCEPTED), broken)
     assert found
+
+
+class CallsATrainNotSent(Session):
+    def _give_up_trains(self, train: Train, fault: Fault, now: float, detail: str) -> None:
+        for flight in train.flights:
+            if flight.delivery is not None:
+                self._give_up(flight, Stage.BODY, fault, now, detail)
+        train.flights.clear()
+
+
+class CallsAWholeTrainDoubtful(Session):
+    def _give_up_trains(self, train: Train, fault: Fault, now: float, detail: str) -> None:
+        for flight in train.flights:
+            if flight.delivery is not None:
+                self._give_up(flight, Stage.DOT, fault, now, detail)
+        train.flights.clear()
+
+
+class ForgetsTheTrain(Session):
+    def _give_up_trains(self, train: Train, fault: Fault, now: float, detail: str) -> None: ...
+
+
+class TakesARefusalForTheVerdict(Session):
+    """The answer to a chunk is its message's, whatever was said before."""
+
+    def _refuse(self, head: Flight, stage: Stage, reply: Reply, now: float) -> None:
+        head.stage = stage
+
+
+@pytest.mark.parametrize("broken", [CallsATrainNotSent, CallsAWholeTrainDoubtful, ForgetsTheTrain, TakesARefusalForTheVerdict])
+def test_cuts_of_trains_find_out(broken: type[Session]) -> None:
+    plan = train_of(MIXED * 2)
+    whole = talk(plan, deliveries_of(plan))
+    cuts = [Cut(way, written=at) for way in (Way.FIN, Way.STALL) for at in range(0, whole.written + 1, 5)]
+    assert any(faults(talk(plan, deliveries_of(plan), cut, broken)) for cut in cuts)
+
+
+def test_a_train_that_resets_nothing_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sendengine.channel.train.wagon", lambda *told: b"NOOP\r\n" + wagon(*told).removeprefix(b"RSET\r\n"))
+    plan = train_of(MIXED * 2)
+    with pytest.raises(AssertionError, match="nested MAIL"):
+        talk(plan, deliveries_of(plan))
 
 
 class ReadsWholeLines(Session):

@@ -13,6 +13,13 @@ TRANSACTION = ("mail", "rcpt", "data", "body", "dot")
 MODES = ("pipelined", "unpipelined", "chunked")
 POLICIES = ("opportunistic", "required", "verify")
 TLS_TROUBLE = ("expired", "elsewhere", "injected", "broken", "refused", "stripped", "handshake_silence", "ehlo_refused")
+PLACES = ("first", "middle", "last")  # of three messages that are written together
+TRAIN_EVENTS = {
+    "mail": ("4xx", "5xx", "421", "garbage", "silence", "disconnected", "one_reply_too_many"),
+    "rcpt": ("4xx", "5xx", "421", "garbage", "silence", "disconnected", "one_reply_too_many"),
+    "chunk": ("4xx", "5xx", "421", "garbage", "silence", "disconnected", "one_reply_too_many"),
+    "reply": ("missing",),
+}
 # What a cell is called where another word says it better.
 ALSO = {
     "auth_5xx": "auth_refused",
@@ -26,6 +33,8 @@ def cells() -> Iterator[str]:
     for mode, stage, event in product(MODES, TRANSACTION, EVENTS):
         if (mode, stage) != ("chunked", "data"):  # BDAT has no DATA
             yield f"{mode}_{stage}_{event}"
+    for stage, events in TRAIN_EVENTS.items():
+        yield from (f"train_{stage}_{event}_{place}" for event, place in product(events, PLACES))
     yield from (f"tls_{trouble}_{policy}" for trouble, policy in product(TLS_TROUBLE, POLICIES))
 
 

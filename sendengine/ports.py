@@ -228,11 +228,11 @@ class Queue(Protocol):
 
     async def workers(self) -> list[str]: ...
     async def beat(self, worker: str) -> tuple[bytes, bytes] | None:
-        """(token, beat) of a worker's journal, or None when there is none."""
+        """(token, beat) of a worker's journal, token records.REVOKED once it is fenced; None when there is no journal."""
         ...
 
     async def revoke(self, worker: str, token: bytes, beat: bytes) -> Mapping[bytes, bytes]:
-        """Fence a dead worker and read its journal; empty when it beats after all, or is gone."""
+        """Fence a dead worker and read its journal; empty when it beats after all, or is gone. One that is fenced already may be again."""
         ...
 
     async def bury(self, worker: str) -> None: ...

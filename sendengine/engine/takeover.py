@@ -2,8 +2,9 @@
 
 Dead = this rescuer has read the same beat for `dead_after` seconds of its own monotonic clock, over one unbroken connection, at least five
 times, and could write its own all the while (a full server refuses everybody's). Order: revoke by compare-and-set, read, settle each lease
-(outcomes; intent without outcome = doubt; the rest READY), put the accounts into the index, only then delete the journal. What a dead
-worker had in hand and nowhere written (an account just found, a lease just taken) is found by the sweep, which is asked for at once.
+(outcomes; intent without outcome = doubt; the rest READY), put the accounts into the index, only then delete the journal. One that is
+revoked already belongs to whoever meets it, at once: nobody can append to it, and its rescuer may have died. What a dead worker had in
+hand and nowhere written (an account just found, a lease just taken) is found by the sweep, which is asked for at once.
 A damaged journal stops nobody: what can be read of it stands, the rest is in doubt (docs/design/011).
 """
 
@@ -62,16 +63,19 @@ class Takeover:
         if beat is None:  # the journal is gone and only its registration stands: a takeover died in its last step
             await self._bury(name)
             return
+        if beat[0] == records.REVOKED:
+            await self._rescue(name, *beat)
+            return
         seen = self._seen.get(name)
         if seen is None or (seen.token, seen.beat) != beat or self._generation != self._queue.generation:
             self._seen[name] = Sighting(*beat, since=now, readings=1)
             return
         seen.readings += 1
         if now - seen.since >= self._settings.dead_after and seen.readings >= LEAST_READINGS:
-            await self._rescue(name, seen)
+            await self._rescue(name, *beat)
 
-    async def _rescue(self, name: str, seen: Sighting) -> None:
-        journal = await self._queue.revoke(name, seen.token, seen.beat)
+    async def _rescue(self, name: str, token: bytes, beat: bytes) -> None:
+        journal = await self._queue.revoke(name, token, beat)
         if not journal:
             self._seen.pop(name, None)
             return

@@ -17,12 +17,12 @@ from sendengine.queue.memory_settling import settle
 from sendengine.queue.memory_state import ENDED, IN_MEMORY, Account, MemoryStore
 from sendengine.queue.memory_taking import Taking, look_at_schedules, turns
 from sendengine.queue.memory_verbs import DONE, pause
-from sendengine.records import TRANSACTIONAL
+from sendengine.records import REVOKED, TRANSACTIONAL
 from sendengine.types import SendState
 
 __all__ = ["MemoryDesk", "MemoryQueue", "MemoryStore"]
 
-TOKEN, BEAT, CONFIRMED, REVOKED = b"t", b"b", b"c", b"revoked"
+TOKEN, BEAT, CONFIRMED = b"t", b"b", b"c"
 INFO_US = 15e6
 NEWS = 1000
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from sendengine import records
 from sendengine.errors import SendEngineError
 from sendengine.policy.durability import Persistence
 from sendengine.policy.signing import KeyEntry, decode
@@ -145,7 +146,7 @@ class RedisQueue:
 
     async def revoke(self, worker: str, token: bytes, beat: bytes) -> Mapping[bytes, bytes]:
         journal = keys.journal(worker)
-        flat = await scripts.commit(self._link, "revoke", (journal,), token, beat, mark=keys.mark(journal))
+        flat = await scripts.commit(self._link, "revoke", (journal,), token, beat, records.REVOKED, mark=keys.mark(journal))
         return dict(zip(flat[::2], flat[1::2], strict=True))
 
     async def bury(self, worker: str) -> None:

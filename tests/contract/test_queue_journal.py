@@ -8,6 +8,7 @@ from queue_bench import Bench, addresses, batches
 from sendengine.errors import Fenced, SendEngineError, Unavailable
 from sendengine.ports import News
 from sendengine.queue.memory import MemoryDesk, MemoryQueue, MemoryStore
+from sendengine.records import REVOKED
 
 
 async def test_append_writes_deletes_and_beats(bench: Bench) -> None:
@@ -17,7 +18,7 @@ async def test_append_writes_deletes_and_beats(bench: Bench) -> None:
     assert abs(appended.now_us - await bench.desk.now_us()) < 60e6
     assert await bench.queue.beat("w1") == (b"token", b"2")
     assert await bench.queue.workers() == ["w1"]
-    assert await bench.queue.revoke("w1", b"token", b"2") == {b"t": b"revoked", b"b": b"2", b"L1": b"note", b"18": b"more"}
+    assert await bench.queue.revoke("w1", b"token", b"2") == {b"t": REVOKED, b"b": b"2", b"L1": b"note", b"18": b"more"}
 
 
 async def test_worker_id_is_taken_once(bench: Bench) -> None:
@@ -42,8 +43,10 @@ async def test_revoked_worker_is_fenced_and_may_be_revoked_again(bench: Bench) -
     await bench.queue.append("w1", b"token", 0, [], [b"1", b"x"])
     assert await bench.queue.revoke("w1", b"token", b"0") == {}
     assert await bench.queue.revoke("w1", b"other", b"1") == {}
+    assert await bench.queue.revoke("w1", REVOKED, b"1") == {}
     journal = await bench.queue.revoke("w1", b"token", b"1")
-    assert journal == {b"t": b"revoked", b"b": b"1", b"1": b"x"}
+    assert journal == {b"t": REVOKED, b"b": b"1", b"1": b"x"}
+    assert await bench.queue.beat("w1") == (REVOKED, b"1")
     with pytest.raises(Fenced):
         await bench.queue.append("w1", b"token", 0, [], [b"2", b"y"])
     assert await bench.queue.revoke("w1", b"any", b"any") == journal

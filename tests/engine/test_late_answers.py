@@ -10,6 +10,7 @@ import pytest
 from sendengine.engine.settings import EngineSettings
 from sendengine.engine.worker import Worker
 from sendengine.errors import Fenced, Unavailable
+from sendengine.records import REVOKED
 from tests.engine.rig import Rig
 from tests.engine.test_engine import virtual
 from tests.engine.virtual import run_virtually
@@ -100,7 +101,7 @@ async def test_an_answer_that_comes_after_the_takeover_releases_nothing() -> Non
     hold_back(rig, slow, begins, begins + 9.0)
     rig.start("w2", settings)
     await asyncio.sleep(9.0)
-    assert (rig.store.journals.get("w1") or {}).get(b"t") in (None, b"revoked")
+    assert (rig.store.journals.get("w1") or {}).get(b"t") in (None, REVOKED)
     channel, written = rig.workers["w1"][2], []
     answers = channel.script
 

@@ -346,6 +346,35 @@ async def test_a_shorter_dead_after_is_kept_to() -> None:
 
 
 @virtual
+async def test_a_rescuer_killed_between_revoking_and_reading_costs_no_second_wait() -> None:
+    rig = Rig(latency=0.2)
+    await rig.account(per_hour=360_000)
+    names = await rig.submit(1000)
+    rig.start("w1")
+    await asyncio.sleep(3)
+    rescuer = rig.start("w2")
+    revoke, has_revoked = rescuer._queue.revoke, asyncio.Event()
+
+    async def dying(*args: Any) -> Any:
+        assert await revoke(*args)
+        has_revoked.set()
+        await asyncio.Event().wait()
+
+    rescuer._queue.revoke = dying  # type: ignore[method-assign]
+    dead = rig.kill("w1")
+    await has_revoked.wait()
+    rig.kill("w2")
+    began = rig.loop.time()
+    survivor = rig.start("w3")
+    while await survivor._queue.beat(dead.id) is not None:  # noqa: ASYNC110 - in virtual time
+        await asyncio.sleep(0.1)
+    assert rig.loop.time() - began < 2.0
+    await rig.until_ended()
+    assert set(rig.accepted) == set(names)
+    await rig.stop("w3")
+
+
+@virtual
 async def test_a_worker_killed_with_an_account_just_found() -> None:
     await _killed_when_answered("find")
 

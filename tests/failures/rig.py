@@ -310,7 +310,7 @@ class Rig:
         """A rescuer holds its journal."""
 
         async def is_fenced() -> bool:
-            return (await self.redis.hget(keys.journal(hand.id), "t")) in (None, b"revoked")
+            return (await self.redis.hget(keys.journal(hand.id), "t")) in (None, records.REVOKED)
 
         await until(is_fenced, "the fence")
 

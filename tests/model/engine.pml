@@ -6,7 +6,8 @@
               note[t]   L<n>: lease t is named in the journal          jin, jo   its intents and outcomes (the ticks' fields)
    Processes  W0        a worker: takes._take, journal.append, the wire, visits._visit, journal._trim, worker._leave.  Crashes anywhere.  A
                         process that spin does not schedule for a while is one that stands still: W0 is the zombie, too.
-              Rescuer   takeover._rescue, two of them: they suspect W0 at ANY moment, rightly or not; crash and begin again at each step
+              Rescuer   takeover._rescue, two of them: they suspect W0 at ANY moment, rightly or not; crash and begin again at each step;
+                        a journal that one has revoked the other goes on with at once: no wait is modelled, and none is needed
               Clean     a healthy worker with token CT, and takeover.sweep (at any moment: after a minute, or at once after a rescue)
               Canceller cancel.lua          Late      a second copy of a settlement, executed whenever (a repeat, a slow network)
               Rollback  Redis loses the last write to one of the two slots (ROLLBACK=1)

@@ -18,6 +18,7 @@ from sendengine.batch import BATCH_ROWS, Batch, pack, unpack
 from sendengine.channel.flight import Features
 from sendengine.channel.session import Session
 from sendengine.channel.settings import StageTimeouts
+from sendengine.engine.identity import Identity
 from sendengine.engine.journal import Journal
 from sendengine.engine.settings import EngineSettings
 from sendengine.engine.visits import Visits
@@ -129,7 +130,7 @@ def _lease() -> Lease:
 
 def _new_journal() -> Journal:
     queue = MemoryQueue(MemoryStore(), lambda: 0.0)
-    return Journal(queue, "w", b"token", EngineSettings(), lambda: 0.0, _ignore, _ignore, _ignore, tuple)
+    return Journal(queue, Identity("w"), EngineSettings(), lambda: 0.0, _ignore, _ignore, _ignore, tuple)
 
 
 def _ignore(_: object) -> None:

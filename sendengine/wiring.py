@@ -49,7 +49,7 @@ def build_worker(config: Config, url: str, meter: Meter, worker_id: str) -> Work
         relay_of=partial(relay_of, default=default_relay(config)),
         now=time.monotonic,
         keyring=keyring(config),
-        facts={"worker": worker_id, "host": socket.gethostname(), "pid": os.getpid(), "started_at": time.time()},
+        facts={"host": socket.gethostname(), "pid": os.getpid(), "started_at": time.time()},
     )
 
 

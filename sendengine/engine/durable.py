@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import structlog
 
+from sendengine.engine.identity import Identity
 from sendengine.engine.settings import EngineSettings
 from sendengine.errors import RefusedInput
 from sendengine.policy.durability import Durability, weakest
@@ -15,8 +16,8 @@ log = structlog.get_logger("sendengine.durability")
 class Durable:
     """Owner of what was said last."""
 
-    def __init__(self, queue: Queue, worker: str, settings: EngineSettings) -> None:
-        self._queue, self._worker, self._settings = queue, worker, settings
+    def __init__(self, queue: Queue, identity: Identity, settings: EngineSettings) -> None:
+        self._queue, self._identity, self._settings = queue, identity, settings
         self._generation = -1
         self.said: Durability | None = None
 
@@ -39,4 +40,4 @@ class Durable:
         if found != self.said:
             self.said = found
             tell = log.info if found.is_durable and not found.dangers else log.warning
-            tell("durability", worker=self._worker, durability=str(found.level), loses=found.loses, dangers=list(found.dangers))
+            tell("durability", worker=self._identity.id, durability=str(found.level), loses=found.loses, dangers=list(found.dangers))

@@ -16,6 +16,7 @@ from itertools import takewhile
 import structlog
 
 from sendengine import records
+from sendengine.engine.identity import Identity
 from sendengine.engine.settings import EngineSettings
 from sendengine.engine.work import Delivery, Lease, Unsettled
 from sendengine.errors import Unavailable
@@ -70,12 +71,12 @@ class Journal:
     settlement."""
 
     def __init__(
-        self, queue: Queue, worker: str, token: bytes, settings: EngineSettings, now: Callable[[], float],
+        self, queue: Queue, identity: Identity, settings: EngineSettings, now: Callable[[], float],
         released: Callable[[list[Delivery]], None], news: Callable[[News], None], resolved: Callable[[Lease], None],
         unsettled: Callable[[], Iterable[Unsettled]],
     ) -> None:  # fmt: skip
         self._queue = queue
-        self._worker, self._token = worker, token
+        self._identity = identity
         self._settings, self._now = settings, now
         self._released, self._news, self._resolved, self._unsettled = released, news, resolved, unsettled
         self._ticks: deque[Tick] = deque()
@@ -220,7 +221,7 @@ class Journal:
         once."""
         asked = self.asked_at = self._now()
         try:
-            reply = await self._queue.append(self._worker, self._token, self._seen, gone, fields)
+            reply = await self._queue.append(self._identity.id, self._identity.token, self._seen, gone, fields)
         except Unavailable:
             self._gone += gone
             raise

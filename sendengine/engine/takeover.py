@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from sendengine import records
+from sendengine.engine.identity import Identity
 from sendengine.engine.remains import ALL_ROWS, Remains, read, settle_untold, settlements_of
 from sendengine.engine.settings import EngineSettings
 from sendengine.ports import Blame, Queue, Settlement
@@ -38,8 +39,8 @@ class Sighting(msgspec.Struct):
 class Takeover:
     """Owner of the sightings. `wall`: Redis' time in seconds, by which the dead worker's MAIL times are read."""
 
-    def __init__(self, queue: Queue, worker: str, settings: EngineSettings, now: Callable[[], float], wall: Callable[[], float]) -> None:
-        self._queue, self._worker, self._settings, self._now, self._wall = queue, worker, settings, now, wall
+    def __init__(self, queue: Queue, own: Identity, settings: EngineSettings, now: Callable[[], float], wall: Callable[[], float]) -> None:
+        self._queue, self._own, self._settings, self._now, self._wall = queue, own, settings, now, wall
         self._seen: dict[str, Sighting] = {}
         self._generation = -1
 
@@ -52,7 +53,7 @@ class Takeover:
         if self._generation != self._queue.generation:
             self._seen.clear()
             self._generation = self._queue.generation
-        others = [name for name in await self._queue.workers() if name != self._worker]
+        others = [name for name in await self._queue.workers() if name != self._own.id]
         self._seen = {name: seen for name, seen in self._seen.items() if name in others}
         for name in others:
             await self._look_at(name)

@@ -12,6 +12,7 @@ import structlog
 from sendengine.engine.batches import Batches
 from sendengine.engine.delivery import Deliveries
 from sendengine.engine.feed import Feed
+from sendengine.engine.identity import Identity
 from sendengine.engine.journal import Journal
 from sendengine.engine.lane import Lane
 from sendengine.engine.settings import EngineSettings
@@ -37,12 +38,12 @@ class Takes:
     """Owner of the lanes."""
 
     def __init__(
-        self, queue: Queue, journal: Journal, deliveries: Deliveries, visits: Visits, settings: EngineSettings, worker: str,
-        now: Callable[[], float], feed_for: Callable[[Relay], Feed], relay_of: Callable[[Mapping[str, str]], Relay],
+        self, queue: Queue, journal: Journal, deliveries: Deliveries, visits: Visits, settings: EngineSettings,
+        identity: Identity, now: Callable[[], float], feed_for: Callable[[Relay], Feed], relay_of: Callable[[Mapping[str, str]], Relay],
         spawn: Callable[[Coroutine[object, object, None]], None], attached: Callable[[], None],
     ) -> None:  # fmt: skip
         self._queue, self._journal, self._deliveries, self._visits = queue, journal, deliveries, visits
-        self._settings, self._worker, self._now = settings, worker, now
+        self._settings, self._identity, self._now = settings, identity, now
         self._feed_for, self._relay_of, self._spawn = feed_for, relay_of, spawn
         self._attached = attached
         self._batches = Batches(queue, journal, deliveries, now, lambda: len(self.lanes) > 1, self._is_over)
@@ -160,7 +161,7 @@ class Takes:
         tokens = self._tokens(lane, rows)
         unopened = set(tokens)
         try:
-            taken = await self._queue.take(lane.account, self._worker, rows, tokens, *lane.enough())
+            taken = await self._queue.take(lane.account, self._identity.id, rows, tokens, *lane.enough())
             unopened = {leased.token for leased in taken.leases}
             for campaign in taken.look:
                 await self._look_at_window(lane.account, campaign)

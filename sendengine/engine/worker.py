@@ -7,7 +7,6 @@ beats every two seconds (sooner where `dead_after` is short), the sweep, and the
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -17,6 +16,7 @@ import structlog
 from sendengine.engine.delivery import Deliveries
 from sendengine.engine.durable import Durable
 from sendengine.engine.feed import Feed
+from sendengine.engine.identity import Identity
 from sendengine.engine.journal import Journal
 from sendengine.engine.lane import Lane
 from sendengine.engine.pacing import Wheel
@@ -47,9 +47,9 @@ class Worker:
         keyring: Keyring, jitter: Callable[[], float] = random.random, facts: Mapping[str, object] | None = None,
         executor: Executor | None = None,
     ) -> None:  # fmt: skip
-        self.id = worker_id
         self._queue, self._channel, self._meter, self._settings, self._now = queue, channel, meter, settings, now
-        self._token = os.urandom(8)
+        self._identity = Identity(worker_id)
+        self._given_up: list[str] = []  # ids of registrations that had no answer
         self._facts = dict(facts or {})
         self._tasks: set[asyncio.Task[object]] = set()
         self._error: BaseException | None = None
@@ -59,7 +59,7 @@ class Worker:
         self._attached = asyncio.Event()  # an account was, or we stop
         self._pump_is_set = False
         self.journal = Journal(
-            queue, worker_id, self._token, settings, now, self._released, self._on_news, self._on_resolved,
+            queue, self._identity, settings, now, self._released, self._on_news, self._on_resolved,
             lambda: self._takes.unsettled(),
         )  # fmt: skip
         self._keyring, self._keys_known = keyring, -1
@@ -69,11 +69,16 @@ class Worker:
         )  # fmt: skip
         self._visits = Visits(queue, self.journal, settings, meter, now, self._on_visited, self._spawn)
         self._takes = Takes(
-            queue, self.journal, self._deliveries, self._visits, settings, worker_id, now, self._feed_for, relay_of, self._spawn,
+            queue, self.journal, self._deliveries, self._visits, settings, self._identity, now, self._feed_for, relay_of, self._spawn,
             self._attached.set,
         )  # fmt: skip
-        self._takeover = Takeover(queue, worker_id, settings, now, lambda: now() + self.journal.wall_offset)
-        self._durable = Durable(queue, worker_id, settings)
+        self._takeover = Takeover(queue, self._identity, settings, now, lambda: now() + self.journal.wall_offset)
+        self._durable = Durable(queue, self._identity, settings)
+
+    @property
+    def id(self) -> str:
+        """The one it was given, or one made from it where a registration under that had no answer."""
+        return self._identity.id
 
     # running
 
@@ -117,7 +122,7 @@ class Worker:
             try:
                 async with asyncio.timeout(self._settings.no_answer):
                     await self._durable.demand()
-                    await self._queue.register(self.id, self._token)
+                    await self._ask_to_register()
                 self.journal.begin()
                 self.journal.append()  # its answer tells the wall time
                 await self.journal.drain()
@@ -138,6 +143,19 @@ class Worker:
             self._keys_known, stored = found
             self._keyring.learn(stored)
         self._keyring.turn((self._now() + self.journal.wall_offset) * 1e6)
+
+    async def _ask_to_register(self) -> None:
+        try:
+            await self._queue.register(self.id, self._identity.token)
+        except (Unavailable, asyncio.CancelledError):  # it may be executed all the same, at any time
+            self._given_up.append(self._identity.renew())
+            raise
+
+    async def _bury_given_up(self) -> None:
+        """Rescuers would, in time; not one that was executed by half, and stands in no list of theirs."""
+        while self._given_up:
+            await self._queue.bury(self._given_up[-1])
+            self._given_up.pop()
 
     def _cancel(self, loops: list[asyncio.Task[None]]) -> None:
         for task in [*loops, *self._tasks]:
@@ -264,7 +282,8 @@ class Worker:
                 if await self._queue.claim_sweep(self._settings.sweep_every):
                     await self._takeover.sweep()
                 await self._durable.look()
-                await self._queue.tell(self.id, now.encode(self._facts | self._durable.fact()))
+                await self._queue.tell(self.id, now.encode({"worker": self.id} | self._facts | self._durable.fact()))
+                await self._bury_given_up()
             except Unavailable:
                 pass
             except Exception as error:

@@ -7,6 +7,7 @@ from queue_bench import SETTINGS, Bench, addresses, batches, outcomes, rows
 from structlog.testing import capture_logs
 
 from sendengine import records
+from sendengine.engine.identity import Identity
 from sendengine.engine.settings import EngineSettings
 from sendengine.engine.takeover import LEAST_READINGS, Takeover
 from sendengine.ports import Leased
@@ -41,7 +42,7 @@ async def rescue(bench: Bench, *fields: bytes) -> list[str]:
     """The journal holds these fields and its worker is dead; what was logged as an error."""
     await bench.queue.append(DEAD, b"token", 0, [], list(fields))
     time = iter(range(0, 1000, 10))
-    takeover = Takeover(bench.queue, "w2", EngineSettings(), lambda: float(next(time)), lambda: 0.0)
+    takeover = Takeover(bench.queue, Identity("w2"), EngineSettings(), lambda: float(next(time)), lambda: 0.0)
     with capture_logs() as logs:
         for _ in range(LEAST_READINGS + 1):
             await takeover.watch()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import orjson
 import pytest
 
 from sendengine.engine.settings import EngineSettings
 from sendengine.engine.worker import Worker
 from sendengine.errors import Fenced, Unavailable
+from sendengine.queue.memory import MemoryQueue
 from sendengine.records import REVOKED
-from tests.engine.rig import Rig
+from tests.engine.rig import Rig, number
 from tests.engine.test_engine import virtual
 from tests.engine.virtual import run_virtually
 
@@ -145,7 +147,8 @@ async def test_what_the_index_did_not_take_from_a_leaving_worker_is_offered_agai
 
 
 @virtual
-async def test_a_registration_without_an_answer_is_asked_again() -> None:
+async def test_a_registration_without_an_answer_is_asked_again_as_another_worker() -> None:
+    """What became of the first is not known, and rescuers may be at its journal: it must be nobody's."""
     rig = Rig()
     await rig.account()
     await rig.submit(10)
@@ -154,13 +157,81 @@ async def test_a_registration_without_an_answer_is_asked_again() -> None:
     register, asked = queue.register, []
 
     async def silent_at_first(*args: Any) -> Any:
-        asked.append(rig.loop.time())
+        asked.append(args)
+        answer = await register(*args)
         if len(asked) == 1:
             await asyncio.Event().wait()
-        return await register(*args)
+        return answer
 
     queue.register = silent_at_first
     await asyncio.sleep(30)
-    assert len(asked) == 2
+    (first, _), (second, _) = asked
+    assert first == "w1"
+    assert len({*asked[0], *asked[1]}) == 4, "neither the id nor the token of the first"
+    assert await queue.workers() == [second] == [worker.id], "the one that was given up is buried"
+    assert orjson.loads((await rig.desk.workers())[second])["worker"] == second
     assert len(rig.log) == 10
-    rig.kill()
+    await rig.stop()
+
+
+@virtual
+async def test_a_rescuer_that_buries_an_unanswered_registration_late_takes_nothing_from_the_worker() -> None:
+    """tests/model: no_FRESH_ID_burial. It read the journal and stood still, while another one buried it and the worker registered."""
+    rig, first = await _answer_of_the_first_registration_lost()
+    await rig.rescuer.bury(first)
+    fields = await rig.until_ended()
+    assert number(fields, "sent") == len(rig.accepted) == len(set(rig.accepted)) == 500
+    await rig.stop()
+
+
+@virtual
+async def test_a_registration_that_is_executed_late_brings_no_fenced_worker_back() -> None:
+    """tests/model: no_FRESH_ID. Its leases were given back, so nothing more may leave; and what the late copy made is buried in time."""
+    rig, first = await _answer_of_the_first_registration_lost()
+    worker, task, _ = rig.workers.pop("w1")
+    seen = await rig.rescuer.beat(worker.id)
+    assert seen is not None
+    assert await rig.rescuer.revoke(worker.id, *seen)
+    await rig.rescuer.bury(worker.id)
+    await rig.rescuer.register(first, rig.first_token)
+    with pytest.raises(Fenced):
+        async with asyncio.timeout(60):
+            await task
+    rig.start("w2")
+    await asyncio.sleep(20)
+    assert await rig.rescuer.workers() == ["w2"]
+    await rig.stop("w2")
+
+
+class _Registering(Rig):
+    first_token = b""
+    rescuer: MemoryQueue
+
+
+async def _answer_of_the_first_registration_lost() -> tuple[_Registering, str]:
+    """It is executed, a rescuer revokes and buries it, and now the worker sends. The id of that first one."""
+    rig = _Registering(latency=0.5)
+    rig.rescuer = MemoryQueue(rig.store, rig.now_us)
+    await rig.account()
+    await rig.submit(500, on_doubt="hold")
+    worker = rig.start()
+    queue: Any = worker._queue
+    register, asked = queue.register, []
+
+    async def losing(name: str, token: bytes) -> None:
+        await register(name, token)
+        asked.append((name, token))
+        if len(asked) == 1:
+            raise Unavailable("the answer never came")
+
+    queue.register = losing
+    await asyncio.sleep(0.5)
+    [(first, rig.first_token)] = asked
+    seen = await rig.rescuer.beat(first)
+    assert seen is not None
+    assert await rig.rescuer.revoke(first, *seen)
+    await rig.rescuer.bury(first)
+    await asyncio.sleep(5)
+    assert rig.log
+    return rig, first
+

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from sendengine.engine.identity import Identity
 from sendengine.engine.journal import Journal
 from sendengine.engine.lane import Lane
 from sendengine.engine.settings import EngineSettings
@@ -36,12 +37,13 @@ class Losing(MemoryQueue):
 class Reader:
     def __init__(self, store: MemoryStore, name: str) -> None:
         self.queue = Losing(store, lambda: 1e9)
-        run(self.queue.register(name, b"t"))
+        identity = Identity(name)
+        run(self.queue.register(identity.id, identity.token))
         self.heard: list[int] = []
         self.since_resync: list[int] = []
         self.lane = Lane("m1", Relay("relay.test"), None, EngineSettings())  # type: ignore[arg-type]
         ignore = lambda _: None  # noqa: E731
-        self.journal = Journal(self.queue, name, b"t", EngineSettings(), lambda: 0.0, ignore, self.hear, ignore, tuple)
+        self.journal = Journal(self.queue, identity, EngineSettings(), lambda: 0.0, ignore, self.hear, ignore, tuple)
 
     def hear(self, news: News) -> None:
         self.heard.append(news.cut)

@@ -46,7 +46,7 @@ def build(config: Config, url: str, meter: Meter, worker_id: str) -> Worker:
         relay_of=partial(relay_of, default=default_relay(config)),
         now=time.monotonic,
         keyring=keyring(config),
-        facts={"worker": worker_id, "host": socket.gethostname(), "pid": os.getpid(), "started_at": time.time()},
+        facts={"host": socket.gethostname(), "pid": os.getpid(), "started_at": time.time()},
     )
 
 

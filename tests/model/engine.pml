@@ -2,7 +2,8 @@
 
    States     st[i]     where recipient i stands: READY (stream entry or given back), LEASED, RETRY, or a final outcome
               lease[i]  the token it is leased under (A:lease; a settlement takes rows out of it: settling.lua)
-              jtok      the journal {w:ID} of worker 0: VALID, REVOKED (revoke.lua), GONE (bury)
+              jtok      the journal {w:ID} of worker 0: VALID, REVOKED (revoke.lua), GONE (bury; before it is registered, too)
+              jfirst    that of its attempt to register that had no answer (REGISTER_AGAIN, FRESH_ID): another id, that no lease names
               note[t]   L<n>: lease t is named in the journal          jin, jo   its intents and outcomes (the ticks' fields)
    Processes  W0        a worker: takes._take, journal.append, the wire, visits._visit, journal._trim, worker._leave.  Crashes anywhere.  A
                         process that spin does not schedule for a while is one that stands still: W0 is the zombie, too.
@@ -16,9 +17,7 @@
               one outcome, none is `sent` that was not, none `cancelled` that was mailed; under HOLD nobody is mailed twice.
               After a rollback a recipient may be mailed once more, if what was lost spoke of it (covered[]).
    Left out   time.  That bytes go only while an append's answer is fresh, that a beat stands still for 10 s: here they may come as late as
-              they like.  A W0 that sends late must still be harmless to the account's states.  Two things time alone forbids (runs.py TIME):
-              a copy of register.lua that is executed after its worker's journal was buried; and a second rescuer that stands still between
-              its revoke and its bury, while the first one ends and the worker, whose first registration had no answer, registers again.
+              they like.  A W0 that sends late must still be harmless to the account's states.
               Blame and quarantine (010): they choose where a given-back row stands, not who may send it.
    Switches   -D<RULE>=0 leaves a rule out: runs.py names those, and `runs.py --trail NAME` prints the counter-example: read it from its end,
               the last delivery or settlement is the wrong one; the step before which another process came between is the cause.            */
@@ -67,8 +66,8 @@
 #ifndef LOSTANSWER               /* of a visit: it was executed, and is repeated */
 #define LOSTANSWER 0
 #endif
-#ifndef REGISTER_AGAIN           /* register.lua executed again under the same token, for its first answer was lost.  1: before W0 takes anything */
-#define REGISTER_AGAIN 0         /* 2: any time, a copy that a slow network kept */
+#ifndef REGISTER_AGAIN           /* W0's first registration had no answer.  1: it was executed, then W0 registers again, before it takes anything */
+#define REGISTER_AGAIN 0         /* 2: it is executed at any time, a copy that a slow network kept */
 #endif
 #ifndef LAPSES                   /* permits that lapse after their intent: withdrawn, picked again under the same lease */
 #define LAPSES 0
@@ -109,6 +108,9 @@
 #endif
 #ifndef TRIM_EXACT               /* only what is settled goes.  0: "trimmed up to there" */
 #define TRIM_EXACT 1
+#endif
+#ifndef FRESH_ID                 /* worker._ask_to_register: each attempt has an id and a token of its own.  0: all have the same */
+#define FRESH_ID 1
 #endif
 #ifndef CARRY_FIRST              /* 014: an old tick goes when what was written anew of it stands; a row's last entry is as before.  0: at once */
 #define CARRY_FIRST 1
@@ -161,7 +163,12 @@
 /* the account's slot */
 byte st[N]; byte lease[N]; bit cancelled; byte nfinal;
 /* the journal's slot, index (token-1)*N+i */
-byte jtok = VALID; bit note[K]; bit jin[NK]; byte jo[NK]; bit jw[NK];
+#if REGISTER_AGAIN && FRESH_ID
+byte jtok = GONE; byte jfirst = (REGISTER_AGAIN==1 -> VALID : GONE);
+#else
+byte jtok = VALID;
+#endif
+bit note[K]; bit jin[NK]; byte jo[NK]; bit jw[NK];
 /* ghosts */
 byte delivered[N]; byte resent[N]; bit effective[NK]; byte defers, lost, rcrash, crashed, lostanswers, lapses;
 bit registered;
@@ -246,8 +253,10 @@ inline resync(t) { skip }
 
 proctype W0() {
   byte i=0, t=0, x=0, k=0; bit mine[N]; byte mem[N]; bit ackd[N]; bit setl[N]; bit open[N]; bit latecopy=0; bit acted=0; bit kept=1;
-  if :: REGISTER_AGAIN==1 -> atomic { registered=1; if :: jtok==REVOKED -> goto dead :: else -> jtok=VALID fi }; maycrash()
-     :: else fi;
+#if REGISTER_AGAIN==1 || REGISTER_AGAIN && FRESH_ID
+  atomic { registered=1; if :: jtok==REVOKED -> goto dead :: else -> jtok=VALID fi };
+  maycrash();
+#endif
 again:
   if :: t==K -> goto leave :: else -> t++ fi;
   maycrash();
@@ -335,6 +344,9 @@ inline bury() { atomic { jtok=GONE; FOR(t,K) note[t]=0; END(t); FOR(t,NK) jin[t]
 proctype Rescuer() {
   byte t=0, i=0, x=0; bit sn[K]; bit sin[NK]; byte so[NK]; bit sw[NK];
 restart:
+#if REGISTER_AGAIN && FRESH_ID
+  if :: jfirst==VALID -> jfirst=REVOKED; jfirst=GONE :: else fi; /* nothing stands in it; the sweep that follows is Clean's, at any moment */
+#endif
   if :: REVOKE_FIRST -> revoke() :: else fi;
   if :: rcrash<RCRASH -> rcrash++; goto restart :: skip fi;
   d_step { FOR(t,K) sn[t]=note[t]; END(t); FOR(t,NK) sin[t]=jin[t]; so[t]=jo[t]; if :: !LAST_ENTRY -> sw[t]=jw[t] :: else fi; END(t) };
@@ -403,7 +415,13 @@ again:
   goto again;
 stop: skip
 }
-proctype Registration() { atomic { registered=1; if :: jtok==GONE -> jtok=VALID :: else fi } }
+proctype Registration() {
+#if REGISTER_AGAIN && FRESH_ID
+  jfirst=VALID
+#else
+  atomic { registered=1; if :: jtok==GONE -> jtok=VALID :: else fi }
+#endif
+}
 proctype Canceller() { byte i=0, x=0;
   atomic { noroll(); cancelled=1; FOR(i,N) if :: st[i]==READY || st[i]==RETRY -> fin(i,FCAN) :: else fi; END(i) }
 }

@@ -393,6 +393,10 @@ class Desk(Protocol):
         """In the order of settlement, those later than the entry `after` ("" from the first)."""
         ...
 
+    async def has_message(self, account: str, number: int) -> bool:
+        """Whether the text of a single message is kept: until its outcome."""
+        ...
+
     async def batches(self, account: str, campaign: str, numbers: Sequence[int]) -> list[tuple[bytes, bytes] | None]:
         """(accepted mask, payload) of each; None where it is gone."""
         ...

@@ -196,6 +196,102 @@ async def test_one_that_fell_out_of_the_line_is_named_and_sent_in_its_turn(bench
     assert (await bench.client.status("second")).state == "finished"
 
 
+S, SINGLES = f"{A}:c:transactional", Ref("m1", "transactional")
+
+
+async def singles(bench: Bench) -> None:
+    """Of three single messages the first was sent, the second is leased, the third waits."""
+    for i in range(3):
+        await bench.client.send(account="m1", message=MESSAGE, to=f"s{i}@example.com")
+    skip = ["c"]
+    tokens = [os.urandom(8) for _ in range(2)]
+    leases = (await bench.queue.take("m1", "w1", 2, tokens, skip, skip)).leases
+    assert [lease.batch for lease in leases] == [0, 1]
+    bench.lease = leases[1].token
+    await bench.settle(leases[0].token, [0])
+
+
+SINGLE_PLANTS: dict[str, tuple[Plant, str, list[int]]] = {
+    "a waiting one dropped": (lambda b: b.redis("XDEL", f"{S}:q0", "3-0"), "nowhere", [200]),
+    "a leased one dropped": (lambda b: b.redis("HDEL", f"{A}:lease", b.lease), "nowhere", [100]),
+    "one that was sent waits again": (lambda b: b.redis("RPUSH", f"{S}:b", waiting(0, 0)), "two places", [0]),
+    "a leased one waits too": (lambda b: b.redis("RPUSH", f"{S}:b", waiting(1, 0)), "two places", [100]),
+    "a row that is none": (lambda b: b.redis("RPUSH", f"{S}:b", waiting(2, 1)), "never accepted", [201]),
+    "its campaign paused": (lambda b: b.redis("HSET", S, "state", "paused"), "is paused", []),
+    "its campaign cancelled": (lambda b: b.redis("HSET", S, "state", "cancelled"), "is cancelled", []),
+    "a count off": (lambda b: b.redis("HINCRBY", S, "leased", 2), "'leased'", []),
+}
+
+
+@pytest.mark.parametrize("name", SINGLE_PLANTS)
+async def test_planted_in_single_messages_is_found_named_and_mended(bench: Bench, name: str) -> None:
+    plant, said, rows = SINGLE_PLANTS[name]
+    await singles(bench)
+    assert (await check(bench.desk, SINGLES)).findings == []
+    await plant(bench)
+    found = (await check(bench.desk, SINGLES)).findings
+    assert [finding.row for finding in found if said in finding.what and finding.row is not None] == rows
+    assert any(said in finding.what for finding in found)
+    named = [finding.recipient for finding in found if finding.row in (0, 100, 200)]
+    assert named == [f"s{row // 100}@example.com" for row in rows if row % 100 == 0]
+    assert (await check(bench.desk, SINGLES, repair=True)).findings == found
+    assert (await check(bench.desk, SINGLES)).findings == []
+    await bench.settle(bench.lease, [0])
+    while leases := (await bench.queue.take("m1", "w1", 9, [os.urandom(8) for _ in range(4)], ["c"], ["c"])).leases:
+        for lease in leases:
+            assert lease.message
+            await bench.settle(lease.token, rows_of(lease.mask))
+    fields = await bench.desk.campaign("m1", "transactional")
+    assert (fields["state"], fields["accepted"], fields["sent"]) == ("sending", "3", "3")
+    assert (await check(bench.desk, SINGLES)).findings == []
+
+
+async def test_a_single_message_of_which_nothing_is_left_shows_in_the_counts(bench: Bench) -> None:
+    await singles(bench)
+    await bench.redis("XDEL", f"{S}:q0", "3-0")
+    await bench.redis("HDEL", f"{S}:p", 2)
+    found = (await check(bench.desk, SINGLES)).findings
+    assert [finding.what for finding in found] == ["accepted is not the sum of outcomes + what stands"]
+
+
+async def test_a_single_message_whose_outcome_is_lost_is_named_and_not_sent_again(bench: Bench) -> None:
+    await singles(bench)
+    [(entry, _)] = await bench.redis("XRANGE", f"{S}:o", "-", "+")
+    await bench.redis("XDEL", f"{S}:o", entry)
+    told = [(finding.row, finding.recipient, finding.what) for finding in (await check(bench.desk, SINGLES, repair=True)).findings]
+    assert told == [(0, "s0@example.com", "has ended, and its outcome is lost")]
+    assert (await bench.desk.standing("m1", "transactional")).ready.keys() == {2}
+
+
+async def test_forgotten_single_messages_are_not_missed(bench: Bench) -> None:
+    await singles(bench)
+    [(entry, _)] = await bench.redis("XRANGE", f"{S}:o", "-", "+")
+    await bench.redis("XDEL", f"{S}:o", entry)
+    await bench.redis("HDEL", f"{S}:p", 0)
+    assert (await check(bench.desk, SINGLES)).findings == []
+
+
+async def test_an_outcome_that_a_cancelled_send_lost_is_found_and_named(bench: Bench) -> None:
+    await bench.client.cancel("c")
+    await bench.settle(bench.lease, [row for row in range(100) if row != DEFERRED_ROW])
+    assert await bench.fsck() == []
+    (first, fields), _ = await bench.redis("XRANGE", f"{C}:o", "-", "+")
+    values = dict(zip(fields[::2], fields[1::2], strict=True))
+    await bench.redis("XDEL", f"{C}:o", first)
+    at = 5 * OUTCOME.size
+    values[b"r"] = values[b"r"][:at] + values[b"r"][at + OUTCOME.size :]
+    await bench.redis("XADD", f"{C}:o", "*", *(item for pair in values.items() for item in pair))
+    found = await bench.fsck()
+    assert "outcomes are lost, and no record says of whom: 1" in [finding.what for finding in found]
+    assert "the count 'sent' is not what the records say" in [finding.what for finding in found]
+    named = {finding.recipient for finding in found if "may be whose" in finding.what}
+    assert named == {"u5@example.com", f"u{100 + DEFERRED_ROW}@example.com"}  # nobody of batch 2, which was never begun
+    assert await bench.fsck(repair=True) == found
+    assert await bench.fsck() == []
+    status = await bench.client.status("c")
+    assert (status.sent, status.cancelled) == (N - LAST_ROWS - 2, LAST_ROWS + 2)
+
+
 async def _racing(bench: Bench, what: Callable[[], Awaitable[object]]) -> None:
     """Somebody does it between the reading and the repair."""
     restore, done = bench.desk.restore, []

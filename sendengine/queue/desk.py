@@ -21,7 +21,7 @@ from sendengine.queue.cluster import open_link
 from sendengine.queue.link import Argument
 from sendengine.queue.persistence import persistence
 from sendengine.queue.redis import as_text, shared_keys, spread_cut, spread_news
-from sendengine.records import decode_lease, mask_of
+from sendengine.records import TRANSACTIONAL, decode_lease, mask_of
 
 RETRY_OCTETS = 14
 ANSWER_SECONDS = 20.0  # a person, or a web process, waits no longer
@@ -224,6 +224,9 @@ class RedisDesk:
             return []
         stored = await self._link.call("HMGET", keys.campaign(account, campaign) + ":p", *numbers)
         return [None if value is None else (value[8:21], value[21:]) for value in stored]
+
+    async def has_message(self, account: str, number: int) -> bool:
+        return bool(await self._link.call("HEXISTS", keys.campaign(account, TRANSACTIONAL) + ":x", number))
 
     async def standing(self, account: str, campaign: str) -> Standing:
         """Not one snapshot: while a send runs rows move between the readings."""

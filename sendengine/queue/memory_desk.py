@@ -321,6 +321,10 @@ class MemoryDesk:
         stored = [found.batches.get(number) if found else None for number in numbers]
         return [None if one is None else (_octets(one.accepted), one.payload) for one in stored]
 
+    async def has_message(self, account: str, number: int) -> bool:
+        found = self._campaign(account, TRANSACTIONAL)
+        return found is not None and number in found.messages
+
     async def standing(self, account: str, campaign: str) -> Standing:
         standing = Standing({}, {}, {}, {})
         found = self._campaign(account, campaign)

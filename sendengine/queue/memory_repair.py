@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from sendengine.ports import Repair
 from sendengine.queue.memory_settling import mask_of
 from sendengine.queue.memory_state import Account, Campaign, Portion
+from sendengine.records import TRANSACTIONAL
 from sendengine.types import SendState
 
 
 def restore(account: Account, campaign: Campaign, repair: Repair, now: float) -> int:
-    """Rows put back."""
+    """Rows put back. Single messages are always `sending`."""
+    if campaign.id == TRANSACTIONAL:
+        campaign.fields["state"] = SendState.SENDING.value
     mending = _Mending(account, campaign, repair)
     mending.leases()
     mending.portions()

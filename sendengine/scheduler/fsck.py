@@ -2,8 +2,11 @@
 
 rows = accepted + rejected + duplicates; accepted = sum of outcomes + pending. While a send runs its rows move between the readings, so a
 finding counts only when three readings in a row make it. Nothing is changed without `repair`: in one script that looks once more, rows
-that stand nowhere become READY, rows that stand twice stand once, and the counts are written anew. Two outcomes of a row, and a payload
-that is gone, cannot be mended.
+that stand nowhere become READY, rows that stand twice stand once, and the counts are written anew. Two outcomes of a row, a payload that
+is gone and the lost outcome of a single message cannot be mended.
+
+What a cancel ended has no record. So an outcome that is lost there shows in the counts; whose it was nobody can tell, but that it is one of
+those without a record in batches of which others have one. A repair counts it as cancelled, as `outcomes` lists it.
 """
 
 from __future__ import annotations
@@ -44,7 +47,8 @@ class Checked(msgspec.Struct, frozen=True):
 class _Reading:
     """One campaign's rows as bit masks by batch number, read while it may run."""
 
-    def __init__(self, before: Mapping[str, str]) -> None:
+    def __init__(self, before: Mapping[str, str], is_single: bool) -> None:
+        self.is_single = is_single  # the account's single messages, each a batch of its own
         self.before = self.after = before
         self.accepted: dict[int, int] = {}
         self.missing: list[int] = []  # batches whose payload is gone
@@ -53,6 +57,7 @@ class _Reading:
         self.counted = dict.fromkeys(COUNTS, 0)
         self.standing: dict[int, int] = {}
         self.twice: dict[int, int] = {}
+        self.unended: set[int] = set()  # single messages that stand nowhere, and whose text is kept for want of an outcome
         self.deferred = self.leased = self.aside = 0
         self.is_running = self.is_in_line = False
         self.last_entry = ""
@@ -86,11 +91,22 @@ class _Reading:
         """Rows that stand somewhere and should nowhere: they have ended, or were never accepted."""
         return self.standing.get(k, 0) & (self.ended.get(k, 0) | ~self.accepted[k])
 
+    def unrecorded(self, k: int) -> int:
+        """Rows that stand nowhere and have no outcome."""
+        return self.accepted[k] & ~self.standing.get(k, 0) & ~self.ended.get(k, 0)
+
     def nowhere(self, k: int) -> int:
         """Of a cancelled send such rows are just what was cancelled."""
-        if self.after["state"] == "cancelled":
+        if self.after["state"] == "cancelled" and not self.is_single:
             return 0
-        return self.accepted[k] & ~self.standing.get(k, 0) & ~self.ended.get(k, 0)
+        return self.unrecorded(k)
+
+    def lost(self) -> int:
+        """Outcomes of a cancelled send that no record tells: more rows have none than were counted as cancelled."""
+        if self.after["state"] != "cancelled" or self.missing or not _is_still(self, grows=False):
+            return 0
+        unrecorded = sum(self.unrecorded(k).bit_count() for k in self.accepted)
+        return max(0, unrecorded - (number(self.after, "cancelled") - self.counted["cancelled"]))
 
 
 async def check(desk: Desk, ref: Ref, repair: bool = False) -> Checked:
@@ -113,7 +129,7 @@ async def check(desk: Desk, ref: Ref, repair: bool = False) -> Checked:
 
 async def _read(desk: Desk, ref: Ref) -> _Reading:
     """Rows go from waiting to leased to ended: read in that order, one that moves on is met twice and not missed."""
-    reading = _Reading(await desk.campaign(ref.account, ref.id))
+    reading = _Reading(await desk.campaign(ref.account, ref.id), ref.id == TRANSACTIONAL)
     standing = await desk.standing(ref.account, ref.id)
     reading.stand(standing.ready)
     reading.aside = reading.stand(standing.aside)
@@ -128,10 +144,13 @@ async def _read(desk: Desk, ref: Ref) -> _Reading:
     for start in range(0, batches, _AT_ONCE):
         numbers = range(start, min(start + _AT_ONCE, batches))
         for k, stored in zip(numbers, await desk.batches(ref.account, ref.id, numbers), strict=True):
-            if stored is None:
-                reading.missing.append(k)
-            else:
+            if stored is not None:
                 reading.accepted[k] = int.from_bytes(stored[0], "little")
+            elif not reading.is_single or k in reading.standing:  # single messages are forgotten one by one
+                reading.missing.append(k)
+    if reading.is_single:
+        nowhere = [k for k in reading.accepted if reading.nowhere(k)]
+        reading.unended = {k for k in nowhere if await desk.has_message(ref.account, k)}
     reading.after = await desk.campaign(ref.account, ref.id)
     return reading
 
@@ -143,8 +162,15 @@ def _findings(ref: Ref, reading: _Reading) -> list[Finding]:
         found.append(Finding(name, "rows is not accepted + rejected + duplicates"))
     if pending(now) < 0 or ("finished" in now and pending(now)):
         found.append(Finding(name, "accepted is not the sum of outcomes + pending"))
-    if not reading.is_kept or ref.id == TRANSACTIONAL:
-        return found  # single messages are forgotten one by one
+    if reading.is_kept:
+        found += _singles(name, reading) if reading.is_single else _send(name, reading)
+        found += [finding for k in reading.accepted for finding in _batch(name, reading, k)]
+    return found
+
+
+def _send(name: str, reading: _Reading) -> list[Finding]:
+    """What concerns the whole of it."""
+    now, found = reading.after, []
     if reading.is_running != may_send(now):
         found.append(Finding(name, "may send, and is not let" if may_send(now) else "may not send, and is let"))
     if reading.is_in_line != _belongs_in_line(now):
@@ -152,13 +178,37 @@ def _findings(ref: Ref, reading: _Reading) -> list[Finding]:
     found += [Finding(name, "its recipients are gone", k) for k in reading.missing]
     if not reading.missing:
         found += [Finding(name, f"the count {count!r} is not what the records say") for count in _wrong_counts(reading)]
-    for k, accepted in reading.accepted.items():
-        standing, ended = reading.standing.get(k, 0), reading.ended.get(k, 0)
-        found += _rows(name, k, reading.twice.get(k, 0) | (standing & ended), "stands in two places")
-        found += _rows(name, k, reading.twice_ended.get(k, 0), "has two outcomes")
-        found += _rows(name, k, (standing | ended) & ~accepted, "was never accepted, and yet stands somewhere")
-        found += _rows(name, k, reading.nowhere(k), _NOWHERE)
+    if lost := reading.lost():
+        found.append(Finding(name, f"outcomes are lost, and no record says of whom: {lost}"))
+        for k in reading.ended.keys() & reading.accepted.keys():
+            found += _rows(name, k, reading.unrecorded(k), "has no record, and may be whose outcome is lost")
     return found
+
+
+def _singles(name: str, reading: _Reading) -> list[Finding]:
+    """The records of those that are forgotten are gone: what stands must be what the counts leave."""
+    now = reading.after
+    found = [Finding(name, "its recipient is gone", k) for k in reading.missing]
+    if now["state"] != "sending":
+        found.append(Finding(name, f"is {now['state']}, and single messages are always let"))
+    if not _is_still(reading, grows=False):
+        return found
+    for count, n in (("leased", reading.leased), ("deferred", reading.deferred)):
+        if number(now, count) != n:
+            found.append(Finding(name, f"the count {count!r} is not what stands"))
+    standing = sum((mask & ~reading.ended.get(k, 0)).bit_count() for k, mask in reading.standing.items() if k in reading.accepted)
+    if pending(now) != standing + len(reading.unended):
+        found.append(Finding(name, "accepted is not the sum of outcomes + what stands"))
+    return found
+
+
+def _batch(name: str, reading: _Reading, k: int) -> list[Finding]:
+    standing, ended = reading.standing.get(k, 0), reading.ended.get(k, 0)
+    found = _rows(name, k, reading.twice.get(k, 0) | (standing & ended), "stands in two places")
+    found += _rows(name, k, reading.twice_ended.get(k, 0), "has two outcomes")
+    found += _rows(name, k, (standing | ended) & ~reading.accepted[k], "was never accepted, and yet stands somewhere")
+    has_ended = reading.is_single and k not in reading.unended
+    return found + _rows(name, k, reading.nowhere(k), "has ended, and its outcome is lost" if has_ended else _NOWHERE)
 
 
 def _belongs_in_line(send: Mapping[str, str]) -> bool:
@@ -174,12 +224,13 @@ def _octets(mask: int) -> bytes:
 
 
 def _repair(reading: _Reading) -> Repair:
-    """Every batch in which something stands wrong. Where payloads are gone, counts cannot be told and stay."""
+    """Every batch in which something stands wrong. Where payloads or records are gone, counts cannot be told and stay."""
     ended = {k: reading.strays(k) for k in reading.accepted}
     twice = {k: reading.twice.get(k, 0) & ~ended[k] for k in reading.accepted}
-    wanted = {k: reading.nowhere(k) | twice[k] for k in reading.accepted}
+    nowhere = {k: reading.nowhere(k) if not reading.is_single or k in reading.unended else 0 for k in reading.accepted}
+    wanted = {k: nowhere[k] | twice[k] for k in reading.accepted}
     wrong = [k for k in reading.accepted if ended[k] or wanted[k]]
-    counts = {} if reading.missing else _true_counts(reading)
+    counts = {} if reading.missing or reading.is_single else _true_counts(reading)
     rows = ({k: _octets(masks[k]) for k in wrong} for masks in (ended, twice, wanted))
     return Repair(reading.last_entry, seen(reading.before), counts, *rows)
 

@@ -1,4 +1,4 @@
-"""A repair is planned on one state and applied to another: a worker took, settled or freed something meanwhile. What it did stands, what was
+"""A repair is planned on one state and applied to another: a worker took, settled or freed rows meanwhile. What it did stands, what was
 planted is mended, fsck finds nothing afterwards, and everybody ends once.
 
 Who may send and who stands in line is computed by the repairing script itself, so nothing can come between; verbs and submits are in

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from queue_bench import Bench, addresses, batches, deferred, ended, outcomes, settlement
+from queue_bench import SETTINGS, Bench, addresses, batches, deferred, ended, outcomes, settlement
 
 from sendengine.ports import Repair
-from sendengine.records import NO_ROWS, mask_of, seen
+from sendengine.records import NO_ROWS, TRANSACTIONAL, mask_of, seen
 
 LONG = 3_600_000
 
@@ -76,6 +76,27 @@ async def test_nothing_is_changed_when_it_moved_on(stirred: Bench) -> None:
     assert await stirred.where("c") == before
     assert await stirred.fields("c") == fields
     assert await stirred.desk.restore("m1", "other", told) == -1
+
+
+async def test_the_text_of_a_single_message_is_kept_until_its_outcome_and_it_can_be_put_back(bench: Bench) -> None:
+    await bench.account()
+    await bench.desk.create("m1", TRANSACTIONAL, b"d", None, b"", SETTINGS)
+    assert not await bench.desk.has_message("m1", 0)
+    assert await bench.desk.transact("m1", b"payload", b"text", "key") == 0
+
+    async def told(ended: bytes, wanted: bytes) -> int:
+        fields = seen(await bench.fields(TRANSACTIONAL))
+        return await bench.desk.restore("m1", TRANSACTIONAL, Repair("", fields, {}, {0: ended}, {0: NO_ROWS}, {0: wanted}))
+
+    assert await told(mask_of([0]), NO_ROWS) == 0
+    assert await bench.where(TRANSACTIONAL) == {"ready": 0, "leased": 0, "retry": 0}
+    assert await told(NO_ROWS, mask_of([0])) == 1
+    assert await bench.desk.has_message("m1", 0)
+    (lease,) = (await bench.take()).leases
+    assert lease.message == b"text"
+    await bench.settle(settlement(lease.token, outcomes([0])))
+    assert not await bench.desk.has_message("m1", 0)
+    assert (await bench.fields(TRANSACTIONAL))["state"] == "sending"
 
 
 @pytest.mark.parametrize("what", ["submit", "pause", "cancel"])

@@ -3,7 +3,7 @@
 -- ARGV: campaign, the last outcome entry the caller has read ("" none), what it saw of the campaign (records.seen), number of counts, then
 --       field, value pairs; number of batches, then batch and three masks each: rows that have ended or were never accepted (taken out of wherever they stand), rows that stand more than
 --       once (taken out of where they wait), rows that should stand somewhere.
--- What then stands nowhere becomes READY; counts and run set are written anew. With newer outcomes than the caller's, or a send that was
+-- What then stands nowhere becomes READY; counts and run set are written anew; single messages are always `sending`. With newer outcomes than the caller's, or a send that was
 -- submitted to or steered since, nothing is changed.
 -- Replies rows put back, or -1: it moved meanwhile.
 local function seen(key)  -- as records.seen
@@ -15,6 +15,7 @@ end
 local id, key, back = ARGV[1], send_key(ARGV[1]), 0
 local state, last = call('HGET', key, 'state'), call('XREVRANGE', key .. ':o', '+', '-', 'COUNT', 1)[1]
 if not state or (last and last[1] or '') ~= ARGV[2] or seen(key) ~= ARGV[3] then return -1 end
+if id == TRANSACTIONAL and state ~= 'sending' then state = 'sending' call('HSET', key, 'state', state) end
 local at, wanted, mending = 5 + 2 * tonumber(ARGV[4]), {}, {id = id, key = key, held = {}, ended = {}, twice = {}}
 for i = at + 1, #ARGV, 4 do
   local k = tonumber(ARGV[i])

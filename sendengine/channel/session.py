@@ -141,8 +141,8 @@ class Session:
         return commands
 
     def take_back(self, octets: bytes, now: float) -> bytes:
-        """Nothing of this write has left, and it is too late for a MAIL: what is to be written instead. Its deliveries were not attempted; a
-        message that others wait for goes, since its MAIL was in time."""
+        """Nothing of this write has left, and it is too late for a MAIL: what is to be written instead. Its deliveries were not attempted;
+        a message that others wait for goes, since its MAIL was in time."""
         size, self._mail = self._mail, 0
         if not size:
             return octets

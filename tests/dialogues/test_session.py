@@ -270,6 +270,26 @@ def test_nothing_but_a_mail_is_taken_back() -> None:
     assert session.take_back(session.next_write(9.0), 20.0) == b"QUIT\r\n"
 
 
+def test_a_train_that_is_late_is_taken_back_whole_and_the_one_before_it_goes_on() -> None:
+    feed = Feed([Delivery(n, b"a@x", b"b@y", b"A: b\r\n\r\nx\r\n") for n in range(10)])
+    session = Session(feed, Features(pipelining=True, chunking=True, eightbit=True), StageTimeouts(), together=3)
+    session.next_write(1.0)
+    session.receive(b"250 ok\r\n250 ok\r\n", 1.0)
+    session.next_write(1.0)
+    session.receive(b"250 2.0.0 taken\r\n", 1.0)  # it knows BDAT
+    first = session.next_write(1.0)
+    assert first.count(b"MAIL") == 3
+    late = session.next_write(1.0)
+    assert late.count(b"MAIL") == 3
+    assert session.take_back(late, 5.0) == b""
+    assert not session.has_more
+    stale = [number for number, attempt in feed.attempts if attempt.fault is Fault.STALE]
+    assert stale == [4, 5, 6]
+    session.receive(b"250 reset\r\n250 ok\r\n250 ok\r\n250 2.0.0 taken\r\n" * 3, 5.0)
+    assert [number for number, attempt in feed.attempts if attempt.stage is Stage.DOT] == [0, 1, 2, 3]
+    assert session.next_write(5.0).count(b"MAIL") == 3
+
+
 class Stops:
     """A pool and a transport, and a clock between whose looks the process may have stood still."""
 
@@ -290,7 +310,7 @@ class Stops:
     def get_extra_info(self, name: str) -> None: ...
 
 
-@pytest.mark.parametrize(("looks", "mails", "idle"), [([1.0, 1.05], 1, 0), ([1.0, 1.2], 0, 1), ([1.0, 6.0], 0, 1)])
+@pytest.mark.parametrize(("looks", "mails", "idle"), [([1.0, 1.0, 1.05], 1, 0), ([1.0, 1.0, 1.2], 0, 1), ([1.0, 1.0, 6.0], 0, 1)])
 def test_a_process_that_stands_still_before_the_write_begins_no_message(looks: list[float], mails: int, idle: int) -> None:
     feed = Feed([Delivery(0, b"a@x", b"b@y", b"A: b\r\n\r\nx\r\n")])
     stops = Stops(looks)

@@ -23,6 +23,7 @@ SENDER = "_sender"  # column of a single message's batch: its envelope sender
 NO_ROWS = bytes(MASK_OCTETS)
 FIRST_TRY = 8  # flag beside the outcome
 NO_REPLY = 65535
+RESCUER_REPLY = 65534  # a rescuer's text on what a dead worker left in doubt: workers number their replies below it
 REVOKED = b"revoked"  # stands in a journal in its worker's token's place, from a takeover's first step to its last
 
 # row, outcome | FIRST_TRY, tries, reply number, MAIL at ms mod 2^32 (0: none was written), paced s, transmit s (half floats), connect (log)

@@ -126,10 +126,10 @@ class Journal:
             self._gone.append(b"L%d" % lease.number)
 
     def reply(self, text: bytes) -> int:
-        """The number of a distinct reply, its text written before anything refers to it."""
+        """The number of a distinct reply, its text written before anything refers to it; NO_REPLY when all numbers are used."""
         number = self._replies.get(text)
         if number is None:
-            if len(self._replies) >= records.NO_REPLY:
+            if len(self._replies) >= records.RESCUER_REPLY:
                 return records.NO_REPLY
             number = self._replies[text] = len(self._replies)
             self._texts.append(text)

@@ -151,9 +151,9 @@ def _settlement(
             used[int.from_bytes(body[3:5], "little")] = None
         elif kind == records.KIND_INTENT:
             what = Outcome.UNKNOWN | records.FIRST_TRY
-            doubts += records.DOUBT.pack(row, what, 1, records.NO_REPLY - 1, 0, 0.0, 0.0, 0, 0)
-            used[records.NO_REPLY - 1] = None
-    texts = {**replies, records.NO_REPLY - 1: why}
+            doubts += records.DOUBT.pack(row, what, 1, records.RESCUER_REPLY, 0, 0.0, 0.0, 0, 0)
+            used[records.RESCUER_REPLY] = None
+    texts = {**replies, records.RESCUER_REPLY: why}
     dictionary = b",".join(b'"%d":%b' % (n, texts[n]) for n in used if n in texts)
     return Settlement(
         token=token,

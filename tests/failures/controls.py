@@ -8,6 +8,7 @@ import time
 from tests.failures.account import Line
 from tests.failures.process_faults import ENOUGH, OUTLIVES_FREEZES, frozen_while
 from tests.failures.rig import ACCOUNT, failure_rig, until
+from tests.failures.world_faults import relay_kills
 
 
 async def journal_off(seed: int) -> Line:
@@ -71,3 +72,26 @@ async def never_stale(seed: int) -> Line:
         await rig.until_ended(campaign)
         await rig.leave()
         return await rig.line("never_stale", campaign)
+
+
+async def write_behind(seed: int) -> Line:
+    """Appends are answered before they are written: when the power fails, what was begun in the last second is not even in doubt."""
+    async with failure_rig(seed, delay=("dot=0.05",)) as rig:
+        campaign = await rig.submit(600, 200)
+        hasty = rig.start(control="write_behind")
+        await rig.join(hasty)
+        await rig.until_sent(10 * ENOUGH)
+        await rig.kill_redis()
+        hasty.is_expected_to_end = True
+        hasty.process.kill()
+        await rig.wait(hasty)
+        await rig.restart_redis()
+        await rig.mourn(hasty)
+        await rig.join(rig.start())
+        await rig.finish(campaign)
+        return await rig.line("write_behind", campaign)
+
+
+async def hopeful(seed: int) -> Line:
+    """A connection that was lost is taken for a yes: whom the relay had not taken when it was killed is lost."""
+    return await relay_kills(seed, kills=1, per_second=200, control="hopeful")

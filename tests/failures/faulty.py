@@ -23,8 +23,9 @@ from sendengine.types import Attempt, Envelope, Fault, Relay, Reply, Stage
 from tests.failures.failpoints import Faults
 
 # intents do not stand before the bytes; a refused append is taken for an accepted one; `sent` is settled before the reply; an append's
-# answer stays fresh for ever
-CONTROLS = ("journal_off", "fence_off", "ack_first", "never_stale")
+# answer stays fresh for ever; an append is answered before it is written; a connection that was lost is taken for a yes
+CONTROLS = ("journal_off", "fence_off", "ack_first", "never_stale", "write_behind", "hopeful")
+WRITTEN_LATE_S = 1.0
 LOST = "Redis is away: the answer never came"
 
 
@@ -50,6 +51,7 @@ class FaultyQueue(RedisQueue):
         self._link = self._faulty = FaultyLink(url, faults)
         self._faults, self._control = faults, control
         self._rescuer: asyncio.Task[Any] | None = None
+        self._late: set[asyncio.Task[None]] = set()
 
     @property
     def _is_rescue(self) -> bool:
@@ -85,6 +87,9 @@ class FaultyQueue(RedisQueue):
             self._faults.reach("before_append", Unavailable(LOST))
         if self._control == "journal_off":
             fields = [part for name, blob in _pairs(fields) for part in (name, _without_intents(blob) if name.isdigit() else blob)]
+        if self._control == "write_behind":
+            self._late.add(asyncio.create_task(self._write_late(worker, token, seen, gone, fields)))
+            return Appended(time.time() * 1e6, seen, ())
         try:
             answer = await super().append(worker, token, seen, gone, fields)
         except Fenced:
@@ -94,6 +99,11 @@ class FaultyQueue(RedisQueue):
         if has_intents:
             self._faults.reach("after_append", Unavailable(LOST))
         return answer
+
+    async def _write_late(self, *append: Any) -> None:
+        """In their order, each as late as the others."""
+        await asyncio.sleep(WRITTEN_LATE_S)
+        await super().append(*append)
 
     async def revoke(self, worker: str, token: bytes, beat: bytes) -> Mapping[bytes, bytes]:
         journal = await super().revoke(worker, token, beat)
@@ -133,7 +143,7 @@ class FaultyFeed:
 
     def __init__(self, inner: Feed, faults: Faults, control: str) -> None:
         self._inner, self._faults = inner, faults
-        self._is_early = control == "ack_first"
+        self._is_early, self._is_hopeful = control == "ack_first", control == "hopeful"
 
     def next(self, in_company: bool = False) -> Envelope | None:
         delivery = self._inner.next(in_company)
@@ -147,6 +157,8 @@ class FaultyFeed:
             self._faults.reach("after_reply", ConnectionResetError("reset"))
         except ConnectionResetError as error:  # the reset came first: the reply was never read
             attempt = msgspec.structs.replace(attempt, reply=None, fault=Fault.DISCONNECTED, detail=str(error))
+        if self._is_hopeful and attempt.fault is not None:
+            attempt = msgspec.structs.replace(attempt, stage=Stage.DOT, reply=Reply(250, "2.0.0", "never said"), fault=None)
         if not self._is_early:
             self._inner.done(delivery, attempt)
 

@@ -46,6 +46,10 @@ class Proxy:
             self._server.close()
         await self.cut("rst")
 
+    @property
+    def open_connections(self) -> int:
+        return len(self._pairs)
+
     def blackhole(self, up: bool = True, down: bool = True) -> None:
         for way, is_closed in ((self.up, up), (self.down, down)):
             if is_closed:

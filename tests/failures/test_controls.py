@@ -6,7 +6,7 @@ import pytest
 
 from tests.failures.account import Account, Dot, Ended, Line, Silence, reckon
 from tests.failures.chaos import CONTROLS, TRIALS
-from tests.failures.controls import ack_first, fence_off, journal_off, never_stale
+from tests.failures.controls import ack_first, fence_off, hopeful, journal_off, never_stale, write_behind
 from tests.failures.rig import ROOT
 
 pytestmark = pytest.mark.timeout(240)
@@ -30,6 +30,16 @@ async def test_sent_before_it_is_heard_loses_people() -> None:
 async def test_an_append_that_stays_fresh_lets_mails_follow_a_cancel() -> None:
     line = await never_stale(seed=1)
     assert "phantom" in line.broken, str(line)
+
+
+async def test_answers_before_the_write_leave_repeats_that_no_journal_tells_of() -> None:
+    line = await write_behind(seed=1)
+    assert "more duplicates than doubts" in line.broken, str(line)
+
+
+async def test_a_lost_connection_is_no_yes() -> None:
+    line = await hopeful(seed=1)
+    assert "lost" in line.broken, str(line)
 
 
 def test_every_scenario_is_told_of_where_operators_read() -> None:

@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from sendengine.engine.settings import EngineSettings
+from sendengine.engine.work import Delivery
 from sendengine.engine.worker import Worker
 from sendengine.errors import Fenced, Unavailable
 from sendengine.queue.memory import MemoryQueue
@@ -63,32 +64,42 @@ def test_an_answer_that_comes_after_a_cancel_releases_nothing(per_hour: float | 
     run_virtually(history())
 
 
+async def frozen_around(verb: str, per_hour: float | None, moment: float) -> tuple[int, int]:
+    """What the relay had seen or was given when the worker stood still, and what it has seen in the end."""
+    rig = Rig(latency=0.02)
+    await rig.account(per_hour=per_hour)
+    await rig.submit(2_000)
+    worker = rig.start()
+    await asyncio.sleep(0.5)
+    hold_back(rig, worker, since=float("inf"), until=float("inf"))
+    await asyncio.sleep(0.5 + moment)
+    [site] = rig.workers["w1"][2].sites.values()
+    before = len(rig.log) + site.sessions - site.idle
+    rig.loop.halt("w1")
+    await getattr(rig.desk, verb)("m1", "c1")
+    await asyncio.sleep(3.0)
+    rig.loop.go_on("w1")
+    await asyncio.sleep(2.0)
+    rig.kill()
+    return before, len(rig.log)
+
+
+MOMENTS = [0.0073 * n for n in range(6)]  # wherever in its ticks it stands still
+
+
 @pytest.mark.parametrize("per_hour", [None, 3_600_000.0])
 @pytest.mark.parametrize("verb", ["pause", "cancel"])
 def test_a_worker_frozen_around_a_stop_begins_nothing_when_it_goes_on(verb: str, per_hour: float | None) -> None:
-    """Wherever in its ticks it stood still: what was picked before and is journalled afterwards must not go, however fresh that answer."""
+    """What was picked before and is journalled afterwards must not go, however fresh that answer."""
+    for moment in MOMENTS:
+        before, after = run_virtually(frozen_around(verb, per_hour, moment))
+        assert after == before > 0, moment
 
-    async def history(moment: float) -> None:
-        rig = Rig(latency=0.02)
-        await rig.account(per_hour=per_hour)
-        await rig.submit(2_000)
-        worker = rig.start()
-        await asyncio.sleep(0.5)
-        hold_back(rig, worker, since=float("inf"), until=float("inf"))
-        await asyncio.sleep(0.5 + moment)
-        [site] = rig.workers["w1"][2].sites.values()
-        before, on_wire = len(rig.log), site.sessions - site.idle  # the rig's log has a message when it ends
-        rig.loop.halt("w1")
-        await getattr(rig.desk, verb)("m1", "c1")
-        await asyncio.sleep(3.0)
-        rig.loop.go_on("w1")
-        await asyncio.sleep(2.0)
-        assert before
-        assert len(rig.log) == before + on_wire, moment
-        rig.kill()
 
-    for n in range(6):
-        run_virtually(history(0.0073 * n))
+def test_control_where_a_cut_voids_permits_only_a_frozen_worker_goes_on_after_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Delivery, "is_void", property(lambda delivery: delivery.lease.is_closing))
+    met = [run_virtually(frozen_around("pause", None, moment)) for moment in MOMENTS]
+    assert any(after > before for before, after in met), met
 
 
 @virtual

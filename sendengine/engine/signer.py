@@ -15,7 +15,10 @@ from functools import partial
 from sendengine.engine.work import Delivery
 
 CHUNK = 16  # messages handed over together; a handing over costs some 20 µs
-PENDING_MOST = 128  # 35 ms of signing, well within the time that an append's answer is fresh; and the octets that may wait here
+# What waits longer than an append's answer is fresh is signed in vain. So no more waits than is signed in this time at the pace of the last
+# ones: on a busy machine a signature takes ten times as long as on an idle one.
+WAIT_MOST = 0.050
+PENDING_MOST = 128  # at any speed: the octets that may wait here
 
 Make = Callable[[], bytes]
 
@@ -25,17 +28,19 @@ class Signer:
     that there is room."""
 
     def __init__(
-        self, executor: Executor, released: Callable[[list[Delivery]], None], freed: Callable[[], None],
+        self, executor: Executor, now: Callable[[], float], released: Callable[[list[Delivery]], None], freed: Callable[[], None],
         fail: Callable[[BaseException], None],
     ) -> None:  # fmt: skip
-        self._executor = executor
+        self._executor, self._now = executor, now
         self._released, self._freed, self._fail = released, freed, fail
         self._next: list[Delivery] = []
+        self._made_at = 0.0
+        self._each = 0.0  # seconds that a message took lately
         self.pending = 0
 
     @property
     def is_full(self) -> bool:
-        return self.pending >= PENDING_MOST
+        return self.pending >= PENDING_MOST or (self.pending >= CHUNK and self.pending * self._each >= WAIT_MOST)
 
     def add(self, delivery: Delivery, make: Make) -> None:
         """`make` is called in the thread."""
@@ -52,13 +57,16 @@ class Signer:
         chunk, self._next = self._next, []
         makes = [delivery.making for delivery in chunk if delivery.making is not None]
         made = asyncio.get_running_loop().run_in_executor(self._executor, _make, makes)
-        made.add_done_callback(partial(self._made, chunk))
+        made.add_done_callback(partial(self._made, chunk, self._now()))
 
     def close(self) -> None:
         self._executor.shutdown(wait=False, cancel_futures=True)
 
-    def _made(self, chunk: list[Delivery], made: asyncio.Future[list[bytes]]) -> None:
+    def _made(self, chunk: list[Delivery], begun_at: float, made: asyncio.Future[list[bytes]]) -> None:
         self.pending -= len(chunk)
+        now = self._now()
+        self._each += ((now - max(begun_at, self._made_at)) / len(chunk) - self._each) / 4
+        self._made_at = now
         if made.cancelled():
             return
         if (error := made.exception()) is not None:  # never an unsigned message: the worker ends, others take over

@@ -63,7 +63,7 @@ class Worker:
             lambda: self._takes.unsettled(),
         )  # fmt: skip
         self._keyring, self._keys_known = keyring, -1
-        self._signer = Signer(executor or ThreadPoolExecutor(1, "signer"), self._released, self._set_pump, self.fail)
+        self._signer = Signer(executor or ThreadPoolExecutor(1, "signer"), now, self._released, self._set_pump, self.fail)
         self._deliveries = Deliveries(
             self.journal, settings, rules, meter, now, jitter, self._attend, self._suspend, keyring, self._signer
         )  # fmt: skip

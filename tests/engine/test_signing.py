@@ -49,18 +49,26 @@ class ByHand(Executor):
 
     def __init__(self) -> None:
         self.waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
-        self.handed = 0
+        self.sizes: list[int] = []
+
+    @property
+    def next_size(self) -> int:
+        return self.sizes[0] if self.sizes else 0
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
+        self.sizes.append(len(args[0]))
         self.waiting.append((future, lambda: fn(*args, **kwargs)))
-        self.handed += 1
         return future
 
-    def work(self) -> None:
-        waiting, self.waiting = self.waiting, []
-        for future, call in waiting:
-            future.set_result(call())
+    def work(self, most: int = 1000) -> int:
+        """So many chunks; the messages in them."""
+        waiting, self.waiting = self.waiting[:most], self.waiting[most:]
+        del self.sizes[:most]
+        made = [call() for _, call in waiting]
+        for (future, _), octets in zip(waiting, made, strict=True):
+            future.set_result(octets)
+        return sum(map(len, made))
 
 
 async def signed_send(rig: Rig, relay: SmtpRelay, n: int = 5, **more: Any) -> list[bytes]:
@@ -220,4 +228,22 @@ async def test_a_key_that_does_not_sign_ends_the_worker_and_nothing_goes_unsigne
     with pytest.raises(SendEngineError, match=r"broken\.pem"):
         await task
     assert relay.taken == []
+    patch.undo()
+
+
+@virtual
+async def test_a_slow_key_signs_nothing_in_vain() -> None:
+    """A message takes 4 ms: of 128 that wait, most would be stale before they leave."""
+    patch = pytest.MonkeyPatch()
+    SmtpRelay(patch)
+    rig, hands = Rig(), ByHand()
+    await rig.account(per_hour=None)
+    await rig.submit(500)
+    start(rig, keyring=Keyring([ED]), executor=hands)
+    made = 0
+    while (await rig.status()).get("finished") is None:
+        await asyncio.sleep(0.004 * max(1, hands.next_size))
+        made += hands.work(1)
+    assert made <= 500 + PENDING_MOST
+    await rig.stop()
     patch.undo()

@@ -10,8 +10,6 @@ from collections.abc import Callable
 from email.utils import formatdate
 from functools import partial
 
-import orjson
-
 from sendengine import records
 from sendengine.batch import BATCH_ROWS
 from sendengine.engine.campaigns import Campaign
@@ -21,6 +19,7 @@ from sendengine.engine.lane import Lane
 from sendengine.engine.pacing import Run
 from sendengine.engine.settings import EngineSettings
 from sendengine.engine.signer import Signer
+from sendengine.engine.texts import Texts
 from sendengine.engine.work import Delivery, Lease
 from sendengine.errors import SendEngineError
 from sendengine.policy import retry
@@ -38,7 +37,7 @@ OUTCOMES = {
     Action.DOUBTFUL: Outcome.UNKNOWN,  # unless the settlement decides to send it again
 }
 REFUSED_MOST = 20  # messages in a row that a send may have refused (5xx after the dot) before it is suspended
-REPLIES_MOST = 4096  # distinct replies whose text is kept
+REPLIES_MOST = 4096  # whose number is remembered without making their text again
 LONGEST_DELAY = 3600.0
 LONGEST_HALF = 65000.0  # what a half float holds
 EXPIRED_TEXT = ("4.4.7", "expired before a relay took it")
@@ -56,7 +55,8 @@ class Deliveries:
         self._journal, self._settings, self._rules, self._meter = journal, settings, rules, meter
         self._now, self._jitter, self._attend, self._suspend = now, jitter, attend, suspend
         self._keyring, self._signer = keyring, signer
-        self._numbers: dict[tuple[Feed, int, str, str], int] = {}
+        self._texts = Texts(journal.reply)
+        self._numbers: dict[tuple[Feed, str, int, str, str], int] = {}
         self._date, self._date_at = b"", 0
 
     # permit -> intent
@@ -126,7 +126,7 @@ class Deliveries:
         delivery = Delivery()
         delivery.lane, delivery.lease, delivery.row, delivery.tick = lane, lease, row, None
         lease.open += 1
-        number = self._text_number("", status, text)
+        number = self._texts.number("", status, text, "")
         what = outcome | (0 if row in lease.past else records.FIRST_TRY)
         body = records.OUTCOME.pack(row, what, tries, number, 0, 0.0, 0.0, 0)  # no MAIL: it ends when it is settled
         self._journal.resolve(delivery, records.KIND_OUTCOME, body, 0.0, number)
@@ -218,18 +218,15 @@ class Deliveries:
         """The number of its reply, or of its fault, among the distinct ones."""
         reply = attempt.reply
         if reply is None:
-            return self._text_number(delivery.lane.relay.site, status, f"{attempt.fault}: {attempt.detail}")
-        key = (delivery.lane.feed, reply.code, reply.enhanced, strip_ids(reply.text))
+            return self._texts.number(delivery.lane.relay.site, status, f"{attempt.fault}: {attempt.detail}", str(attempt.fault))
+        key = (delivery.lane.feed, status, reply.code, reply.enhanced, strip_ids(reply.text))
         number = self._numbers.get(key)
         if number is None:
-            text = str(reply)
-            if len(self._numbers) >= REPLIES_MOST:  # a relay that says something else each time: its codes must do
-                key, text = (*key[:3], ""), f"{reply.code} {reply.enhanced}"
-            number = self._numbers[key] = self._text_number(delivery.lane.relay.site, status, text)
+            if len(self._numbers) >= REPLIES_MOST:
+                self._numbers.clear()
+            number = self._texts.number(delivery.lane.relay.site, status, str(reply), f"{reply.code} {reply.enhanced}".rstrip())
+            self._numbers[key] = number
         return number
-
-    def _text_number(self, site: str, status: str, text: str) -> int:
-        return self._journal.reply(orjson.dumps([status, strip_ids(text), site]))
 
     def _active_seconds(self, lane: Lane, lease: Lease) -> float:
         """Wall seconds less the time that does not count against a lifetime."""

@@ -113,6 +113,7 @@ _FAULTS = {
 }
 
 _SENT: dict[str, Verdict] = {}  # one value per status: nearly every verdict is one of these
+_SENT_MOST = 256  # a relay may make up statuses
 
 
 def judge(attempt: Attempt, tries: int, age: float, policy: SendPolicy, rules: ReplyRules) -> Verdict:
@@ -131,6 +132,8 @@ def judge(attempt: Attempt, tries: int, age: float, policy: SendPolicy, rules: R
 def _sent(reply: Reply) -> Verdict:
     status = _status(reply)
     if status not in _SENT:
+        if len(_SENT) >= _SENT_MOST:
+            _SENT.clear()
         action, scope, spends_try, _ = _TABLE[Stage.DOT, Event.OK]
         _SENT[status] = Verdict(action, scope, spends_try, status)
     return _SENT[status]

@@ -42,6 +42,7 @@ class _Transport(asyncio.Transport):
         self._unread = b""
         self._recipient: str | None = None
         self._is_in_body = False
+        self._has_mail = False
         self._carried = 0
         self.is_over = False
 
@@ -87,7 +88,12 @@ class _Transport(asyncio.Transport):
             self._relay.mails.append(asyncio.get_running_loop().time() - self._relay.latency)
             if self._relay.hangs_up_at == "MAIL":
                 self.lose()
-        elif verb == b"RCPT":
+            answer = self._relay.at_mail()
+            self._has_mail = answer.startswith("2")
+            return answer.encode() + b"\r\n"
+        if verb == b"RCPT" and not self._has_mail:
+            return b"503 5.5.1 MAIL first\r\n"
+        if verb == b"RCPT":
             name = line.partition(b"<")[2].partition(b">")[0].decode()
             answer = self._relay.at_rcpt(name)
             self._relay.tries.setdefault(name, []).append(self._relay.mails[-1])
@@ -121,6 +127,7 @@ class SmtpRelay:
         most_messages: int = 0,
     ) -> None:  # fmt: skip
         self.at_rcpt = at_rcpt
+        self.at_mail: Callable[[], str] = lambda: "250 2.1.0 Ok"
         self.latency = latency
         self.most_messages = most_messages
         self.is_down = False

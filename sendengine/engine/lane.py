@@ -48,6 +48,7 @@ class Lane:
         self.dirty: dict[Lease, None] = {}  # leases with something to settle
         self.unsent: list[tuple[Settlement, Lease, dict[Tick, int]]] = []  # settlements whose visit failed
         self.returns: list[Settlement] = []  # of takes whose answer was lost: whatever they leased goes back
+        self.is_distrusted = False  # Redis may have lost what we hold of it, and has not been heard of it since
         self.is_gone = False  # detached: a call that is still under way must not bring it back
         self.ignored: set[str] = set()  # campaigns this process cannot read (newer payloads)
         self.visit_at = 0.0
@@ -103,6 +104,12 @@ class Lane:
         self.permits.grant(Run(at, self.interval, visited.permits, visited.cut, offset, visited.deal, held))
         if visited.cut < self.cut:  # granted before a cut of which the inbox told first
             self.permits.apply_cut(self.cut, self.void_after(visited.cut))
+
+    def distrust(self) -> None:
+        """Nothing of it may go until its leases were asked after (visits.py)."""
+        self.is_distrusted = True
+        self.licence_until = 0.0
+        self.permits = Permits()
 
     def learn_cut(self, number: int, cut_us: float) -> None:
         """A cut that skips a number may have followed an earlier one not heard of: then everything older is void. Without permits to be

@@ -29,6 +29,7 @@ log = structlog.get_logger("sendengine.takes")
 TOKEN_OCTETS = 8
 LOOK_AHEAD = 5.0  # visits come by themselves in longer times than this
 UNREADABLE_FOR = 60.0  # a campaign that this release cannot read is left alone so long
+TRIED_AGAIN = 1.0  # an account that could not be read is found again after so long
 OFFERED_AGAIN = 1.0  # we took out of the index what was meant for others
 TURN_EARLY = 0.25  # a window's look was due by Redis' clock: by ours, which is an estimate of it, the turn may lie a moment ahead
 HUNGRY_AGAIN = 0.25  # an attached account whose list is still being loaded is looked at so often
@@ -70,8 +71,15 @@ class Takes:
                 if self._wants_others(lane):
                     await self._offer(lane.account, self._redis_us(OFFERED_AGAIN))
             else:
-                await self._attach(self._found[0])
+                await self._try_to_attach(self._found[0])
             self._found.popleft()  # not before: an account that was found and not attached must not be forgotten
+
+    async def _try_to_attach(self, account: str) -> None:
+        """One that is out of reach, as its slot of a Cluster may be alone, keeps no other waiting: it is found again."""
+        try:
+            await self._attach(account)
+        except Unavailable:
+            self._owed[account] = self._redis_us(TRIED_AGAIN)
 
     async def pay(self) -> None:
         """What the index did not take when it was offered."""

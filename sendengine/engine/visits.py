@@ -20,6 +20,8 @@ CREDIT_US = 10_000.0  # that the script subtracts (queue/lua/visit.lua)
 MOST_HELD = 250  # campaigns of an account in one visit: a place among them is an octet
 NOTHING = records.NUMS.pack(*[0] * 8, 0.0, 0.0, 0.0)
 RESYNC_ACCOUNTS = 200  # visited at once when everything is settled again
+ANSWERED_SOON = 1.0  # then an account is out of reach, and keeps no other waiting
+PAY_EVERY = 1.0
 UNMETERED_VISIT = 0.5  # gate and states are looked at so often where no permits are needed
 
 
@@ -36,6 +38,8 @@ class Visits:
         self._lead_us = (settings.tick + settings.lead) * 1e6 + CREDIT_US
         self.wheel: Wheel[Lane] = Wheel(settings.tick)
         self._retained: deque[tuple[float, str, Settlement]] = deque()
+        self._owed: dict[str, dict[int, Settlement]] = {}  # by account and identity: to be settled again
+        self._paying: dict[str, Lane | None] = {}  # accounts that are asked again and again, and what we hold of each
 
     def at(self, lane: Lane, when: float) -> None:
         """Visit it no later than `when`."""
@@ -58,7 +62,7 @@ class Visits:
 
     def start(self, lane: Lane) -> None:
         lane.visit_at = 0.0
-        if not lane.is_visiting and not lane.is_gone:
+        if not lane.is_visiting and not lane.is_gone and not lane.is_distrusted:
             lane.is_visiting = True
             self._spawn(self._visit(lane))
 
@@ -187,19 +191,51 @@ class Visits:
     async def settle_again(self, lanes: Iterable[Lane]) -> None:
         """After a reconnect: what was settled lately, once more; rows that are not leased any more ignore it. And each lease is asked
         after, by a settlement of nothing: of one that does not stand nothing more may go."""
-        again: dict[str, list[Settlement]] = {}
         for _, account, settlement in self._retained:
-            again.setdefault(account, []).append(settlement)
+            self._owed.setdefault(account, {})[id(settlement)] = settlement
         held = {lane.account: lane for lane in lanes if lane.has_leases}
-        accounts = list(again | held)
+        accounts = list(self._owed | held)
         for at in range(0, len(accounts), RESYNC_ACCOUNTS):
             part = accounts[at : at + RESYNC_ACCOUNTS]
-            await asyncio.gather(*(self._settle_again(account, again.get(account, []), held.get(account)) for account in part))
+            await asyncio.gather(*(self._settle_again(account, held.get(account)) for account in part))
 
-    async def _settle_again(self, account: str, settlements: list[Settlement], lane: Lane | None) -> None:
-        leases = lane.leases() if lane is not None else []
+    async def _settle_again(self, account: str, lane: Lane | None) -> None:
+        """An account that is out of reach keeps no other waiting; nothing of it goes until it has answered."""
+        try:
+            async with asyncio.timeout(ANSWERED_SOON):
+                await self._ask_after(account, lane)
+        except (Unavailable, TimeoutError):
+            if lane is not None:
+                lane.distrust()
+            if account not in self._paying:
+                self._spawn(self._settle_later(account))
+            self._paying[account] = lane
+
+    async def _settle_later(self, account: str) -> None:
+        """Until it answers, or all of Redis is away: then the next reconnect begins anew."""
+        try:
+            while True:
+                await asyncio.sleep(PAY_EVERY)
+                if self._journal.is_away:
+                    return
+                try:
+                    await self._ask_after(account, self._paying[account])
+                except Unavailable:
+                    continue
+                return
+        finally:
+            del self._paying[account]
+
+    async def _ask_after(self, account: str, lane: Lane | None) -> None:
+        owed, leases = list(self._owed.get(account, {}).values()), lane.leases() if lane is not None else []
         asked = [Settlement(lease.token, records.NO_ROWS, b"", b"{}", NOTHING) for lease in leases]
-        reply = await self._queue.visit(account, 0, 0.0, "=", [], settlements + asked)
-        for lease, stands in zip(leases, reply.acted[len(settlements) :], strict=True):
-            if lane is not None and not stands:
+        reply = await self._queue.visit(account, 0, 0.0, "=", [], owed + asked)
+        self._owed.pop(account, None)
+        if lane is None:
+            return
+        for lease, stands in zip(leases, reply.acted[len(owed) :], strict=True):
+            if not stands:
                 self._give_up(lane, lease)
+        if lane.is_distrusted:
+            lane.is_distrusted = False
+            self.at(lane, self._now())

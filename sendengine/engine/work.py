@@ -50,7 +50,7 @@ class Delivery:
         since it was picked: its intent may have been journalled after a stop, by a worker that stood still, and that answer is fresh."""
         lane = self.lane
         is_cut = self.cut < lane.cut and (not self.permit_us or self.permit_us > lane.void_after(self.cut))
-        return is_cut or self.lease.is_closing
+        return is_cut or self.lease.is_closing or lane.is_distrusted
 
 
 class Lease:

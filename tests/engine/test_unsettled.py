@@ -163,3 +163,44 @@ async def test_an_outcome_of_a_lease_that_is_not_ours_any_more_pins_nothing() ->
     assert (len(rig.accepted), worker.journal.doubtful) == (2, 0)
     assert not worker.journal._ticks
     await rig.stop()
+
+
+@virtual
+async def test_a_reconnect_while_one_account_cannot_be_settled_keeps_no_other_waiting() -> None:
+    """What it was settled lately is settled again when its slot is back: Redis may have lost it."""
+    rig = Rig(latency=0.05)
+    _, again = await begin(rig, 36_000.0, 200, 10.0)
+    rig.store.generation += 1
+    before = len(rig.times("others"))
+    await asyncio.sleep(60)
+    assert len(rig.times("others")) - before > 0.95 * 10 * 60
+    again.set()
+    await holds(rig, 200)
+    await rig.stop()
+
+
+@virtual
+async def test_an_account_that_is_found_and_cannot_be_read_keeps_no_other_waiting() -> None:
+    """Its slot of the Cluster is away, the index is there. When it is back, the account is found again."""
+    rig = Rig(latency=0.05)
+    worker, again = await begin(rig, 36_000.0, 200, 10.0)
+    read, is_away = worker._queue.account, True
+
+    async def refusing(name: str) -> Any:
+        if name == "m3" and is_away:
+            raise Unavailable("nobody serves its slot")
+        return await read(name)
+
+    worker._queue.account = refusing  # type: ignore[method-assign]
+    again.set()
+    await rig.account("m3", per_hour=36_000.0)
+    await rig.submit(50, "hidden", "m3")
+    before = len(rig.times("others"))
+    await asyncio.sleep(60)
+    assert len(rig.times("others")) - before > 0.95 * 10 * 60
+    is_away = False
+    before = rig.loop.time()
+    await rig.until_ended("hidden", "m3")
+    assert rig.loop.time() - before < 10
+    await holds(rig, 200)
+    await rig.stop()

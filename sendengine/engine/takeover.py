@@ -19,6 +19,7 @@ from sendengine import records
 from sendengine.engine.identity import Identity
 from sendengine.engine.remains import ALL_ROWS, Remains, read, settle_untold, settlements_of
 from sendengine.engine.settings import EngineSettings
+from sendengine.errors import Unavailable
 from sendengine.ports import Blame, Queue, Settlement
 
 log = structlog.get_logger("sendengine.takeover")
@@ -42,6 +43,7 @@ class Takeover:
     def __init__(self, queue: Queue, own: Identity, settings: EngineSettings, now: Callable[[], float], wall: Callable[[], float]) -> None:
         self._queue, self._own, self._settings, self._now, self._wall = queue, own, settings, now, wall
         self._seen: dict[str, Sighting] = {}
+        self._freed: dict[str, set[str]] = {}  # of a worker whose journal stands yet: accounts that it has no lease of any more
         self._generation = -1
 
     def forget(self) -> None:
@@ -52,9 +54,11 @@ class Takeover:
         """One round: read the beats of the others, rescue what is dead."""
         if self._generation != self._queue.generation:
             self._seen.clear()
+            self._freed.clear()
             self._generation = self._queue.generation
         others = [name for name in await self._queue.workers() if name != self._own.id]
         self._seen = {name: seen for name, seen in self._seen.items() if name in others}
+        self._freed = {name: freed for name, freed in self._freed.items() if name in others}
         for name in others:
             await self._look_at(name)
 
@@ -86,14 +90,29 @@ class Takeover:
             _log_damage(name, remains, journal)
         if remains.lacks_notes:
             await self._add_untold(name, remains, rescued)
-        for account, settlements in rescued.items():
-            await self._queue.visit(account, 0, 0.0, "=", [], settlements)
-            await self._queue.leave(account)
-        for account in rescued:
-            await self._queue.offer(account, 0)
-        await self._bury(name)
         self._seen.pop(name, None)
+        if not await self._free(name, rescued):
+            return
+        await self._bury(name)
+        self._freed.pop(name, None)
         log.warning("worker_taken_over", worker=name, accounts=len(rescued), leases=sum(map(len, rescued.values())))
+
+    async def _free(self, name: str, rescued: Mapping[str, list[Settlement]]) -> bool:
+        """Its leases, account by account, and each back into the index. False while one is out of reach, as its slot of a Cluster may be
+        alone: the journal stands until that one is freed, and the others' permits are cut once."""
+        freed = self._freed.setdefault(name, set())
+        for account, settlements in rescued.items():
+            if account in freed:
+                continue
+            try:
+                await self._queue.visit(account, 0, 0.0, "=", [], settlements)
+                await self._queue.leave(account)
+                await self._queue.offer(account, 0)
+            except Unavailable as error:
+                log.warning("account_not_freed", worker=name, account=account, error=str(error))
+            else:
+                freed.add(account)
+        return freed >= rescued.keys()
 
     async def _add_untold(self, name: str, remains: Remains, rescued: dict[str, list[Settlement]]) -> None:
         """Its leases that no readable note names. Without a note lacking they were never sent from, and are the sweep's."""
@@ -112,14 +131,20 @@ class Takeover:
         """Accounts with work that stand nowhere go back into the index; a lease without a journal was never sent from."""
         lives: dict[str, bool] = {}  # a worker without a journal never gets one
         for account in await self._queue.accounts():
-            need, leases = await self._queue.need(account)
-            for worker in set(leases.values()) - lives.keys():
-                lives[worker] = await self._queue.beat(worker) is not None
-            orphans = [token for token, worker in leases.items() if not lives[worker]]
-            if orphans:
-                await self._queue.visit(account, 0, 0.0, "=", [], [give_back(token, Blame.SUSPECT) for token in orphans])
-            if (need >= 0 and len(orphans) == len(leases)) or orphans:
-                await self._queue.offer(account, max(need, 0.0))
+            try:
+                await self._sweep_one(account, lives)
+            except Unavailable:  # its slot may be away, and no other's: the next sweep meets it
+                continue
+
+    async def _sweep_one(self, account: str, lives: dict[str, bool]) -> None:
+        need, leases = await self._queue.need(account)
+        for worker in set(leases.values()) - lives.keys():
+            lives[worker] = await self._queue.beat(worker) is not None
+        orphans = [token for token, worker in leases.items() if not lives[worker]]
+        if orphans:
+            await self._queue.visit(account, 0, 0.0, "=", [], [give_back(token, Blame.SUSPECT) for token in orphans])
+        if (need >= 0 and len(orphans) == len(leases)) or orphans:
+            await self._queue.offer(account, max(need, 0.0))
 
 
 def _log_damage(worker: str, remains: Remains, journal: Mapping[bytes, bytes]) -> None:

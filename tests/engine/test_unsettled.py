@@ -11,9 +11,13 @@ from typing import Any
 import pytest
 
 from sendengine import records
+from sendengine.engine.identity import Identity
 from sendengine.engine.remains import read
+from sendengine.engine.settings import EngineSettings
+from sendengine.engine.takeover import Takeover
 from sendengine.engine.worker import Worker
 from sendengine.errors import Unavailable
+from sendengine.queue.memory import MemoryQueue
 from sendengine.types import Attempt, Fault, Outcome, Stage
 from tests.engine.rig import DELIVERED, Rig, number, replied
 from tests.engine.test_engine import virtual
@@ -204,3 +208,44 @@ async def test_an_account_that_is_found_and_cannot_be_read_keeps_no_other_waitin
     assert rig.loop.time() - before < 10
     await holds(rig, 200)
     await rig.stop()
+
+
+@virtual
+async def test_a_takeover_frees_the_others_while_one_account_is_out_of_reach() -> None:
+    """And keeps the journal until that one is freed, too."""
+    rig = Rig(latency=0.05)
+    for account in ("m1", "m2"):
+        await rig.account(account, per_hour=36_000.0)
+        await rig.submit(400, account, account, on_doubt="hold")
+    rig.start()
+    await asyncio.sleep(10)
+    rig.kill()
+    again = refuse_settlements(rig.start("w2"), "m1")
+    async with asyncio.timeout(30 + 40):
+        await rig.until_ended("m2", "m2")
+    assert "w1" in rig.store.journals
+    again.set()
+    async with asyncio.timeout(30 + 40):
+        await rig.until_ended("m1", "m1")
+    assert set(Counter(rig.accepted).values()) == {1}
+    assert "w1" not in rig.store.journals
+    await rig.stop("w2")
+
+
+@virtual
+async def test_a_sweep_meets_the_others_while_one_account_is_out_of_reach() -> None:
+    rig = Rig()
+    for account in ("m1", "m2"):
+        await rig.account(account)
+        await rig.submit(1, "c", account)
+    rig.store.index.clear()
+
+    class Away(MemoryQueue):
+        async def need(self, account: str) -> tuple[float, dict[bytes, str]]:
+            if account == "m1":
+                raise Unavailable("nobody serves its slot")
+            return await super().need(account)
+
+    queue = Away(rig.store, rig.now_us)
+    await Takeover(queue, Identity("w1"), EngineSettings(), rig.loop.time, rig.loop.time).sweep()
+    assert list(rig.store.index) == ["m2"]

@@ -64,10 +64,13 @@ class Histories(RuleBasedStateMachine):
             self.has_failed = True
             raise
 
-    @initialize(latency=st.sampled_from([0.002, 0.3]), spread=st.sampled_from([1.0, 1000.0]), rate=RATES, together=st.sampled_from([1, 5]))
-    def begin(self, latency: float, spread: float, rate: float | None, together: int) -> None:
+    @initialize(
+        latency=st.sampled_from([0.002, 0.3]), spread=st.sampled_from([1.0, 1000.0]), rate=RATES, together=st.sampled_from([1, 5]),
+        way=st.sampled_from([0.0, 0.015]),
+    )  # fmt: skip
+    def begin(self, latency: float, spread: float, rate: float | None, together: int, way: float) -> None:
         async def begin() -> None:
-            self.world = World(latency, spread, self.make_queue, together)
+            self.world = World(latency, spread, self.make_queue, together, way)
             await self.world.account("m1", rate)
             await self.world.account("m2", 36_000.0)
             self.world.start()
@@ -267,7 +270,7 @@ def play(queue: type[MemoryQueue], deed: Callable[[Histories], None], together: 
     """One history, to its end."""
     machine = type("Played", (Histories,), {"make_queue": queue})()
     try:
-        machine.begin(latency=0.3, spread=1000.0, rate=200_000.0, together=together)
+        machine.begin(latency=0.3, spread=1000.0, rate=200_000.0, together=together, way=0.0)
         machine.submit(
             account="m1", rows=900, batches=0, seals=True, on_doubt=on_doubt, sequential=False, priority=False, after=0.0, then=3.0
         )  # fmt: skip

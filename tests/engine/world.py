@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import Context, copy_context
 from random import Random
+from typing import Any
 
 import msgspec
 
@@ -39,6 +40,7 @@ from tests.engine.virtual import VirtualClock, VirtualLoop
 STOPS_WITHIN = 1.0  # seconds after a pause or cancel was acknowledged: domain rule 2
 REST_WITHIN = 600.0  # virtual seconds in which everything must end once nothing stands in its way
 RETRY = "2s, 5s*2, 20s"
+ASKED = ("append", "visit", "take", "find", "offer")  # what a worker that sends asks of Redis
 
 
 class Mood(msgspec.Struct, frozen=True):
@@ -170,7 +172,8 @@ class World:
     """Owner of all of it. `faults` is what was seen that must not be, at the moment it was seen."""
 
     def __init__(
-        self, latency: float = 0.05, spread_above: float = 1000.0, make_queue: Callable[..., MemoryQueue] = MemoryQueue, together: int = 1
+        self, latency: float = 0.05, spread_above: float = 1000.0, make_queue: Callable[..., MemoryQueue] = MemoryQueue, together: int = 1,
+        way: float = 0.0,
     ) -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)
@@ -181,7 +184,7 @@ class World:
         self.latency = latency
         self.together = together  # messages that a session carries at once
         self.settings = EngineSettings(spread_above=spread_above)
-        self._make_queue = make_queue
+        self._make_queue, self._way = make_queue, way
         self.workers: dict[str, Running] = {}
         self.halted: dict[str, Running] = {}
         self.graveyard: list[Running] = []
@@ -266,11 +269,27 @@ class World:
         name = f"w{self._started}"
         channel = WorldChannel(self, self.together)
         worker = Worker(
-            self._make_queue(self.store, self.now_us), channel, SilentMeter(), ReplyRules([]), self.settings, name,
+            self._far(self._make_queue(self.store, self.now_us)), channel, SilentMeter(), ReplyRules([]), self.settings, name,
             lambda fields: Relay("relay.test"), self.loop.time, Keyring(), jitter=Random(self._started).random,
         )  # fmt: skip
         self.workers[name] = Running(worker, self.loop.as_process(name, worker.run()), channel)
         return name
+
+    def _far(self, queue: MemoryQueue) -> MemoryQueue:
+        """Each question and each answer is `way` seconds on its way: a worker can be halted in between."""
+
+        def far(call: Callable[..., Any]) -> Callable[..., Any]:
+            async def ask(*args: Any, **named: Any) -> Any:
+                await asyncio.sleep(self._way)
+                answer = await call(*args, **named)
+                await asyncio.sleep(self._way)
+                return answer
+
+            return ask
+
+        for name in ASKED if self._way else ():
+            setattr(queue, name, far(getattr(queue, name)))
+        return queue
 
     async def stop(self, name: str) -> None:
         running = self.workers.pop(name)

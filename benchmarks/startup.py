@@ -11,7 +11,7 @@ import time
 from statistics import median
 
 ROUNDS = 11
-HEAVY = ("aiosmtplib", "uvloop", "prometheus_client")
+HEAVY = ("aiosmtplib", "cryptography", "uvloop", "prometheus_client")
 
 
 def seconds(*words: str) -> float:

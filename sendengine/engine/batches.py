@@ -20,7 +20,7 @@ from sendengine.engine.turnstile import Turnstile
 from sendengine.engine.work import Lease, Share
 from sendengine.errors import SendEngineError, Unavailable
 from sendengine.ports import Leased, Queue
-from sendengine.records import PAST, SENDER, rows_of
+from sendengine.records import PAST, SENDER, TRANSACTIONAL, rows_of
 from sendengine.render.renderer import Renderer
 from sendengine.render.values import RenderFailure
 from sendengine.types import Outcome
@@ -85,6 +85,8 @@ class Batches:
         try:
             lease.renderer = campaign.renderer(lane.feed.site.eightbit, leased.message, leased.batch)
             if not self._deliveries.can_sign(lane, campaign, lease.renderer.from_domain):
+                if campaign.id == TRANSACTIONAL:  # there is no pausing it: left alone for a while
+                    lane.ignored.add(campaign.id)
                 self._return(lane, lease)
                 return
             prepared = await self._rendered(lane, lease.renderer, batch.fields, columns, names)

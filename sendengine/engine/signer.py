@@ -14,7 +14,8 @@ from functools import partial
 
 from sendengine.engine.work import Delivery
 
-CHUNK = 16  # messages handed over together; a handing over costs some 20 µs
+CHUNK = 16  # messages at most that are handed over together; a handing over costs some 20 µs
+ENOUGH = 2  # chunks: one that is being made, and the next
 # What waits longer than an append's answer is fresh is signed in vain. So no more waits than is signed in this time at the pace of the last
 # ones: on a busy machine a signature takes ten times as long as on an idle one.
 WAIT_MOST = 0.050
@@ -34,27 +35,31 @@ class Signer:
         self._executor, self._now = executor, now
         self._released, self._freed, self._fail = released, freed, fail
         self._next: list[Delivery] = []
+        self._under_way = 0  # chunks
         self._made_at = 0.0
         self._each = 0.0  # seconds that a message took lately
         self.pending = 0
 
     @property
     def is_full(self) -> bool:
-        return self.pending >= PENDING_MOST or (self.pending >= CHUNK and self.pending * self._each >= WAIT_MOST)
+        return self.pending >= PENDING_MOST or self.pending * self._each >= WAIT_MOST
 
     def add(self, delivery: Delivery, make: Make) -> None:
         """`make` is called in the thread."""
         delivery.making = make
         self.pending += 1
         self._next.append(delivery)
-        if len(self._next) == CHUNK:
-            self.begin()
+        if len(self._next) == CHUNK or len(self._next) * self._each >= WAIT_MOST / 4:
+            self._hand_over()
 
     def begin(self) -> None:
-        """Hand over what was added; called when no more comes at present."""
-        if not self._next:
-            return
+        """Called when no more comes at present: a thread with enough to do gets more together later."""
+        if self._next and self._under_way < ENOUGH:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
         chunk, self._next = self._next, []
+        self._under_way += 1
         makes = [delivery.making for delivery in chunk if delivery.making is not None]
         made = asyncio.get_running_loop().run_in_executor(self._executor, _make, makes)
         made.add_done_callback(partial(self._made, chunk, self._now()))
@@ -64,6 +69,7 @@ class Signer:
 
     def _made(self, chunk: list[Delivery], begun_at: float, made: asyncio.Future[list[bytes]]) -> None:
         self.pending -= len(chunk)
+        self._under_way -= 1
         now = self._now()
         self._each += ((now - max(begun_at, self._made_at)) / len(chunk) - self._each) / 4
         self._made_at = now
@@ -76,6 +82,7 @@ class Signer:
             delivery.wire, delivery.making = wire, None
         if acked := [delivery for delivery in chunk if delivery.acked_at]:
             self._released(acked)
+        self.begin()
         self._freed()
 
 

@@ -253,7 +253,7 @@ class Takes:
             return
         self._forget(lane)
         if lane.ignored and need_us >= 0:
-            self._unreadable[lane.account] = (lane.ignored, self._now() + UNREADABLE_FOR)
+            self._unreadable[lane.account] = (lane.ignored, self._now() + UNREADABLE_FOR - TURN_EARLY)
             need_us = max(need_us, self._redis_us(UNREADABLE_FOR))
         await self._offer(lane.account, need_us)
         end = lane.permits.end()

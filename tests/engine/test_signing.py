@@ -13,11 +13,13 @@ from sendengine.engine.signer import CHUNK, PENDING_MOST
 from sendengine.errors import SendEngineError
 from sendengine.keyring import Keyring
 from sendengine.policy.signing import ED25519, RSA, KeyEntry
+from sendengine.queue.memory import MemoryQueue
 from sendengine.render.dkim import SigningKey
 from sendengine.render.message import Message
 from tests.engine.rig import EPOCH, Rig
 from tests.engine.smtp_relay import SmtpRelay, start
 from tests.engine.test_engine import virtual
+from tests.engine.test_turns import transact
 from tests.verifying import SEED, published, rsa_pem, tags, verdicts
 
 DOMAIN = "example.com"
@@ -245,5 +247,32 @@ async def test_a_slow_key_signs_nothing_in_vain() -> None:
         await asyncio.sleep(0.004 * max(1, hands.next_size))
         made += hands.work(1)
     assert made <= 500 + PENDING_MOST
+    await rig.stop()
+    patch.undo()
+
+
+@virtual
+async def test_a_single_message_whose_key_cannot_be_read_waits_for_a_minute_and_is_not_asked_for_all_the_time() -> None:
+    patch = pytest.MonkeyPatch()
+    relay, rig = SmtpRelay(patch), Rig()
+    await rig.account()
+    rig.store.signing_keys["one._domainkey.example.com"], rig.store.key_changes = b"{", 1
+    taken: list[float] = []
+    take = MemoryQueue.take
+
+    async def counted(*args: Any) -> Any:
+        taken.append(rig.loop.time())
+        return await take(*args)
+
+    patch.setattr(MemoryQueue, "take", counted)
+    start(rig, executor=Inline())
+    await transact(rig, "now@example.com")
+    await asyncio.sleep(20.0)
+    assert relay.taken == []
+    assert len(taken) < 20
+    assert await rig.desk.keep_key(ONE)
+    await asyncio.sleep(120.0)
+    assert relay.taken == ["now@example.com"]
+    assert verdicts(relay.messages[0], KEYS) == [True]
     await rig.stop()
     patch.undo()

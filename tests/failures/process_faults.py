@@ -22,6 +22,8 @@ FREEZES_S = (1.0, 5.0)
 OUTLIVES_FREEZES = {"SENDENGINE_ENGINE_DEAD_AFTER_S": "6"}
 SHOWS_WITHIN = 0.5  # seconds in which a worker that goes on has written what it had in hand
 UNMETERED_A_ROUND = 8_000
+# Several processes start and die at once: on a busy machine a journal could not be read within the rig's own two seconds.
+SEVERAL_AT_ONCE = {"SENDENGINE_ENGINE_DEAD_AFTER_S": "5"}
 BEHIND_A_DOT = ("after_dot", "after_mail", "after_reply")  # a MAIL leaves behind the message before it
 
 
@@ -223,12 +225,12 @@ async def failpoints(seed: int, points: list[Failpoint], per_second: float = 150
     """Workers that break at their failpoint, some at once, beside a healthy one. The list must last until the last of them has started."""
     async with failure_rig(seed, delay=BUSY) as rig:
         campaign = await rig.submit(len(points) * 900 + 3000, per_second)
-        await rig.start_all(1)
+        await rig.start_all(1, environ=SEVERAL_AT_ONCE)
         turns = asyncio.Semaphore(at_once)
 
         async def one(point: Failpoint) -> None:
             async with turns:
-                hand = rig.start(failpoint=str(point), environ={"FAULT_RETAIN": "1"})
+                hand = rig.start(failpoint=str(point), environ={"FAULT_RETAIN": "1", **SEVERAL_AT_ONCE})
                 await rig.join(hand)
                 await _follow(rig, hand, point)
 

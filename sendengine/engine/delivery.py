@@ -72,7 +72,7 @@ class Deliveries:
                 continue
             break
         keys = self._keyring.keys_of(lease.renderer.from_domain)
-        if keys and self._signer.is_full:
+        if keys and self._signer.is_full(run is not None):
             lane.return_row(lease, row)
             return False
         delivery = Delivery()

@@ -18,8 +18,9 @@ CHUNK = 16  # messages at most that are handed over together; a handing over cos
 ENOUGH = 2  # chunks: one that is being made, and the next
 # What waits longer than an append's answer is fresh is signed in vain. So no more waits than is signed in this time at the pace of the last
 # ones: on a busy machine a signature takes ten times as long as on an idle one.
-WAIT_MOST = 0.050
-PENDING_MOST = 128  # at any speed: the octets that may wait here
+WAIT_MOST = 0.100
+PENDING_MOST = 256  # at any speed: the octets that may wait here
+UNMETERED = 0.5  # of both: the rest is for what has a time, which would lapse behind others' unmetered sends
 
 Make = Callable[[], bytes]
 
@@ -40,16 +41,16 @@ class Signer:
         self._each = 0.0  # seconds that a message took lately
         self.pending = 0
 
-    @property
-    def is_full(self) -> bool:
-        return self.pending >= PENDING_MOST or self.pending * self._each >= WAIT_MOST
+    def is_full(self, is_metered: bool) -> bool:
+        share = 1.0 if is_metered else UNMETERED
+        return self.pending >= PENDING_MOST * share or self.pending * self._each >= WAIT_MOST * share
 
     def add(self, delivery: Delivery, make: Make) -> None:
         """`make` is called in the thread."""
         delivery.making = make
         self.pending += 1
         self._next.append(delivery)
-        if len(self._next) == CHUNK or len(self._next) * self._each >= WAIT_MOST / 4:
+        if len(self._next) == CHUNK or len(self._next) * self._each >= WAIT_MOST / 8:
             self._hand_over()
 
     def begin(self) -> None:

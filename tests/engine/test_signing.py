@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sendengine.engine.signer import CHUNK, PENDING_MOST
+from sendengine.engine.signer import CHUNK, PENDING_MOST, UNMETERED
 from sendengine.errors import SendEngineError
 from sendengine.keyring import Keyring
 from sendengine.policy.signing import ED25519, RSA, KeyEntry
@@ -144,7 +144,7 @@ async def test_signed_messages_keep_their_order_and_few_wait_at_a_time() -> None
         await asyncio.sleep(0.005)
         most = max(most, sum(CHUNK for _ in hands.waiting))
         hands.work()
-    assert CHUNK < most <= PENDING_MOST + CHUNK
+    assert CHUNK < most <= PENDING_MOST * UNMETERED + CHUNK
     assert sorted(relay.taken) == sorted(names)
     places = {name: at for at, name in enumerate(names)}
     assert all(taken == sorted(taken, key=places.__getitem__) for taken in relay.by_connection.values())
@@ -274,5 +274,29 @@ async def test_a_single_message_whose_key_cannot_be_read_waits_for_a_minute_and_
     await asyncio.sleep(120.0)
     assert relay.taken == ["now@example.com"]
     assert verdicts(relay.messages[0], KEYS) == [True]
+    await rig.stop()
+    patch.undo()
+
+
+@virtual
+async def test_a_metered_account_keeps_its_rate_beside_an_unmetered_one_that_signs_all_the_time() -> None:
+    patch = pytest.MonkeyPatch()
+    relay, rig, hands = SmtpRelay(patch), Rig(), ByHand()
+    await rig.account("m1", per_hour=None)
+    await rig.account("m2", per_hour=36_000.0)
+    start(rig, keyring=Keyring([ED]), executor=hands)
+    await rig.submit(3000, "endless", "m1")
+    await rig.submit(200, "paced", "m2")
+    began = rig.loop.time()
+    while rig.loop.time() < began + 2.0:
+        await asyncio.sleep(0.001 * max(1, hands.next_size))
+        hands.work(1)
+    assert (await rig.status("endless", "m1")).get("finished") is None
+    assert sum(name.startswith("paced") for name in relay.taken) >= 0.98 * 10 * 2 - 2
+    await rig.desk.cancel("m1", "endless")
+    await rig.desk.cancel("m2", "paced")
+    for _ in range(20):
+        await asyncio.sleep(0.02)
+        hands.work()
     await rig.stop()
     patch.undo()

@@ -132,13 +132,12 @@ async def run(quick: bool) -> Result:
     async with bench() as b:
         for delay in delays:
             measured["aiosmtplib pool"][delay] = await _pool(b, delay / 1000, seconds)
-    for way in WAYS:
-        async with bench() as b:
+        for number, way in enumerate(WAYS):
             environ = {"SENDENGINE_CHUNK_MESSAGES": str(way.together)}
-            b.stage.worker("-p", "1", "-c", str(OURS), environ=environ)
-            await b.workers_ready()
+            worker = b.stage.worker("-p", "1", "-c", str(OURS), environ=environ)
             for delay in delays:
-                measured[way.name][delay] = await _engine(b, way, delay / 1000, seconds)
+                measured[way.name][delay] = await _engine(b, f"m{1000 * number + delay}", way, delay / 1000, seconds)
+            b.stage.stop(worker)
     return _result(measured)
 
 
@@ -149,9 +148,8 @@ async def _pool(b: Bench, delay: float, seconds: float) -> float:
     return relay.per_second()
 
 
-async def _engine(b: Bench, way: Way, delay: float, seconds: float) -> float:
+async def _engine(b: Bench, account: str, way: Way, delay: float, seconds: float) -> float:
     relay = DistantRelay(delay, way.chunking)
-    account = f"m{round(delay * 1000)}"
     async with relay.serving() as port:
         await b.account(account, "unmetered", port)
         send = await b.submit(account, min(_MOST, int(seconds * OURS * way.factor / delay)))

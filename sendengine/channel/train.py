@@ -22,15 +22,19 @@ WAGON = (Command.RSET, Command.MAIL, Command.RCPT, Command.DOT)
 class Train:
     """The messages under way, in the order written, but for those with an answer. Owned by its session."""
 
-    __slots__ = ("_has_size", "_hold_above", "_loaded", "_most", "_written", "end_held", "flights", "is_to_go_on")
+    __slots__ = (
+        "_has_size", "_hold_above", "_loaded", "_written", "answered_at", "end_held", "flights", "is_proven", "is_to_go_on", "most",
+    )  # fmt: skip
 
     def __init__(self, most: int, hold_above: int, has_size: bool) -> None:
         self.flights: deque[Flight] = deque()
+        self.is_proven = False  # the peer has accepted a chunk
+        self.answered_at = -1.0  # when the session's last message was
         self.end_held = b""  # of a large one: it follows once the transport has let go of the rest
         self.is_to_go_on = False  # this train is full, and another may follow at once
         self._written = 0  # octets of all trains so far
         self._loaded = 0  # messages of the last one
-        self._most = most
+        self.most = most  # messages of one train
         self._hold_above = hold_above
         self._has_size = has_size
 
@@ -53,8 +57,8 @@ class Train:
         unanswered go before all of these."""
         parts: list[bytes] = []
         size = 0
-        has_room = ahead + len(self.flights) <= self._most
-        while has_room and len(parts) < self._most and size <= self._hold_above and (delivery := pull()) is not None:
+        has_room = ahead + len(self.flights) <= self.most
+        while has_room and len(parts) < self.most and size <= self._hold_above and (delivery := pull()) is not None:
             parts.append(wagon(delivery, self._has_size))
             size += len(parts[-1])
             self.flights.append(Flight(delivery, now, False, Stage.MAIL, self._written + size))
@@ -62,7 +66,7 @@ class Train:
             parts[-1], self.end_held = parts[-1][:-2], parts[-1][-2:]
         self._written += size - len(self.end_held)
         self._loaded = len(parts)
-        self.is_to_go_on = len(parts) == self._most and ahead + len(self.flights) <= self._most
+        self.is_to_go_on = len(parts) == self.most and ahead + len(self.flights) <= self.most
         return b"".join(parts)
 
     def take_back(self, octets: int) -> list[Flight]:

@@ -33,3 +33,7 @@ async def test_a_relay_killed_and_started_again() -> None:
 
 async def test_sessions_cut_and_held_up() -> None:
     assert holds(await smtp_cuts(seed=1, cuts=2))
+
+
+async def test_sessions_cut_with_trains_under_way() -> None:
+    assert holds(await smtp_cuts(seed=1, cuts=2, per_second=600, together=5))

@@ -93,11 +93,12 @@ async def relay_kills(seed: int, kills: int, per_second: float = 300, control: s
         return await rig.line(control or "relay_kills", campaign, bound=bound)
 
 
-async def smtp_cuts(seed: int, cuts: int, per_second: float = 300) -> Line:
-    """Sessions end by FIN or RST at any octet, on a line that is slow and stands still at times."""
+async def smtp_cuts(seed: int, cuts: int, per_second: float = 300, together: int = 1) -> Line:
+    """Sessions end by FIN or RST at any octet, on a line that is slow and stands still at times. Of `together` messages in one write a
+    session may have two writes under way."""
     async with failure_rig(seed, delay=BUSY) as rig, proxy_to(rig.relay_port) as proxy:
         campaign = await rig.submit(cuts * 2 * int(per_second) + 2000, per_second, relay_port=proxy.port)
-        await rig.start_all(2)
+        await rig.start_all(2, environ={"SENDENGINE_CHUNK_MESSAGES": str(together)})
         for _ in range(cuts):
             proxy.up.delay = rig.random.uniform(0, 0.1)
             proxy.up.bandwidth = rig.random.choice((0, 50_000))
@@ -114,7 +115,8 @@ async def smtp_cuts(seed: int, cuts: int, per_second: float = 300) -> Line:
                 proxy.heal()
             await resumed(rig, faults=0, limit=30.0)
         await rig.finish(campaign)
-        return await rig.line("smtp_cuts", campaign, bound=proxy.cut_connections)
+        in_doubt = 1 if together == 1 else 2 * together
+        return await rig.line("smtp_cuts", campaign, bound=proxy.cut_connections * in_doubt)
 
 
 async def resumed(rig: Rig, faults: int = 1, limit: float = RESUMES_S) -> None:

@@ -27,15 +27,18 @@ SEVERAL_AT_ONCE = {"SENDENGINE_ENGINE_DEAD_AFTER_S": "5"}
 BEHIND_A_DOT = ("after_dot", "after_mail", "after_reply")  # a MAIL leaves behind the message before it
 
 
-async def worker_kills(seed: int, kills: int, per_second: float = 300, n: int = 0, on_doubt: str = "resend") -> Line:
+async def worker_kills(
+    seed: int, kills: int, per_second: float = 300, n: int = 0, on_doubt: str = "resend", together: int = 1
+) -> Line:
     """One of four workers is killed about each second, and replaced. Under `hold` nobody is sent to twice."""
     gap = int(per_second)
     async with failure_rig(seed, delay=BUSY) as rig:
         campaign = await rig.submit(max(n, 3 * kills * gap + 2000), per_second, on_doubt)
-        await rig.start_all(4)
+        environ = {"SENDENGINE_CHUNK_MESSAGES": str(together)}
+        await rig.start_all(4, environ=environ)
         for _ in range(kills):
             await rig.until_more(rig.random.randrange(ENOUGH, 2 * gap))
-            await asyncio.gather(rig.kill(rig.random.choice(rig.living)), rig.start_all(1))
+            await asyncio.gather(rig.kill(rig.random.choice(rig.living)), rig.start_all(1, environ=environ))
         await rig.finish(campaign)
         line = await rig.line(f"worker_kills_{on_doubt}", campaign, bound=0 if on_doubt == "hold" else None)
         if on_doubt == "hold":

@@ -42,6 +42,10 @@ async def test_workers_killed_in_mid_send_under_hold() -> None:
     assert line.account.outcomes["unknown"] > 0
 
 
+async def test_workers_killed_with_trains_under_way() -> None:
+    assert holds(await worker_kills(seed=3, kills=3, per_second=600, together=5))
+
+
 async def test_workers_told_to_stop_under_load() -> None:
     assert holds(await worker_stops(seed=1, stops=4))
 

@@ -15,7 +15,6 @@ from sendengine.engine.turnstile import Turnstile
 from sendengine.errors import SendEngineError
 from sendengine.render.message import Message
 from sendengine.render.renderer import Renderer
-from tests.engine import rig as rigs
 from tests.engine.rig import Rig, number
 from tests.engine.test_engine import virtual
 from tests.engine.virtual import VirtualLoop
@@ -43,11 +42,9 @@ def stalls(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return made
 
 
-async def hostile(rig: Rig, monkeypatch: pytest.MonkeyPatch, n: int, account: str = "bad") -> list[str]:
+async def hostile(rig: Rig, n: int, account: str = "bad") -> list[str]:
     await rig.account(account, None)
-    with monkeypatch.context() as patched:
-        patched.setattr(rigs, "MESSAGE", HOSTILE)
-        return await rig.submit(n, f"logic-{account}", account)
+    return await rig.submit(n, f"logic-{account}", account, message=HOSTILE)
 
 
 async def until(is_so: Callable[[], bool]) -> None:
@@ -56,7 +53,7 @@ async def until(is_so: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-def test_neighbours_of_a_hostile_template_keep_their_rates(stalls: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neighbours_of_a_hostile_template_keep_their_rates(stalls: list[float]) -> None:
     @virtual
     async def run() -> None:
         rig = Rig()
@@ -66,7 +63,7 @@ def test_neighbours_of_a_hostile_template_keep_their_rates(stalls: list[float], 
         rig.start()
         await asyncio.sleep(10)
         for account in ("bad", "worse"):
-            await hostile(rig, monkeypatch, 400, account)
+            await hostile(rig, 400, account)
         began = rig.loop.time()
         await asyncio.sleep(20)
         assert stalls
@@ -81,13 +78,13 @@ def test_neighbours_of_a_hostile_template_keep_their_rates(stalls: list[float], 
     run()
 
 
-def test_a_stop_in_the_midst_of_slices_loses_nothing_and_does_not_wait(stalls: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_in_the_midst_of_slices_loses_nothing_and_does_not_wait(stalls: list[float]) -> None:
     @virtual
     async def run() -> None:
         rig = Rig()
         await rig.account("other")
         await rig.submit(1000, "other", "other")
-        names = await hostile(rig, monkeypatch, 900)
+        names = await hostile(rig, 900)
         rig.start()
         await until(lambda: len(stalls) > 150)
         assert rig.times("logic-bad"), "the first batch is on its way while the second is prepared"
@@ -107,13 +104,13 @@ def test_a_stop_in_the_midst_of_slices_loses_nothing_and_does_not_wait(stalls: l
 
 
 @pytest.mark.parametrize("verb", ["pause", "cancel"])
-def test_what_is_stopped_while_it_is_prepared_is_not_sent(verb: str, stalls: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_stopped_while_it_is_prepared_is_not_sent(verb: str, stalls: list[float]) -> None:
     @virtual
     async def run() -> None:
         rig = Rig()
         await rig.account("other")
         await rig.submit(2000, "other", "other")
-        names = await hostile(rig, monkeypatch, 200)
+        names = await hostile(rig, 200)
         rig.start()
         await until(lambda: len(stalls) > 20)
         await getattr(rig.desk, verb)("bad", "logic-bad")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from sendengine import records
+from sendengine.engine.identity import Identity
 from sendengine.engine.journal import Journal
 from sendengine.engine.remains import DIED, read, settlements_of
 from sendengine.engine.settings import EngineSettings
@@ -14,7 +15,7 @@ from sendengine.types import Outcome
 
 def test_a_worker_that_used_all_its_reply_numbers_leaves_the_rescuer_one() -> None:
     queue = MemoryQueue(MemoryStore(), lambda: 0.0)
-    journal = Journal(queue, "w1", b"token", EngineSettings(), lambda: 0.0, lambda _: None, lambda _: None, lambda _: None)
+    journal = Journal(queue, Identity("w1"), EngineSettings(), lambda: 0.0, lambda _: None, lambda _: None, lambda _: None, list)
     texts = [msgspec.json.encode(["5.1.1", f"550 no {n}", "relay"]) for n in range(records.NO_REPLY + 2)]
     numbers = [journal.reply(text) for text in texts]
     last = numbers.index(records.NO_REPLY) - 1

@@ -19,7 +19,13 @@ from tests.engine.virtual import run_virtually
 PRAGUE = ZoneInfo("Europe/Prague")
 STARTS = 1000.0  # what the virtual loop's time begins with
 CALM = EngineSettings(tick=0.1, poll=5.0, beat=5.0)  # fewer turns in the many hours between
+WATCH_EVERY = 30.0  # nobody else is there to be watched
 IN_TIME = 2 * CALM.poll + 2.0  # seconds after an opening in which the first message has left
+
+
+@pytest.fixture(autouse=True)
+def _seldom_watching(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sendengine.engine.worker.WATCH_EVERY", WATCH_EVERY)
 
 
 def _at(text: str) -> float:

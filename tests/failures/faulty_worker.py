@@ -1,7 +1,8 @@
 """A worker process as workers/send.py runs it, its ports wrapped in faults: `python -m tests.failures.faulty_worker`.
 
 The environment says which: FAILPOINT, FAULT_RECORD and FAULT_RELEASE (failpoints.py), FAULT_CONTROL (faulty.CONTROLS), FAULT_WIRE (a file
-for the time of each MAIL written), FAULT_RETAIN (seconds that a journal record outlives its settlement: trims come sooner).
+for the time of each MAIL written), FAULT_RETAIN (seconds that a journal record outlives its settlement: trims come sooner), FAULT_SWEEP
+(seconds between two sweeps).
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ def build(config: Config, url: str, meter: Meter, worker_id: str) -> Worker:
     settings = engine_settings(config)
     if retain := os.environ.get("FAULT_RETAIN"):
         settings = msgspec.structs.replace(settings, retain=float(retain))
+    if sweep := os.environ.get("FAULT_SWEEP"):
+        settings = msgspec.structs.replace(settings, sweep_every=float(sweep))
     if control == "never_stale":
         settings = msgspec.structs.replace(settings, append_fresh=float("inf"))
     _break_transports(faults)

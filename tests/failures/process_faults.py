@@ -23,7 +23,7 @@ OUTLIVES_FREEZES = {"SENDENGINE_ENGINE_DEAD_AFTER_S": "6"}
 SHOWS_WITHIN = 0.5  # seconds in which a worker that goes on has written what it had in hand
 UNMETERED_A_ROUND = 8_000
 # Several processes start and die at once: on a busy machine a journal could not be read within the rig's own two seconds.
-SEVERAL_AT_ONCE = {"SENDENGINE_ENGINE_DEAD_AFTER_S": "5"}
+SEVERAL_AT_ONCE = {"SENDENGINE_ENGINE_DEAD_AFTER_S": "4"}
 BEHIND_A_DOT = ("after_dot", "after_mail", "after_reply")  # a MAIL leaves behind the message before it
 
 
@@ -227,7 +227,7 @@ def failpoints_of(seed: int, actions: tuple[str, ...]) -> list[Failpoint]:
 async def failpoints(seed: int, points: list[Failpoint], per_second: float = 150, at_once: int = 4) -> Line:
     """Workers that break at their failpoint, some at once, beside a healthy one. The list must last until the last of them has started."""
     async with failure_rig(seed, delay=BUSY) as rig:
-        campaign = await rig.submit(len(points) * 900 + 3000, per_second)
+        campaign = await rig.submit(len(points) * 600 + 3000, per_second)
         await rig.start_all(1, environ=SEVERAL_AT_ONCE)
         turns = asyncio.Semaphore(at_once)
 

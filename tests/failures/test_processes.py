@@ -37,7 +37,7 @@ async def test_workers_killed_in_mid_send() -> None:
 
 
 async def test_workers_killed_in_mid_send_under_hold() -> None:
-    line = await worker_kills(seed=2, kills=2, per_second=200, on_doubt="hold")
+    line = await worker_kills(seed=2, kills=2, per_second=500, on_doubt="hold")
     assert holds(line)
     assert line.account.outcomes["unknown"] > 0
 

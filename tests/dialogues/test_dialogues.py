@@ -23,6 +23,7 @@ from tests.dialogues.player import Delivery, Dialogue, Player, read
 
 HERE = Path(__file__).parent
 PATHS = sorted(HERE.glob("*.dialogue"))
+UNCHOSEN = 5.0  # seconds of a stage's timeout where a dialogue chooses none
 RULES = parse_rules((HERE.parents[1] / "config" / "replies.toml").read_text())
 
 
@@ -89,11 +90,11 @@ def chosen_timeouts(dialogue: Dialogue) -> dict[str, float]:
 
 def patience_with(dialogue: Dialogue) -> float:
     """Seconds within which it must be over."""
-    return sum(chosen_timeouts(dialogue).values()) + float(dialogue.settings.get("idle", "0")) + 1.0
+    return (sum(chosen_timeouts(dialogue).values()) or UNCHOSEN) + float(dialogue.settings.get("idle", "0")) + 1.0
 
 
 def settings_of(dialogue: Dialogue) -> SmtpSettings:
-    timeouts = dict.fromkeys(StageTimeouts.__struct_fields__, 5.0) | chosen_timeouts(dialogue)
+    timeouts = dict.fromkeys(StageTimeouts.__struct_fields__, UNCHOSEN) | chosen_timeouts(dialogue)
     trusted = dialogue.settings.get("trust", "")
     return SmtpSettings(
         hostname="client.example",

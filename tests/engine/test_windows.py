@@ -18,7 +18,7 @@ from tests.engine.virtual import run_virtually
 
 PRAGUE = ZoneInfo("Europe/Prague")
 STARTS = 1000.0  # what the virtual loop's time begins with
-CALM = EngineSettings(tick=0.1, poll=5.0, beat=5.0)  # fewer turns in the many hours between
+CALM = EngineSettings(tick=0.25, poll=15.0, beat=15.0)  # fewer turns in the many hours between
 WATCH_EVERY = 30.0  # nobody else is there to be watched
 IN_TIME = 2 * CALM.poll + 2.0  # seconds after an opening in which the first message has left
 

@@ -75,7 +75,7 @@ MUTANTS = [
     Run("no_FREE_BEFORE_BURY", "FREE_BEFORE_BURY=0 N=1 RESCUERS=1 RCRASH=1 LATE=0", is_quick=True),
     Run("no_SWEEP", "SWEEP=0 N=1 RESCUERS=1 RCRASH=0 LATE=0 LOSTREPLY=0 DEFERS=0", is_quick=True),
     Run("no_FRESH_ID", f"FRESH_ID=0 N=1 REGISTER_AGAIN=2 {FEW}", is_quick=True),
-    Run("no_FRESH_ID_burial", f"FRESH_ID=0 N=1 REGISTER_AGAIN=1 {TWO}", is_quick=True),
+    Run("no_FRESH_ID_burial", f"FRESH_ID=0 N=1 REGISTER_AGAIN=1 {TWO}"),
     Run("no_LEASES_FIRST", f"LEASES_FIRST=0 REGISTER_AGAIN=1 {FEW}", is_quick=True),
     Run("no_TRIM_EXACT", f"TRIM_EXACT=0 {FEW}", is_quick=True),
     Run("no_STICKY", f"STICKY=0 CANCEL=1 {ONE}", is_quick=True),

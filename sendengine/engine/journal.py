@@ -222,7 +222,7 @@ class Journal:
         asked = self.asked_at = self._now()
         try:
             reply = await self._queue.append(self._identity.id, self._identity.token, self._seen, gone, fields)
-        except Unavailable:
+        except BaseException:  # cancelled, too: what may not have been deleted is deleted again
             self._gone += gone
             raise
         self.answered_at = self._now()
@@ -291,7 +291,7 @@ class Journal:
         return gone
 
     def _carry(self) -> None:
-        """What keeps old ticks is written anew, so that they can go. Outcomes are settled long before, or their account is out of reach."""
+        """What keeps old ticks is written anew, so that they can go: intents with a late answer, outcomes whose account is out of reach."""
         now = self._now()
         if now < self._carry_at:
             return

@@ -90,11 +90,12 @@ class Lane:
 
     def grant(self, visited: Visited, replied_at: float, held: list[Share], asked_under: int) -> None:
         """Permits as this worker's clock sees them. `asked_under`: the cut number known when the visit was asked."""
+        if self.is_distrusted:
+            return
         self.interval = visited.interval_us / 1e6
         self.is_known = True
         self.idle_us = visited.idle_us
-        if visited.cut > self.cut:
-            self.learn_cut(visited.cut, visited.cut_us)
+        self.see_cut(visited, asked_under)
         if not self.interval:
             has_seen_all = max(visited.cut, asked_under) == self.cut  # else the inbox told of a later change meanwhile
             self.licence_until = replied_at + 2 * self._settings.horizon_max if visited.permits and has_seen_all else 0.0
@@ -111,9 +112,19 @@ class Lane:
         self.licence_until = 0.0
         self.permits = Permits()
 
+    def see_cut(self, visited: Visited, asked_under: int) -> None:
+        """An account that is behind what it had told before has lost it, in a failover: its numbers begin anew from where it stands."""
+        if visited.cut < asked_under <= self.cut:
+            self.cut = visited.cut
+            self._void_after.clear()
+            self.permits = Permits()
+            self.licence_until = 0.0
+        elif visited.cut > self.cut:
+            self.learn_cut(visited.cut, visited.cut_us)
+
     def learn_cut(self, number: int, cut_us: float) -> None:
-        """A cut that skips a number may have followed an earlier one not heard of: then everything older is void. Without permits to be
-        void the licence is: until a visit has read what changed, nothing more is picked."""
+        """A cut that skips a number may have followed an earlier one not heard of: then everything older is void. An unmetered account has
+        no permits; its licence ends instead, until a visit has read what changed."""
         if number <= self.cut:
             return
         self.licence_until = 0.0

@@ -20,8 +20,8 @@ CREDIT_US = 10_000.0  # that the script subtracts (queue/lua/visit.lua)
 MOST_HELD = 250  # campaigns of an account in one visit: a place among them is an octet
 NOTHING = records.NUMS.pack(*[0] * 8, 0.0, 0.0, 0.0)
 RESYNC_ACCOUNTS = 200  # visited at once when everything is settled again
-ANSWERED_SOON = 1.0  # then an account is out of reach, and keeps no other waiting
-PAY_EVERY = 1.0
+RESYNC_S = 2.0  # all of them; who has not answered then keeps no other waiting
+ASK_EVERY, ASK_FOR = 1.0, 10.0
 UNMETERED_VISIT = 0.5  # gate and states are looked at so often where no permits are needed
 
 
@@ -39,7 +39,13 @@ class Visits:
         self.wheel: Wheel[Lane] = Wheel(settings.tick)
         self._retained: deque[tuple[float, str, Settlement]] = deque()
         self._owed: dict[str, dict[int, Settlement]] = {}  # by account and identity: to be settled again
-        self._paying: dict[str, Lane | None] = {}  # accounts that are asked again and again, and what we hold of each
+        self._asking: dict[str, Lane | None] = {}  # accounts that are asked again and again, and what we hold of each
+        self.is_leaving = False
+
+    @property
+    def owes(self) -> bool:
+        """Redis may have lost a settlement, and has not taken it again."""
+        return bool(self._owed)
 
     def at(self, lane: Lane, when: float) -> None:
         """Visit it no later than `when`."""
@@ -193,49 +199,70 @@ class Visits:
         after, by a settlement of nothing: of one that does not stand nothing more may go."""
         for _, account, settlement in self._retained:
             self._owed.setdefault(account, {})[id(settlement)] = settlement
-        held = {lane.account: lane for lane in lanes if lane.has_leases}
-        accounts = list(self._owed | held)
-        for at in range(0, len(accounts), RESYNC_ACCOUNTS):
-            part = accounts[at : at + RESYNC_ACCOUNTS]
-            await asyncio.gather(*(self._settle_again(account, held.get(account)) for account in part))
+        held = {lane.account: lane for lane in lanes if lane.has_leases or lane.is_distrusted}
+        accounts = {account: held.get(account) for account in self._owed | held}
+        gate = asyncio.Semaphore(RESYNC_ACCOUNTS)
+        asked = {asyncio.ensure_future(self._answers(gate, account, lane)): (account, lane) for account, lane in accounts.items()}
+        if asked:
+            await asyncio.wait(asked, timeout=RESYNC_S)
+        for answering, (account, lane) in asked.items():
+            if not (answering.done() and answering.result()):
+                answering.cancel()
+                self._ask_again(account, lane)
 
-    async def _settle_again(self, account: str, lane: Lane | None) -> None:
-        """An account that is out of reach keeps no other waiting; nothing of it goes until it has answered."""
+    async def _answers(self, gate: asyncio.Semaphore, account: str, lane: Lane | None) -> bool:
         try:
-            async with asyncio.timeout(ANSWERED_SOON):
+            async with gate:
                 await self._ask_after(account, lane)
-        except (Unavailable, TimeoutError):
-            if lane is not None:
-                lane.distrust()
-            if account not in self._paying:
-                self._spawn(self._settle_later(account))
-            self._paying[account] = lane
+        except Unavailable:
+            return False
+        return True
 
-    async def _settle_later(self, account: str) -> None:
-        """Until it answers, or all of Redis is away: then the next reconnect begins anew."""
+    def _ask_again(self, account: str, lane: Lane | None) -> None:
+        """It is out of reach: nothing of it goes until it has answered."""
+        if lane is not None:
+            lane.distrust()
+        if account not in self._asking:
+            self._spawn(self._ask_until_it_answers(account))
+        self._asking[account] = lane
+
+    async def _ask_until_it_answers(self, account: str) -> None:
+        """Or all of Redis is away: then the next reconnect begins anew."""
         try:
             while True:
-                await asyncio.sleep(PAY_EVERY)
-                if self._journal.is_away:
+                await asyncio.sleep(ASK_EVERY)
+                if self._journal.is_away or self.is_leaving:
                     return
                 try:
-                    await self._ask_after(account, self._paying[account])
-                except Unavailable:
+                    async with asyncio.timeout(ASK_FOR):
+                        await self._ask_after(account, self._asking[account])
+                except (Unavailable, TimeoutError):
                     continue
-                return
+                lane = self._asking[account]  # a reconnect meanwhile may have brought another one, and more to settle
+                if account not in self._owed and not (lane is not None and lane.is_distrusted):
+                    return
         finally:
-            del self._paying[account]
+            del self._asking[account]
 
     async def _ask_after(self, account: str, lane: Lane | None) -> None:
-        owed, leases = list(self._owed.get(account, {}).values()), lane.leases() if lane is not None else []
+        owed, leases = dict(self._owed.get(account, {})), lane.leases() if lane is not None else []
+        asked_under = lane.cut if lane is not None else 0
         asked = [Settlement(lease.token, records.NO_ROWS, b"", b"{}", NOTHING) for lease in leases]
-        reply = await self._queue.visit(account, 0, 0.0, "=", [], owed + asked)
-        self._owed.pop(account, None)
+        reply = await self._queue.visit(account, 0, 0.0, "=", [], [*owed.values(), *asked])
+        self._paid(account, owed)
         if lane is None:
             return
         for lease, stands in zip(leases, reply.acted[len(owed) :], strict=True):
             if not stands:
                 self._give_up(lane, lease)
+        lane.see_cut(reply, asked_under)
         if lane.is_distrusted:
             lane.is_distrusted = False
             self.at(lane, self._now())
+
+    def _paid(self, account: str, settlements: Iterable[int]) -> None:
+        owed = self._owed.get(account, {})
+        for identity in settlements:
+            owed.pop(identity, None)
+        if not owed:
+            self._owed.pop(account, None)

@@ -185,6 +185,7 @@ class Worker:
                     self._visits.at(lane, self._now())
             await asyncio.sleep(self._settings.tick)
         ticking.cancel()
+        self._visits.is_leaving = True
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._leave()
@@ -196,7 +197,7 @@ class Worker:
         error = self._error or self.journal.failure
         if error is not None:
             raise error
-        if self.journal.is_away or self.journal.doubtful or self.journal.has_entries:
+        if self.journal.is_away or self.journal.doubtful or self.journal.has_entries or self._visits.owes:
             log.warning("journal_left", worker=self.id)
             return
         try:
@@ -253,14 +254,14 @@ class Worker:
             async with asyncio.timeout(self._settings.no_answer):
                 if not await self.journal.recover():
                     return False
-                await self._visits.settle_again(self._takes.lanes.values())
-                if not self.journal.resume():
-                    return False
-                self._look_again()
-                return True
         except TimeoutError:
             self._queue.drop()
             return False
+        await self._visits.settle_again(self._takes.lanes.values())
+        if not self.journal.resume():
+            return False
+        self._look_again()
+        return True
 
     def _look_again(self) -> None:
         """Redis may have lost news before they were read: each account is visited and looked at as if there were some. An account whose

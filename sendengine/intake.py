@@ -241,8 +241,8 @@ def _hash(text: str) -> int:
 
 
 def _shown(text: str) -> str:
-    """Text that UTF-8 can carry: what was undecodable shows as an escape."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    """Text that UTF-8 can carry: an octet that was none shows as \\xff."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _as_text(row: object) -> str:
@@ -251,6 +251,6 @@ def _as_text(row: object) -> str:
     except TypeError:
         pass
     try:
-        return repr(row)
+        return repr(row).encode("utf-8", "backslashreplace").decode()  # a class of its own may show itself as it likes
     except (ValueError, RecursionError):  # an int of 5,000 digits, a list within a list within a …
         return f"a {type(row).__name__} that cannot be shown"

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sendengine.batch import Batch, unpack
+from sendengine.csv_cells import CsvRows
 from sendengine.errors import RefusedInput
 from sendengine.intake import Intake, PackedBatch
 from sendengine.rows import MAX_LINE
@@ -110,15 +111,73 @@ def test_an_undecodable_octet_in_an_unused_column_refuses_the_row() -> None:
     assert _recipients(batches) == ["c@d.cz"]
 
 
-def test_an_open_quote_does_not_swallow_the_rest_silently() -> None:
-    batches = _csv('email,name\na@b.cz,A\nc@d.cz,"C\ne@f.cz,E\n', _intake("name"))
-    assert _recipients(batches) == ["a@b.cz"]
-    assert _refused(batches) == [(3, 1, "a quote is opened and never closed")]
-    assert batches[0].rejected[0].text == 'c@d.cz,"C\ne@f.cz,E'
+QUOTE = "a quote that does not end on its line"
+STRAY = 'stray@b.cz,"Ana'
+
+
+def _good(first: int, count: int) -> list[str]:
+    return [f"u{at}@b.cz,U{at}" for at in range(first, first + count)]
+
+
+def _with_name(lines: Iterable[str]) -> list[PackedBatch]:
+    return _csv("\n".join(["email,name", *lines]) + "\n", _intake("name"))
+
+
+@pytest.mark.parametrize(
+    "last",
+    ['x@b.cz,"Xe"', "x@b.cz,Xe", '",y', '"', 'x@b.cz,Xe"', 'x@b.cz,"Xe', '"x@b.cz","Xe"', 'nobody,""'],
+    ids=["text behind it", "never closed", "a cell too many", "closed", "closed at a row's end", "two of them", "quoted", "doubled"],
+)
+@pytest.mark.parametrize("between", [1, 3, 300, 5000])
+def test_a_stray_quote_costs_its_own_line_and_nobody_else(between: int, last: str) -> None:
+    good = [*_good(0, 20), *_good(20, between), *_good(9000, 50)]
+    batches = _with_name([*good[:20], STRAY, *good[20:-50], last, *good[-50:]])
+    assert [each for each in _recipients(batches) if each != "x@b.cz"] == [line.partition(",")[0] for line in good]
+    assert _refused(batches)[0] == (22, 20, QUOTE)
+    assert batches[0].rejected[0].text == STRAY
+
+
+def test_a_cell_may_go_on_over_lines_and_the_rows_behind_it_keep_their_numbers() -> None:
+    batches = _with_name(['a@b.cz,"Street 1\n\nof ""old"" Brno, a@b.cz\n"', "bad,x", *_good(0, 120), 'c@d.cz,"x\ny"', "worse,x"])
+    assert _refused(batches) == [(6, 1, "an address needs an @"), (129, 123, "an address needs an @")]
+    assert unpack(batches[0].payload).columns[0][0] == 'Street 1\n\nof "old" Brno, a@b.cz\n'
+    assert unpack(batches[1].payload).columns[0][-1] == "x\ny"
+
+
+@pytest.mark.parametrize(("lines", "width", "is_good"), [(100, 10, True), (101, 10, False), (65, 990, True), (67, 990, False)])
+def test_a_cell_of_too_many_lines_or_characters_is_a_stray_quote(lines: int, width: int, is_good: bool) -> None:
+    batches = _with_name(['a@b.cz,"' + "\n".join(["x" * width] * lines) + '"', *_good(0, 2)])
+    assert _recipients(batches) == [*["a@b.cz"] * is_good, "u0@b.cz", "u1@b.cz"]
+    assert [row for row in _refused(batches)[:1] if not is_good] == [(2, 0, QUOTE)] * (not is_good)
+
+
+@pytest.mark.parametrize("inner", ["u@b.cz,U", ' u@b.cz ,"U', '"u@b.cz",', '"u@b.cz","U"'])
+def test_a_line_that_looks_like_a_row_is_no_part_of_a_cell(inner: str) -> None:
+    """As a whole these would be one row of two cells."""
+    batches = _csv(f'name;email\n"A;\n;{inner}\nx";a@b.cz\nc;c@b.cz\n'.replace(";", ","))
+    assert "c@b.cz" in _recipients(batches)
+    batches = _with_name(['a@b.cz,"A', inner, 'x"', "c@b.cz,C"])
+    assert _refused(batches)[0] == (2, 0, QUOTE)
+    assert "c@b.cz" in _recipients(batches)
+
+
+def test_a_list_of_nothing_but_open_quotes_is_looked_at_a_bounded_number_of_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = 0
+
+    def count(rows: CsvRows, line: str) -> bool:
+        nonlocal looked
+        looked += 1
+        return False
+
+    monkeypatch.setattr(CsvRows, "_looks_like_a_row", count)
+    batches = _with_name(['""x"', *['"x""'] * 3000])
+    assert sum(packed.rows for packed in batches) == len(_refused(batches)) == 3001
+    assert looked <= 3000 * 100
 
 
 MALFORMED = [
-    'x"y"@b.cz', '"k"k@l.cz,x', "c@d.cz", "e@f.cz,x,y", 'bad,"two\nlines, of ""one"" row"', 'nobody,"a, b"', "m@n.cz,\\xff", "bad\\xe9,x",
+    'x"y"@b.cz', '"k"k@l.cz,x', "c@d.cz", "e@f.cz,x,y", 'q@b.cz,"two\nl\\xe9nes, of ""one"" row"', 'nobody,"a, b"', "m@n.cz,\\xff",
+    "bad\\xe9,x",
 ]  # fmt: skip
 
 
@@ -127,9 +186,9 @@ MALFORMED = [
 def test_a_refused_row_is_kept_as_it_stood(end: str, size: int) -> None:
     good = [f"u{at}@b.cz,{at}" for at in range(40)]
     raw = [line for each in MALFORMED for line in (*good, each)] + ['z@b.cz,"open', "y@b.cz,1"]
-    octets = end.join(["email,name", *raw]).encode().replace(b"\\xff", b"\xff").replace(b"\\xe9", b"\xe9")
+    octets = "\n".join(["email,name", *raw]).replace("\n", end).encode().replace(b"\\xff", b"\xff").replace(b"\\xe9", b"\xe9")
     refused = [bad.text for packed in _intake("name").from_csv(_pieces(octets, size)) for bad in packed.rejected]
-    assert refused == [*MALFORMED, f'z@b.cz,"open{end}y@b.cz,1']
+    assert refused == [*(each.replace("\n", end) for each in MALFORMED), 'z@b.cz,"open']
 
 
 def test_a_line_without_end_is_one_refused_row_and_the_next_is_read() -> None:
@@ -216,10 +275,12 @@ def test_pushed_rows_are_cut_like_iterated_ones() -> None:
 
 
 _CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\x00"), max_size=6)
-_EMAILS = st.one_of(st.integers(0, 50).map("u{}@example.com".format), st.sampled_from(["", "bad", " A@B.Cz ", "x@\ny.cz"]))
+_EMAILS = st.one_of(st.integers(0, 50).map("u{}@example.com".format), st.just(" A@B.Cz "))
+_PEOPLE = st.tuples(_EMAILS, _CELLS.filter(lambda cell: "@" not in cell))
+_NOBODY = st.tuples(st.sampled_from(["", "bad"]), _CELLS.map(lambda cell: cell.replace("\n", "")))  # over lines they would be stray quotes
 
 
-@given(st.lists(st.tuples(_EMAILS, _CELLS), max_size=230), st.integers(1, 400))
+@given(st.lists(st.one_of(_PEOPLE, _NOBODY), max_size=230), st.integers(1, 400))
 def test_csv_rows_end_in_exactly_one_place_however_the_input_is_chunked(rows: list[tuple[str, str]], size: int) -> None:
     text = io.StringIO(newline="")
     csv.writer(text, quoting=csv.QUOTE_ALL).writerows([("email", "name"), *rows])
@@ -238,7 +299,7 @@ def test_csv_rows_end_in_exactly_one_place_however_the_input_is_chunked(rows: li
     assert sorted(places) == list(range(len(rows)))
 
 
-@given(st.lists(st.one_of(st.tuples(_EMAILS, _CELLS), st.none()), max_size=120), st.integers(1, 300))
+@given(st.lists(st.one_of(_PEOPLE, _NOBODY, st.none()), max_size=120), st.integers(1, 300))
 def test_ndjson_is_cut_like_the_same_rows_given_as_mappings(rows: list[tuple[str, str] | None], size: int) -> None:
     documents = [{"email": row[0], "name": row[1]} if row else None for row in rows]
     octets = b"".join(orjson.dumps(document) + b"\n" for document in documents)

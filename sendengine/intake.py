@@ -21,23 +21,26 @@ import orjson
 from sendengine import rows as reading
 from sendengine.address import BadAddress, all_plain, normalise
 from sendengine.batch import BATCH_ROWS, MAX_CONTENT, Batch, content, seal
+from sendengine.csv_cells import MAX_SHOWN
 from sendengine.errors import RefusedInput
 from sendengine.records import MASK_OCTETS
 from sendengine.rows import EMAIL, Rows, Wanted
 
 DEFAULT_LEVEL = 0  # of a send without a priority field
-_KEPT_TEXT = 2000  # characters of a refused row; the rest helps nobody to find it
 
 _has_control = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]").search
 
 
-class Rejected(msgspec.Struct, frozen=True):
-    """A refused row: its physical line (from 1), its place in the input (from 0), why, and what it said."""
+class Rejected(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A refused row: its physical line (from 1), its place in the input (from 0), why, and what it said (its first 65,536 characters).
+
+    Octets that are no UTF-8 show in the text as `\\xe9`; `octets` are then the row's own, and empty otherwise."""
 
     line: int
     row: int
     reason: str
     text: str
+    octets: bytes = b""
 
 
 class PackedBatch(msgspec.Struct, frozen=True):
@@ -130,10 +133,7 @@ class Intake:
             fingerprints=self._fingerprints(batch.recipients),
             positions=bytes(batch.positions),
             levels=_levels(batch),
-            rejected=[
-                Rejected(rows.lines[at], number * BATCH_ROWS + at, faults[at], _shown(rows.text_of(at))[:_KEPT_TEXT])
-                for at in sorted(faults)
-            ],
+            rejected=[_rejected(rows.lines[at], number * BATCH_ROWS + at, faults[at], rows.text_of(at)) for at in sorted(faults)],
         )
 
     def _judge(self, columns: list[list[Any]], faults: dict[int, str]) -> None:
@@ -237,12 +237,20 @@ def _is_json(values: list[Any]) -> bool:
 
 
 def _hash(text: str) -> int:
-    return int.from_bytes(blake2b(_shown(text).encode(), digest_size=4).digest(), "little")
+    return int.from_bytes(blake2b(_octets(text), digest_size=4).digest(), "little")
 
 
-def _shown(text: str) -> str:
-    """Text that UTF-8 can carry: an octet that was none shows as \\xff."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+def _rejected(line: int, row: int, reason: str, text: str) -> Rejected:
+    octets = _octets(text)
+    try:
+        return Rejected(line, row, reason, octets.decode())
+    except UnicodeDecodeError:
+        return Rejected(line, row, reason, octets.decode("utf-8", "backslashreplace"), octets)
+
+
+def _octets(text: str) -> bytes:
+    """As they came, as far as they are kept; those that were no UTF-8 stand as surrogates in the text."""
+    return text[:MAX_SHOWN].encode("utf-8", "surrogateescape")
 
 
 def _as_text(row: object) -> str:

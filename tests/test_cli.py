@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,15 @@ def test_rejects_go_to_the_file_with_line_and_reason(run: Shell) -> None:
     assert (done.json["rows"], done.json["accepted"], done.json["rejected"]) == (4, 2, 2)
     rejects = [orjson.loads(line) for line in Path("rejects.ndjson").read_bytes().splitlines()]
     assert [(row["line"], row["text"]) for row in rejects] == [(4, "bad,C"), (5, "d@x.org,")]
+
+
+def test_rejects_hold_the_octets_that_are_no_text(run: Shell) -> None:
+    run.submit(GOOD, "--rejects", "none.ndjson")
+    (run.folder / "latin.csv").write_bytes(GOOD.encode() + b"c@x.org,h\xe9l\nbad,C\n")
+    run("submit", "--account", "m1", "--message", "m.eml", "--recipients", "latin.csv", "--rejects", "rejects.ndjson")
+    first, second = map(orjson.loads, Path("rejects.ndjson").read_bytes().splitlines())
+    assert (first["text"], b64decode(first["octets"])) == ("c@x.org,h\\xe9l", b"c@x.org,h\xe9l")
+    assert second == {"line": 5, "row": 3, "reason": "an address needs an @", "text": "bad,C"}
 
 
 def test_a_broken_line_of_json_is_one_rejected_row_of_the_file(run: Shell) -> None:

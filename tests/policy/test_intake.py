@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sendengine.batch import Batch, unpack
-from sendengine.csv_cells import CsvRows
+from sendengine.csv_cells import MAX_SHOWN, CsvRows
 from sendengine.errors import RefusedInput
 from sendengine.intake import Intake, PackedBatch
 from sendengine.rows import MAX_LINE
@@ -191,10 +191,21 @@ def test_a_refused_row_is_kept_as_it_stood(end: str, size: int) -> None:
     assert refused == [*(each.replace("\n", end) for each in MALFORMED), 'z@b.cz,"open']
 
 
+@pytest.mark.parametrize("is_json", [False, True])
+def test_a_long_or_undecodable_row_is_kept_as_it_stood(is_json: bool) -> None:
+    rows = [b"bad," + b"x" * 50_000, b"bad,h\xe9l", b"bad," + b"y" * 70_000, b"bad,\\xe9"]
+    text = b"\n".join(rows if is_json else [b"email,name", *rows])
+    packed = list(_intake().from_ndjson([text]) if is_json else _intake().from_csv([text]))
+    found = [(bad.text, bad.octets) for each in packed for bad in each.rejected]
+    assert found == [
+        (rows[0].decode(), b""), ("bad,h\\xe9l", rows[1]), (rows[2][:MAX_SHOWN].decode(), b""), ("bad,\\xe9", b""),
+    ]  # fmt: skip
+
+
 def test_a_line_without_end_is_one_refused_row_and_the_next_is_read() -> None:
     octets = b"email,name\n" + b"x" * (3 * MAX_LINE) + b"\na@b.cz,A\n"
     batches = list(_intake("name").from_csv(_pieces(octets, 1 << 16)))
-    assert [(bad.line, len(bad.text) <= 2000) for packed in batches for bad in packed.rejected] == [(2, True)]
+    assert [(bad.line, len(bad.text) <= MAX_SHOWN) for packed in batches for bad in packed.rejected] == [(2, True)]
     assert _recipients(batches) == ["a@b.cz"]
 
 

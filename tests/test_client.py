@@ -424,6 +424,27 @@ async def test_first_behind_the_one_that_sends_is_not_told_to_move_up(bench: Ben
     assert (" up" in second.lift, "move m1:third up" in third.lift) == (False, True)
 
 
+async def test_resumed_sequential_send_waits_for_the_one_that_began_meanwhile(bench: Bench) -> None:
+    for campaign in ("first", "second", "third"):
+        await bench.submit(people(10), campaign=campaign, sequential=True)
+    await bench.client.pause("first")
+    assert (await bench.client.status("second")).state == "sending"
+    third = await bench.client.why("third")
+    assert third is not None
+    assert third.lift == "m1:second is through first, or sendengine move m1:third up"
+    resumed = await bench.client.resume("first")
+    assert (resumed.state, await bench.desk.line("m1")) == ("sequential", ["second", "first", "third"])
+    assert resumed.binding is not None
+    assert (resumed.binding.limit, resumed.binding.lift) == ("turn", "m1:second is through first")
+    assert resumed.binding.since is not None
+    assert resumed.binding.since.timestamp() * 1e6 == pytest.approx(float((await bench.desk.campaign("m1", "first"))["resumed_at"]), abs=1)
+    third = await bench.client.why("third")
+    assert third is not None
+    assert third.lift == "m1:second and 1 more are through first, or sendengine move m1:third up"
+    await bench.client.move("third", "up")
+    assert await bench.desk.line("m1") == ["second", "third", "first"]
+
+
 async def test_why_of_an_unknown_account_says_account(bench: Bench) -> None:
     with pytest.raises(NotFound, match="no account m11; nearest is 'm1'"):
         await bench.client.why("m11")

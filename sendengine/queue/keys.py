@@ -13,7 +13,7 @@ account slot, A = {m1234}
   A:run           zset    campaigns that may send now -> messages served since the set last changed (the deal's memory)
   A:ready         zset    those of A:run with READY rows -> the same number of messages served
   A:again         zset    those of A:run with rows in RETRY -> µs of the earliest
-  A:line          list    sequential campaigns that are not through, in their order
+  A:line          list    sequential campaigns that are not through, in their order: the one that sends at the head
   A:at            zset    campaign -> µs when its schedule or window needs a look
   A:lease         hash    lease token (8 octets) -> lease record; the only truth about who may settle what
   A:c:ID          hash    the campaign: definition, state, counts, times

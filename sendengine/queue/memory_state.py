@@ -153,13 +153,15 @@ class Account:
             self.run.pop(campaign.id, None)
 
     def advance(self) -> None:
-        """When no sequential campaign sends, the first sealed one that waits its turn starts."""
+        """When no sequential campaign sends, the first sealed one that waits its turn starts, and stands at the head from then on."""
         waiting = [self.campaigns[name] for name in self.line]
         if any(campaign.state == SendState.SENDING for campaign in waiting):
             return
         for campaign in waiting:
             if campaign.state == SendState.SEQUENTIAL and campaign.fields.get("sealed") == "1":
                 campaign.fields["state"] = SendState.SENDING.value
+                self.line.remove(campaign.id)
+                self.line.insert(0, campaign.id)
                 self.sync_run(campaign)
                 self.has_begun = True
                 return

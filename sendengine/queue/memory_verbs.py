@@ -42,6 +42,7 @@ def resume(account: Account, campaign: Campaign, now: float) -> str:
     before = fields["before"]
     fields.forget("paused_at", "before", "why")
     fields["state"] = SendState.SCHEDULED.value
+    fields.set_times(resumed_at=now)
     account.rest(campaign, now)
     if before != SendState.SCHEDULED or fields.number("at") <= now:
         look = account.looks.get(campaign.id)

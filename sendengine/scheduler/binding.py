@@ -48,7 +48,7 @@ def _state_binds(view: View, campaign: str, send: Mapping[str, str]) -> Binding 
     if send["state"] == "scheduled":
         return Binding("window", created, f"it starts at {format_time(number(send, 'at') / 1e6)}")
     if send["state"] == "sequential":
-        return Binding("turn", created, _before(view, campaign, name))
+        return Binding("turn", _turn_since(send), _before(view, campaign, name))
     if waits_for_seal(send):
         return Binding("unsealed", created, "the list is complete")
     if send.get("open") == "0":
@@ -57,13 +57,27 @@ def _state_binds(view: View, campaign: str, send: Mapping[str, str]) -> Binding 
     return None
 
 
+def _turn_since(send: Mapping[str, str]) -> datetime:
+    """From its creation, its time, or its last resume, whichever came last: a paused send gives up its turn."""
+    return wall(max(number(send, name) for name in ("created", "at", "resumed_at")) / 1e6)
+
+
 def _before(view: View, campaign: str, name: str) -> str:
-    """What must be through first. The one that sends keeps its place at the head of the line: behind it nobody moves up."""
-    place = view.line.index(campaign) if campaign in view.line else 0
-    if not place:
+    """What must be through first. The one that sends keeps its place at the head of the line: behind it nobody moves up. Paused ones, and
+    those whose list is not complete, are passed by."""
+    line = [other for other in view.line if other in view.sends]
+    ahead = line[: line.index(campaign)] if campaign in line else []
+    before = [f"{view.account}:{other}" for other in ahead if not _is_passed(view.sends[other])]
+    if not before:
         return "its list is complete"
-    can_move = view.sends.get(view.line[place - 1], {}).get("state") != "sending"
-    return f"{view.account}:{view.line[0]} is through first" + (f", or sendengine move {name} up" if can_move else "")
+    first, *others = before
+    can_move = view.sends[ahead[-1]]["state"] != "sending"
+    said = f"{first} and {len(others)} more are through first" if others else f"{first} is through first"
+    return f"{said}, or sendengine move {name} up" if can_move else said
+
+
+def _is_passed(send: Mapping[str, str]) -> bool:
+    return send["state"] in ("paused", "scheduled") or (send["state"] == "sequential" and is_loading(send))
 
 
 def _surroundings_bind(view: View, send: Mapping[str, str]) -> Binding | None:

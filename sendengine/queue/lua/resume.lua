@@ -6,7 +6,7 @@ local s = call('HMGET', key, 'state', 'before', 'at')
 if not s[1] or s[1] == 'cancelled' or s[1] == 'finished' then return {'closed', s[1] or 'missing'} end
 if s[1] ~= 'paused' then return {'same'} end
 call('HDEL', key, 'paused_at', 'before', 'why')
-call('HSET', key, 'state', 'scheduled')
+call('HSET', key, 'state', 'scheduled', 'resumed_at', int(now))
 sync_rest(id, now)
 if s[2] ~= 'scheduled' or num(s[3]) <= now then
   local at = call('ZSCORE', A .. ':at', id)

@@ -16,7 +16,8 @@ local function sync_run(id)
   note_work(id)
 end
 
--- The line: when no sequential campaign sends, the first sealed one that waits its turn starts.
+-- The line: when no sequential campaign sends, the first sealed one that waits its turn starts, and stands at the head from then on: one
+-- that was paused, and resumed, is first behind it.
 local function advance()
   local first
   for _, id in ipairs(call('LRANGE', A .. ':line', 0, -1)) do
@@ -24,7 +25,12 @@ local function advance()
     if s[1] == 'sending' then return end
     if not first and s[1] == 'sequential' and s[2] == '1' then first = id end
   end
-  if first then call('HSET', send_key(first), 'state', 'sending') sync_run(first) begun = 1 end
+  if not first then return end
+  call('HSET', send_key(first), 'state', 'sending')
+  call('LREM', A .. ':line', 0, first)
+  call('LPUSH', A .. ':line', first)
+  sync_run(first)
+  begun = 1
 end
 local function leave_line(id) if call('LREM', A .. ':line', 0, id) > 0 then advance() end end
 -- Where it should stand, whatever happened: in the line while it is sequential and not through, and nowhere twice.

@@ -278,8 +278,15 @@ class Client:
         return [Ref(account, name) for account in await self.desk.accounts() for name in await self.desk.campaigns(account)]
 
     async def workers(self) -> dict[str, dict[str, Any]]:
-        """What each registered worker last said of itself; {} of one that is silent."""
-        return {worker: orjson.loads(said) if said else {} for worker, said in (await self.desk.workers()).items()}
+        """What each registered worker last said of itself, when (`last_seen`) and how many seconds ago (`silent_s`); {} of one that has
+        said nothing for a day."""
+        heard, now = await self.desk.workers(), await self._now()
+        return {
+            name: {**orjson.loads(each.said), "last_seen": view.wall(now - each.age), "silent_s": round(each.age, 3)}
+            if each.age is not None
+            else {}
+            for name, each in heard.items()
+        }
 
     async def durability(self) -> Durability:
         """What may be lost of that which the server acknowledges, by its own settings and the key `durability`."""

@@ -325,6 +325,13 @@ class Repair(msgspec.Struct, frozen=True):
     wanted: Mapping[int, bytes]  # rows that should stand somewhere: READY where they do not
 
 
+class Heard(msgspec.Struct, frozen=True):
+    """What a registered worker last said of itself (JSON), and how many seconds ago; b"" and None when it has not for a day."""
+
+    said: bytes = b""
+    age: float | None = None
+
+
 class Desk(Protocol):
     """What a scheduler needs of the shared state (queue/desk.py; in-memory twin queue/memory.py). Raises Unavailable when it is away.
 
@@ -406,8 +413,9 @@ class Desk(Protocol):
         """Rows put back, or -1: it moved meanwhile, and nothing was changed."""
         ...
 
-    async def workers(self) -> Mapping[str, bytes]:
-        """What each registered worker last said of itself (JSON), b"" when it is silent."""
+    async def workers(self) -> Mapping[str, Heard]: ...
+    async def lessees(self, account: str) -> set[str]:
+        """Workers that hold leases of it."""
         ...
 
     async def now_us(self) -> float: ...

@@ -15,7 +15,9 @@ from sendengine.client import Client
 from sendengine.config import Config
 from sendengine.errors import Conflict, NotFound, RefusedInput, Unavailable
 from sendengine.intake import PackedBatch, Rejected
+from sendengine.policy.times import format_time
 from sendengine.ports import Desk, Settlement, Stored
+from sendengine.queue import keys
 from sendengine.queue.desk import RedisDesk
 from sendengine.queue.memory import MemoryQueue
 from sendengine.queue.memory_desk import MemoryDesk
@@ -39,6 +41,14 @@ class Bench:
 
     async def submit(self, rows: list[dict[str, Any]], campaign: str = "summer", **more: Any) -> Any:
         return await self.client.submit(account="m1", message=MESSAGE, recipients=rows, campaign=campaign, **more)
+
+    async def fall_silent(self, worker: str, seconds: float) -> None:
+        """Its last word becomes so old."""
+        if isinstance(self.queue, MemoryQueue):
+            infos = self.queue._store.infos
+            infos[worker] = (infos[worker][0] - seconds * 1e6, infos[worker][1])
+        else:
+            await self.queue._link.call("PEXPIRE", keys.info(worker), int((keys.INFO_SECONDS - seconds) * 1000))
 
     async def send_all(self, outcome: Outcome = Outcome.SENT, but: Outcome = Outcome.SENT) -> None:
         """As a worker would: take everything of m1 and settle it, row 0 of each batch with `but`."""
@@ -395,6 +405,45 @@ async def test_without_a_worker_no_worker_binds(bench: Bench) -> None:
     binding = await bench.client.why("m1")
     assert binding is not None
     assert binding.limit == "no_worker"
+
+
+async def _dead_worker_with_leases(bench: Bench) -> None:
+    """Of m1; it last spoke eight seconds ago."""
+    await bench.submit(people(10))
+    await bench.queue.register("dead", b"worker-1")
+    await bench.queue.tell("dead", b'{"host":"h","pid":41}')
+    await bench.queue.take("m1", "dead", 100, [b"12345678"], [], [])
+    await bench.fall_silent("dead", 8)
+
+
+async def test_silence_of_the_only_worker_binds(bench: Bench) -> None:
+    await _dead_worker_with_leases(bench)
+    binding = await bench.client.why("summer")
+    assert binding is not None
+    assert binding.since is not None
+    assert binding.limit == "no_worker"
+    assert binding.since.timestamp() == pytest.approx(time.time() - 8, abs=4)
+    assert binding.lift == f"worker dead has been silent since {format_time(binding.since.timestamp())}: sendengine worker"
+    said = (await bench.client.workers())["dead"]
+    assert (said["pid"], said["silent_s"], said["last_seen"].timestamp()) == (
+        41, pytest.approx(8, abs=4), pytest.approx(time.time() - 8, abs=4),
+    )  # fmt: skip
+
+
+async def test_silence_of_who_holds_the_leases_binds_until_another_takes_over(bench: Bench) -> None:
+    await _dead_worker_with_leases(bench)
+    await bench.queue.register("alive", b"worker-2")
+    await bench.queue.tell("alive", b"{}")
+    binding = await bench.client.why("m1")
+    assert binding is not None
+    assert binding.limit == "no_worker"
+    assert "worker dead has been silent since" in binding.lift
+    assert "another takes over when that has lasted dead_after_s" in binding.lift
+    await bench.submit(people(20), campaign="more")
+    await bench.queue.take("m1", "alive", 100, [b"abcdefgh"], [], [])
+    binding = await bench.client.why("m1")
+    assert binding is not None
+    assert binding.limit == "share", "somebody of those who hold the leases lives"
 
 
 @pytest.mark.parametrize(("sends", "limit"), [(1, "rate"), (2, "share")])

@@ -148,16 +148,25 @@ def top(json: Json = False) -> None:
     common.show_table("Sends", views.COLUMNS, views.rows(sends))
 
 
-WORKER_COLUMNS = ("worker", "accounts", "rows", "sessions", "doubtful", "bound by", "busy with")
+WORKER_COLUMNS = ("worker", "host", "pid", "last seen", "accounts", "rows", "sessions", "doubtful", "bound by", "busy with")
 
 
 def _worker_rows(found: dict[str, dict[str, Any]]) -> list[tuple[object, ...]]:
-    rows: list[tuple[object, ...]] = []
-    for name, said in found.items():
-        bound = ", ".join(f"{n} {limit}" for limit, n in said.get("bound", {}).items())
-        busy = " ".join(said.get("busy", ())) if said else "(silent)"
-        rows.append((name, *(said.get(field) for field in ("accounts", "rows", "sessions", "doubtful")), bound, busy))
-    return rows
+    return [_worker_row(name, said) for name, said in found.items()]
+
+
+def _worker_row(name: str, said: dict[str, Any]) -> tuple[object, ...]:
+    from sendengine.scheduler.view import SILENT_AFTER
+
+    bound = ", ".join(f"{n} {limit}" for limit, n in said.get("bound", {}).items())
+    age = said.get("silent_s")
+    last_seen = "over a day ago" if age is None else f"{common.duration(age)} ago"
+    busy = " ".join(said.get("busy", ()))
+    if age is None or age >= SILENT_AFTER:
+        busy = f"(silent; was: {busy})" if busy else "(silent)"
+    pid = str(said["pid"]) if "pid" in said else None
+    figures = (said.get(field) for field in ("accounts", "rows", "sessions", "doubtful"))
+    return (name, said.get("host"), pid, last_seen, *figures, bound, busy)
 
 
 def _show_sends(account: str, ended: bool, json: bool) -> None:

@@ -15,7 +15,7 @@ from sendengine.policy.durability import Persistence
 from sendengine.policy.grants import SPAN
 from sendengine.policy.signing import KeyEntry, encode, field
 from sendengine.policy.tiers import interval_us
-from sendengine.ports import OutcomeChunk, Repair, Standing, Stored
+from sendengine.ports import Heard, OutcomeChunk, Repair, Standing, Stored
 from sendengine.queue import keys, scripts
 from sendengine.queue.cluster import open_link
 from sendengine.queue.link import Argument
@@ -265,10 +265,17 @@ class RedisDesk:
         await self._tell(account)
         return back
 
-    async def workers(self) -> Mapping[str, bytes]:
+    async def workers(self) -> Mapping[str, Heard]:
         names = [name.decode() for name in await self._link.call("SMEMBERS", keys.WORKERS)]
-        said = await asyncio.gather(*(self._link.call("GET", keys.info(name)) for name in names))
-        return {name: info or b"" for name, info in zip(names, said, strict=True)}
+        return dict(zip(names, await asyncio.gather(*map(self._heard, names)), strict=True))
+
+    async def _heard(self, worker: str) -> Heard:
+        key = keys.info(worker)
+        said, left_ms = await asyncio.gather(self._link.call("GET", key), self._link.call("PTTL", key))
+        return Heard(said, max(0.0, keys.INFO_SECONDS - int(left_ms) / 1000)) if said and int(left_ms) >= 0 else Heard()
+
+    async def lessees(self, account: str) -> set[str]:
+        return {decode_lease(lease).worker for lease in await self._link.call("HVALS", keys.account(account) + ":lease")}
 
     async def now_us(self) -> float:
         seconds, micros = await self._link.call("TIME")

@@ -35,7 +35,7 @@ worker slot, W = {w:ID}
   W               hash    the journal: t = worker token, b = beat, L<n> = note of lease n, <tick> = intents and outcomes of a tick,
                           R<n> = distinct reply n
   W:in            list    inbox: packed news (account, cut number, cut µs)
-  W:i             string  what the worker says of itself (JSON; expires)
+  W:i             string  what the worker says of itself (JSON; expires in a day: what is left tells its age)
 
 in each of these slots
   S:mark          string  written so that WAIT has a write to wait for (link.committed); expires in a second
@@ -59,6 +59,8 @@ ACCOUNTS = "{x}:accounts"
 DKIM = "{x}:dkim"
 DKIM_CHANGES = "#"
 SWEEP = "{x}:sweep"
+
+INFO_SECONDS = 86400
 
 LEVELS = range(9, -1, -1)
 

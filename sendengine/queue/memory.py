@@ -11,6 +11,7 @@ from sendengine.errors import Fenced, SendEngineError, Unavailable
 from sendengine.policy.durability import Persistence
 from sendengine.policy.signing import KeyEntry, decode
 from sendengine.ports import Appended, CampaignRecord, Settlement, Taken, Visited
+from sendengine.queue.keys import INFO_SECONDS
 from sendengine.queue.memory_desk import MemoryDesk
 from sendengine.queue.memory_granting import bind_to, deal, grant
 from sendengine.queue.memory_settling import settle
@@ -23,7 +24,6 @@ from sendengine.types import SendState
 __all__ = ["MemoryDesk", "MemoryQueue", "MemoryStore"]
 
 TOKEN, BEAT, CONFIRMED = b"t", b"b", b"c"
-INFO_US = 15e6
 NEWS = 1000
 
 
@@ -105,7 +105,7 @@ class MemoryQueue:
             shelf.pop(worker, None)
 
     async def tell(self, worker: str, info: bytes) -> None:
-        self._store.infos[worker] = (self._now() + INFO_US, info)
+        self._store.infos[worker] = (self._now() + INFO_SECONDS * 1e6, info)
 
     async def signing_keys(self, known: int) -> tuple[int, list[KeyEntry]] | None:
         store = self._store

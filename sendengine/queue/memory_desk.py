@@ -10,7 +10,8 @@ from sendengine.policy.durability import Persistence
 from sendengine.policy.grants import FIELD, SPAN
 from sendengine.policy.signing import KeyEntry, decode, encode, field
 from sendengine.policy.tiers import interval_us
-from sendengine.ports import OutcomeChunk, Repair, Standing, Stored
+from sendengine.ports import Heard, OutcomeChunk, Repair, Standing, Stored
+from sendengine.queue.keys import INFO_SECONDS
 from sendengine.queue.memory_repair import restore
 from sendengine.queue.memory_settling import mask_of
 from sendengine.queue.memory_state import IN_MEMORY, Account, Campaign, MemoryStore, StoredBatch
@@ -355,11 +356,16 @@ class MemoryDesk:
         self._tell(account)
         return back
 
-    async def workers(self) -> Mapping[str, bytes]:
-        store, now = self._store, self._now()
-        said = {name: store.infos.get(name, (0.0, b"")) for name in store.workers}
-        return {name: info if now < until else b"" for name, (until, info) in said.items()}
+    async def workers(self) -> Mapping[str, Heard]:
+        return {name: self._heard(name) for name in self._store.workers}
 
+    def _heard(self, worker: str) -> Heard:
+        until, said = self._store.infos.get(worker, (0.0, b""))
+        left = (until - self._now()) / 1e6
+        return Heard(said, max(0.0, INFO_SECONDS - left)) if left > 0 else Heard()
+
+    async def lessees(self, account: str) -> set[str]:
+        return {lease.worker for lease in self._store.accounts.get(account, Account()).leases.values()}
 
 
 def _octets(mask: int) -> bytes:

@@ -20,7 +20,6 @@ from sendengine.queue.persistence import persistence
 
 _decode_news = msgspec.msgpack.Decoder(News).decode
 encode_news = msgspec.msgpack.Encoder().encode
-INFO_SECONDS = 15
 INBOX_SECONDS = 3600
 
 
@@ -173,7 +172,7 @@ class RedisQueue:
         await self._link.call("DEL", keys.SWEEP)
 
     async def tell(self, worker: str, info: bytes) -> None:
-        await self._link.call("SET", keys.info(worker), info, "EX", INFO_SECONDS)
+        await self._link.call("SET", keys.info(worker), info, "EX", keys.INFO_SECONDS)
 
     async def signing_keys(self, known: int) -> tuple[int, list[KeyEntry]] | None:
         changes = int(await self._link.call("HGET", keys.DKIM, keys.DKIM_CHANGES) or 0)

@@ -13,7 +13,7 @@ import msgspec
 from sendengine.policy.times import format_time
 from sendengine.policy.window import Window
 from sendengine.records import TRANSACTIONAL
-from sendengine.scheduler.view import ENDED, View, is_loading, moment, number, pending, untried, waits_for_seal, wall
+from sendengine.scheduler.view import ENDED, View, is_loading, is_silent, moment, number, pending, untried, waits_for_seal, wall
 
 
 class Binding(msgspec.Struct, frozen=True):
@@ -83,13 +83,29 @@ def _is_passed(send: Mapping[str, str]) -> bool:
 def _surroundings_bind(view: View, send: Mapping[str, str]) -> Binding | None:
     if pending(send) == 0 and is_loading(send):
         return Binding("unsealed", moment(send, "created"), "more of the list, or its end, is submitted")
-    if not view.has_worker and pending(send):
-        return Binding("no_worker", moment(send, "last_mail") or moment(send, "created"), "sendengine worker")
+    if pending(send) and (silence := _silence(view, send)) is not None:
+        return silence
     limit, _, rest = view.fields.get("bind", "").partition("|")
     if limit:
         since, _, lift = rest.partition("|")
         return Binding(limit, wall(float(since) / 1e6), lift)
     return None
+
+
+def _silence(view: View, send: Mapping[str, str]) -> Binding | None:
+    """No worker speaks, or none of those that hold the account's leases: nobody sends for it before one comes or takes over."""
+    silent = {name: worker for name, worker in view.workers.items() if is_silent(worker)}
+    is_deserted = len(silent) == len(view.workers)
+    if not is_deserted and not (view.lessees and view.lessees <= silent.keys()):
+        return None
+    ages = {name: worker.age for name, worker in silent.items() if worker.age is not None and (is_deserted or name in view.lessees)}
+    if not ages:
+        since = moment(send, "last_mail") or moment(send, "created")
+        return Binding("no_worker", since, "sendengine worker") if is_deserted else None
+    last = min(ages, key=ages.__getitem__)
+    at = view.now - ages[last]
+    remedy = "sendengine worker" if is_deserted else "another takes over when that has lasted dead_after_s"
+    return Binding("no_worker", wall(at), f"worker {last} has been silent since {format_time(at)}: {remedy}")
 
 
 def _rest_binds(view: View, campaign: str, send: Mapping[str, str]) -> Binding | None:

@@ -6,7 +6,7 @@ Times inside are UNIX seconds of Redis' clock, which is the clock that MAIL time
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from datetime import UTC, datetime
 from struct import Struct
 
@@ -16,7 +16,7 @@ from sendengine.policy.estimate import Job, estimate
 from sendengine.policy.grants import Grant, changes, grants_of, rate_at
 from sendengine.policy.times import LAST
 from sendengine.policy.window import Window
-from sendengine.ports import Desk
+from sendengine.ports import Desk, Heard
 from sendengine.records import TRANSACTIONAL
 from sendengine.types import Outcome
 
@@ -28,6 +28,7 @@ _KEPT_SAMPLES = 12
 _RATE_SECONDS, _RATE_MESSAGES = 10.0, 8  # what rate_achieved is taken over: the longer of both
 _SETTLE_LAG = 6.0  # counts may be that old (domain rule: 5 s)
 _READ_AT_ONCE = 200
+SILENT_AFTER = 6.0  # a worker speaks every two seconds
 
 
 class View(msgspec.Struct, frozen=True):
@@ -36,7 +37,8 @@ class View(msgspec.Struct, frozen=True):
     sends: Mapping[str, Mapping[str, str]]  # campaign -> campaign fields, oldest first; of those that have ended only who was asked for
     line: Sequence[str]
     now: float
-    has_worker: bool
+    workers: Mapping[str, Heard]
+    lessees: Set[str]  # who holds leases of the account: read only while some worker is silent
 
     @property
     def tier_rate(self) -> float | None:
@@ -93,7 +95,12 @@ async def _view(desk: Desk, account: str, ids: Sequence[str], also: Sequence[str
         some = ids[start : start + _READ_AT_ONCE]
         sends |= zip(some, await asyncio.gather(*(desk.campaign(account, campaign) for campaign in some)), strict=True)
     known = {campaign: send for campaign, send in sends.items() if "state" in send}
-    return View(account, fields, known, line, now_us / 1e6, any(workers.values()))
+    lessees = await desk.lessees(account) if any(map(is_silent, workers.values())) else set()
+    return View(account, fields, known, line, now_us / 1e6, workers, lessees)
+
+
+def is_silent(worker: Heard) -> bool:
+    return worker.age is None or worker.age >= SILENT_AFTER
 
 
 def number(fields: Mapping[str, str], name: str) -> int:

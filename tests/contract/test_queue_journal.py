@@ -6,7 +6,7 @@ import pytest
 from queue_bench import Bench, addresses, batches
 
 from sendengine.errors import Fenced, SendEngineError, Unavailable
-from sendengine.ports import News
+from sendengine.ports import Heard, News
 from sendengine.queue.memory import MemoryDesk, MemoryQueue, MemoryStore
 from sendengine.records import REVOKED
 
@@ -55,7 +55,7 @@ async def test_revoked_worker_is_fenced_and_may_be_revoked_again(bench: Bench) -
 async def test_buried_worker_is_gone(bench: Bench) -> None:
     await bench.queue.register("w1", b"token")
     await bench.queue.tell("w1", b"{}")
-    assert await bench.desk.workers() == {"w1": b"{}"}
+    assert (await bench.desk.workers())["w1"].said == b"{}"
     await bench.queue.bury("w1")
     assert (await bench.queue.workers(), await bench.queue.beat("w1"), await bench.desk.workers()) == ([], None, {})
     assert await bench.queue.revoke("w1", b"token", b"0") == {}
@@ -182,6 +182,6 @@ async def test_register_again_under_the_same_token_is_the_same_worker(bench: Ben
     await bench.queue.register("w9", b"token")
     await bench.queue.append("w9", b"token", 0, [], [b"1", b"tick"])
     await bench.queue.register("w9", b"token")
-    assert await bench.desk.workers() == {"w9": b""}
+    assert await bench.desk.workers() == {"w9": Heard()}
     with pytest.raises(SendEngineError, match="taken"):
         await bench.queue.register("w9", b"other")

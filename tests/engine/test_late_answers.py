@@ -180,7 +180,7 @@ async def test_a_registration_without_an_answer_is_asked_again_as_another_worker
     assert first == "w1"
     assert len({*asked[0], *asked[1]}) == 4, "neither the id nor the token of the first"
     assert await queue.workers() == [second] == [worker.id], "the one that was given up is buried"
-    assert orjson.loads((await rig.desk.workers())[second])["worker"] == second
+    assert orjson.loads((await rig.desk.workers())[second].said)["worker"] == second
     assert len(rig.log) == 10
     await rig.stop()
 

@@ -338,8 +338,9 @@ class Desk(Protocol):
     Verbs answer the state they met ("done", "same" or the state that forbids it) after every worker has been told.
     """
 
-    async def keep_key(self, entry: KeyEntry) -> bool:
-        """Into the shared keys, in place of one of the same domain and selector; False when it stands there already."""
+    async def keep_key(self, entry: KeyEntry, moves: bool = False) -> str:
+        """Into the shared keys; "same" when it stands there already, and then it begins at another time only where it `moves`; "other":
+        another key has its domain and selector, and nothing was changed."""
         ...
 
     async def remove_key(self, domain: str, selector: str) -> bool: ...

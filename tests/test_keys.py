@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from sendengine.errors import RefusedInput, SendEngineError
 from sendengine.keyring import Keyring, dns_record, read_directory, read_key
@@ -33,6 +39,11 @@ l9zl4P9/POdFVIKwWdtLf0tgi1DQci1QhLwBtwIxAMVcvsx5SghtlFaSbac7Mgnz
 
 def entry(selector: str, text: str = "", domain: str = "example.com", since_s: float = 0.0, algorithm: str = RSA) -> KeyEntry:
     return KeyEntry(domain, selector, algorithm, text or rsa_pem(selector), f"{selector}.pem", since_s * 1e6)
+
+
+def in_old_form(pem: str) -> str:
+    key = load_pem_private_key(pem.encode(), None)
+    return key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, PEM).decode()
 
 
 def selectors(keyring: Keyring, domain: str = "example.com") -> list[str]:
@@ -178,13 +189,30 @@ def test_a_key_is_added_listed_rotated_and_removed(run: Shell) -> None:  # noqa:
     assert (done.json["state"], done.json["bits"]) == ("waits", 2048)
     assert done.json["from"] is not None
     assert [(each["selector"], each["state"]) for each in run("dkim", "list", "--json").lines] == [("one", "signs"), ("two", "waits")]
-    assert run("dkim", "add", "example.com", "--selector", "two", "--key-file", "two.pem").code == 0
+    done = run("dkim", "add", "example.com", "--selector", "two", "--key-file", "two.pem")
+    assert (done.code, "nothing is changed: it waits" in done.err) == (0, True)
+    assert [each["state"] for each in run("dkim", "list", "example.com", "--json").lines] == ["signs", "waits"]
+    assert run("dkim", "add", "example.com", "--selector", "two", "--key-file", "two.pem", "--from", "now").code == 0
     assert [each["state"] for each in run("dkim", "list", "example.com", "--json").lines] == ["resigned", "signs"]
     assert rsa_pem("one")[40:80] not in run("dkim", "list").out
     assert run("dkim", "remove", "example.com", "--selector", "one").code == 0
     gone = run("dkim", "remove", "example.com", "--selector", "on")
     assert (gone.code, "'on'" in gone.err) == (2, True)
     assert run("dkim", "list", "example.net").code == 2
+
+
+def test_another_key_under_a_name_that_signs_is_refused_and_the_same_one_changes_nothing(run: Shell) -> None:  # noqa: F811
+    (run.folder / "one.pem").write_text(rsa_pem("one"))
+    (run.folder / "one.old-form.pem").write_text(in_old_form(rsa_pem("one")))
+    (run.folder / "two.pem").write_text(rsa_pem("two"))
+    record = run("dkim", "add", "example.com", "--selector", "s", "--key-file", "one.pem").out
+    since = run("dkim", "list", "--json").json["from"]
+    refused = run("dkim", "add", "example.com", "--selector", "s", "--key-file", "two.pem")
+    assert (refused.code, "another key 's'" in refused.err, "dkim remove" in refused.err) == (2, True, True)
+    for name in ("one.pem", "one.old-form.pem"):
+        again = run("dkim", "add", "example.com", "--selector", "s", "--key-file", name)
+        assert (again.code, again.out, "nothing is changed" in again.err) == (0, record, True)
+    assert run("dkim", "list", "--json").json["from"] == since
 
 
 def test_what_is_no_key_is_not_kept(run: Shell) -> None:  # noqa: F811

@@ -25,21 +25,30 @@ def add(
     domain: Domain,
     selector: Selector,
     key_file: Annotated[Path, typer.Option(metavar="FILE", help="RSA or Ed25519 in PEM, or an Ed25519 seed in base64.")],
-    start: Annotated[str, typer.Option("--from", metavar="TIME", help="When it begins to sign: when its record is in DNS.")] = "now",
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="TIME", help="When it begins to sign: when its record is in DNS. Else now.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Keep a key; workers sign with it within 5 s, or from its time on, in place of an older one of its kind."""
+    """Keep a key; workers sign with it within 5 s, or from its time on, in place of an older one of its kind.
+
+    The same key again changes nothing, but for a --from that is given. Another key needs another selector.
+    """
     from sendengine.keyring import text_of_key
     from sendengine.policy.times import parse_time
     from sendengine.scheduler import keys
 
     text = text_of_key(key_file)
 
-    async def work(client: Client) -> Key:
+    async def work(client: Client) -> tuple[Key, bool]:
         now = await client.desk.now_us() / 1e6
-        return await keys.add(client.desk, domain, selector, text, str(key_file), parse_time(start, now), now)
+        since = None if start is None else parse_time(start, now)
+        return await keys.add(client.desk, domain, selector, text, str(key_file), since, now)
 
-    found = common.call(work)
+    found, is_new = common.call(work)
+    if not is_new:
+        begins = f" until {common.shown(found.since)}; --from now begins it" if found.state == "waits" else ""
+        common.note(f"note: it stands there already, nothing is changed: it {found.state}{begins}")
     if found.is_short:
         common.note(f"warning: an RSA key of {found.bits} bits is short; make one of 2048")
     common.emit(found) if json else print(found.record)

@@ -83,17 +83,19 @@ class RedisDesk:
 
     # signing keys
 
-    async def keep_key(self, entry: KeyEntry) -> bool:
-        return bool(await self._set_key(field(entry.domain, entry.selector), encode(entry)))
+    async def keep_key(self, entry: KeyEntry, moves: bool = False) -> str:
+        return await self._set_key(field(entry.domain, entry.selector), encode(entry), entry.text, "1" if moves else "")
 
     async def remove_key(self, domain: str, selector: str) -> bool:
-        return bool(await self._set_key(field(domain, selector), b""))
+        return await self._set_key(field(domain, selector), b"") == "done"
 
     async def signing_keys(self) -> list[KeyEntry]:
         return (await shared_keys(self._link))[1]
 
-    async def _set_key(self, name: str, value: bytes) -> Any:
-        return await scripts.commit(self._link, "dkim", (keys.DKIM,), name, value, mark=keys.mark(keys.INDEX))
+    async def _set_key(self, name: str, value: bytes, text: str = "", moves: str = "") -> str:
+        reply = await scripts.commit(self._link, "dkim", (keys.DKIM,), name, value, text, moves, mark=keys.mark(keys.INDEX))
+        state: str = reply.decode()
+        return state
 
     # submitting
 

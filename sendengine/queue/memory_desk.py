@@ -116,8 +116,15 @@ class MemoryDesk:
 
     # signing keys
 
-    async def keep_key(self, entry: KeyEntry) -> bool:
-        return self._set_key(field(entry.domain, entry.selector), encode(entry))
+    async def keep_key(self, entry: KeyEntry, moves: bool = False) -> str:
+        name, value = field(entry.domain, entry.selector), encode(entry)
+        stands = self._store.signing_keys.get(name)
+        text = "" if stands is None else decode(name, stands).text
+        if text and text != entry.text:
+            return "other"
+        if text and not moves:
+            return "same"
+        return "done" if self._set_key(name, value) else "same"
 
     async def remove_key(self, domain: str, selector: str) -> bool:
         return self._set_key(field(domain, selector), b"")

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from sendengine.errors import NotFound, RefusedInput
+from sendengine.errors import Conflict, NotFound, RefusedInput
 from sendengine.keyring import GOOD_BITS, PrivateKey, dns_record, read_key
 from sendengine.policy.signing import RSA, KeyEntry, by_preference, check_name
 from sendengine.policy.tiers import nearest
@@ -33,13 +33,29 @@ class Key(msgspec.Struct, frozen=True):
         return self.algorithm == RSA and self.bits is not None and self.bits < GOOD_BITS
 
 
-async def add(desk: Desk, domain: str, selector: str, text: str, place: str, since: float, now: float) -> Key:
-    """`since`: Unix seconds from when it signs. Raises RefusedInput."""
+async def add(desk: Desk, domain: str, selector: str, text: str, place: str, since: float | None, now: float) -> tuple[Key, bool]:
+    """The key as it stands, and whether that is new. `since`: Unix seconds from when it signs; None: from now, or as it stands already.
+    Raises RefusedInput; Conflict where another key has this name: what it signed would not be verified any more."""
     domain = domain.lower()
     check_name(domain, selector, place)
     key = read_key(text, place)
-    await desk.keep_key(KeyEntry(domain, selector, key.algorithm, text, place, since * 1e6))
-    return next(each for each in await listed(desk, domain, now) if each.selector == selector)
+    entry = KeyEntry(domain, selector, key.algorithm, text, place, (now if since is None else since) * 1e6)
+    state = await desk.keep_key(entry, moves=since is not None)
+    if state == "other":
+        standing = await _same_key(desk, entry, key)
+        if standing is None:
+            raise Conflict(f"{domain} has another key {selector!r}", "another --selector, or sendengine dkim remove first")
+        state = await desk.keep_key(msgspec.structs.replace(entry, text=standing), moves=since is not None)
+    return next(each for each in await listed(desk, domain, now) if each.selector == selector), state == "done"
+
+
+async def _same_key(desk: Desk, entry: KeyEntry, key: PrivateKey) -> str | None:
+    """How the key is written that has this name, if it is this one in another form."""
+    for each in await desk.signing_keys():
+        if (each.domain, each.selector) == (entry.domain, entry.selector):
+            standing = _read(each)
+            return each.text if standing is not None and standing.public == key.public else None
+    return None
 
 
 async def listed(desk: Desk, domain: str, now: float) -> list[Key]:

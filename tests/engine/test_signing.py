@@ -160,19 +160,19 @@ async def test_a_rotation_is_taken_up_within_five_seconds_and_at_its_date() -> N
     await rig.account(per_hour=36_000.0)
     two = KeyEntry(DOMAIN, "two", RSA, rsa_pem("two"), "", (EPOCH + rig.loop.time() + 20.0) * 1e6)
     three = KeyEntry(DOMAIN, "three", RSA, rsa_pem("three"), "", two.since_us + 1)
-    assert await rig.desk.keep_key(ONE)
+    assert await rig.desk.keep_key(ONE) == "done"
     start(rig, executor=Inline())
     await rig.submit(500)
     await asyncio.sleep(10.0)
     assert {tags(message)["s"] for message in relay.messages} == {"one"}
-    assert await rig.desk.keep_key(two)
+    assert await rig.desk.keep_key(two) == "done"
     await asyncio.sleep(9.0)
     assert {tags(message)["s"] for message in relay.messages} == {"one"}
     await asyncio.sleep(6.0)
     before = len(relay.messages)
     await asyncio.sleep(2.0)
     assert {tags(message)["s"] for message in relay.messages[before:]} == {"two"}
-    assert await rig.desk.keep_key(three)
+    assert await rig.desk.keep_key(three) == "done"
     await asyncio.sleep(5.0)
     before = len(relay.messages)
     await rig.until_ended()
@@ -196,7 +196,7 @@ async def test_a_send_whose_key_cannot_be_read_is_paused_with_the_reason_and_goe
     assert fields["state"] == "paused"
     assert "DKIM key one of example.com" in str(dict(fields))
     assert relay.taken == []
-    assert await rig.desk.keep_key(ONE)
+    assert await rig.desk.keep_key(ONE) == "done"
     await asyncio.sleep(5.0)
     await rig.desk.resume("m1", "c1")
     await rig.until_ended()
@@ -270,7 +270,7 @@ async def test_a_single_message_whose_key_cannot_be_read_waits_for_a_minute_and_
     await asyncio.sleep(20.0)
     assert relay.taken == []
     assert len(taken) < 20
-    assert await rig.desk.keep_key(ONE)
+    assert await rig.desk.keep_key(ONE) == "done"
     await asyncio.sleep(120.0)
     assert relay.taken == ["now@example.com"]
     assert verdicts(relay.messages[0], KEYS) == [True]

@@ -89,6 +89,32 @@ def dns_record(domain: str, selector: str, key: PrivateKey) -> str:
     return f"{selector}._domainkey.{domain}. TXT {strings}"
 
 
+class KeyRecord(msgspec.Struct, frozen=True):
+    """A key in a file, and what to publish of it."""
+
+    domain: str
+    selector: str
+    algorithm: str
+    bits: int
+    is_short: bool
+    file: str
+    record: str
+
+
+def described(entry: KeyEntry) -> KeyRecord:
+    """Raises RefusedInput."""
+    key = read_key(entry.text, entry.place, was_checked=True)
+    record = dns_record(entry.domain, entry.selector, key)
+    return KeyRecord(entry.domain, entry.selector, key.algorithm, key.bits, key.is_short, entry.place, record)
+
+
+def read_file(path: Path, domain: str, selector: str) -> KeyEntry:
+    """Raises RefusedInput for a file that holds no key, and for names that cannot stand in d= and s=."""
+    check_name(domain, selector, str(path))
+    text = text_of_key(path)
+    return KeyEntry(domain, selector, read_key(text, str(path)).algorithm, text, str(path))
+
+
 def read_directory(directory: Path) -> list[KeyEntry]:
     """DOMAIN/SELECTOR.pem (or .key), each of them read once. Raises RefusedInput for what is no key, and for two of one kind in a domain:
     nobody could tell which of them is published."""
@@ -114,10 +140,7 @@ def _entries(directory: Path) -> list[Path]:
 def _read_file(path: Path, domain: str) -> KeyEntry:
     if path.suffix not in SUFFIXES:
         raise RefusedInput(f"{path}: a key's file is SELECTOR.pem or SELECTOR.key")
-    selector = path.name.removesuffix(path.suffix)
-    check_name(domain, selector, str(path))
-    text = text_of_key(path)
-    return KeyEntry(domain, selector, read_key(text, str(path)).algorithm, text, str(path))
+    return read_file(path, domain, path.name.removesuffix(path.suffix))
 
 
 def text_of_key(path: Path) -> str:

@@ -17,7 +17,7 @@ from sendengine.config import Config, data_file
 from sendengine.engine.settings import EngineSettings
 from sendengine.engine.worker import Worker
 from sendengine.errors import RefusedInput
-from sendengine.keyring import Keyring, dns_record, read_directory, read_key
+from sendengine.keyring import KeyRecord, Keyring, described, read_directory
 from sendengine.policy.replies import ReplyRules, parse_rules
 from sendengine.ports import Meter
 from sendengine.queue.redis import RedisQueue
@@ -99,26 +99,9 @@ def keyring(config: Config) -> Keyring:
     return Keyring(read_directory(Path(config.dkim_keys)) if config.dkim_keys else ())
 
 
-class KeyRecord(msgspec.Struct, frozen=True):
-    """A key in a file, and what to publish of it."""
-
-    domain: str
-    selector: str
-    algorithm: str
-    bits: int
-    is_short: bool
-    file: str
-    record: str
-
-
 def key_records(config: Config) -> list[KeyRecord]:
     """Raises RefusedInput for what is no key."""
-    found = []
-    for entry in read_directory(Path(config.dkim_keys)) if config.dkim_keys else ():
-        key = read_key(entry.text, entry.place, was_checked=True)
-        record = dns_record(entry.domain, entry.selector, key)
-        found.append(KeyRecord(entry.domain, entry.selector, entry.algorithm, key.bits, key.is_short, entry.place, record))
-    return found
+    return [described(entry) for entry in (read_directory(Path(config.dkim_keys)) if config.dkim_keys else ())]
 
 
 # relays

@@ -201,6 +201,21 @@ def test_a_key_is_added_listed_rotated_and_removed(run: Shell) -> None:  # noqa:
     assert run("dkim", "list", "example.net").code == 2
 
 
+def test_a_record_is_printed_before_the_key_is_kept_and_without_redis(run: Shell, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    (run.folder / "one.pem").write_text(rsa_pem("one"))
+    (run.folder / "short.pem").write_text(rsa_pem("short", 1024))
+    with monkeypatch.context() as away:
+        away.setenv("SENDENGINE_REDIS_URL", "redis://127.0.0.1:1")
+        shown = run("dkim", "record", "Example.com", "--selector", "one", "--key-file", "one.pem")
+        in_json = run("dkim", "record", "example.com", "--selector", "one", "--key-file", "one.pem", "--json").json
+        assert in_json["record"] == shown.out.strip()
+        assert "short" in run("dkim", "record", "example.com", "--selector", "s", "--key-file", "short.pem").err
+        assert run("dkim", "record", "example.com", "--selector", "one", "--key-file", "none.pem").code == 2
+        assert run("dkim", "record", "example", "--selector", "one", "--key-file", "one.pem").code == 2
+    assert run("dkim", "list", "--json").lines == []
+    assert run("dkim", "add", "example.com", "--selector", "one", "--key-file", "one.pem").out == shown.out
+
+
 def test_another_key_under_a_name_that_signs_is_refused_and_the_same_one_changes_nothing(run: Shell) -> None:  # noqa: F811
     (run.folder / "one.pem").write_text(rsa_pem("one"))
     (run.folder / "one.old-form.pem").write_text(in_old_form(rsa_pem("one")))

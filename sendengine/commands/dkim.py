@@ -1,4 +1,4 @@
-"""`dkim add|list|remove`: the keys that sign mail and that all workers of a Redis share."""
+"""`dkim record|add|list|remove`: the keys that sign mail and that all workers of a Redis share."""
 
 from __future__ import annotations
 
@@ -19,12 +19,25 @@ app = common.group("Keys that sign mail (DKIM), kept in Redis for all workers.")
 Domain = Annotated[str, typer.Argument(metavar="DOMAIN")]
 Selector = Annotated[str, typer.Option(metavar="NAME", help="The key's name in DNS: NAME._domainkey.DOMAIN.")]
 
+KeyFile = Annotated[Path, typer.Option(metavar="FILE", help="RSA or Ed25519 in PEM, or an Ed25519 seed in base64.")]
+
+
+@app.command()
+def record(domain: Domain, selector: Selector, key_file: KeyFile, json: Json = False) -> None:
+    """The DNS record of a key in a file, to be published before it signs. Keeps nothing and asks no Redis."""
+    from sendengine.keyring import described, read_file
+
+    found = described(read_file(key_file, domain.lower(), selector))
+    if found.is_short:
+        _warn_of_short(found.bits)
+    common.emit(found) if json else print(found.record)
+
 
 @app.command()
 def add(
     domain: Domain,
     selector: Selector,
-    key_file: Annotated[Path, typer.Option(metavar="FILE", help="RSA or Ed25519 in PEM, or an Ed25519 seed in base64.")],
+    key_file: KeyFile,
     start: Annotated[
         str | None, typer.Option("--from", metavar="TIME", help="When it begins to sign: when its record is in DNS. Else now.")
     ] = None,
@@ -50,7 +63,7 @@ def add(
         begins = f" until {common.shown(found.since)}; --from now begins it" if found.state == "waits" else ""
         common.note(f"note: it stands there already, nothing is changed: it {found.state}{begins}")
     if found.is_short:
-        common.note(f"warning: an RSA key of {found.bits} bits is short; make one of 2048")
+        _warn_of_short(found.bits)
     common.emit(found) if json else print(found.record)
 
 
@@ -81,3 +94,7 @@ def remove(domain: Domain, selector: Selector, json: Json = False) -> None:
 
     common.call(lambda client: keys.remove(client.desk, domain, selector))
     common.emit({"domain": domain, "selector": selector, "removed": True}) if json else print("removed")
+
+
+def _warn_of_short(bits: int | None) -> None:
+    common.note(f"warning: an RSA key of {bits} bits is short; make one of 2048")

@@ -130,6 +130,16 @@ def read_directory(directory: Path) -> list[KeyEntry]:
     return found
 
 
+def domains_in(directory: Path) -> dict[str, Path]:
+    """The domains that have a key in files, each with its folder: they use no other keys. Raises RefusedInput."""
+    return {path.name: path for path in _entries(directory) if path.is_dir() and _entries(path)}
+
+
+def is_exposed(path: Path) -> bool:
+    """Others than its owner may read or change it."""
+    return bool(path.stat().st_mode & 0o077)
+
+
 def _entries(directory: Path) -> list[Path]:
     try:
         return [path for path in directory.iterdir() if not path.name.startswith(".")]

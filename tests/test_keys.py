@@ -248,3 +248,40 @@ def test_config_check_prints_the_records_of_the_keys_in_files(run: Shell, monkey
     (run.folder / "keys" / "example.com" / "s.pem").write_text("nothing")
     done = run("config", "check")
     assert (done.code, "s.pem" in done.err) == (2, True)
+
+
+def keep(run: Shell, domain: str, selector: str, *more: str) -> None:  # noqa: F811
+    (run.folder / f"{selector}.pem").write_text(rsa_pem(selector))
+    assert run("dkim", "add", domain, "--selector", selector, "--key-file", f"{selector}.pem", *more).code == 0
+
+
+def test_removing_a_key_says_what_signs_now(run: Shell) -> None:  # noqa: F811
+    keep(run, "example.com", "above")
+    keep(run, "news.example.com", "one", "--from", "2020-01-01T00:00:00Z")
+    keep(run, "news.example.com", "two")
+    keep(run, "news.example.com", "later", "--from", "2099-01-02T00:00:00Z")
+    removed = [run("dkim", "remove", "news.example.com", "--selector", name).err for name in ("two", "one", "later")]
+    assert removed[0] == "note: mail From news.example.com is signed by one of news.example.com (rsa-sha256) now\n"
+    assert removed[1].startswith("warning: mail From news.example.com goes out unsigned from now on, until later of news.example.com")
+    assert "2099-01-02" in removed[1]
+    assert removed[2] == "note: mail From news.example.com is signed by above of example.com (rsa-sha256) now\n"
+    last = run("dkim", "remove", "example.com", "--selector", "above")
+    assert (last.code, last.err) == (0, "warning: mail From example.com goes out unsigned from now on: no key is left\n")
+
+
+def test_keys_that_files_override_are_shown_as_unused(run: Shell, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    keep(run, "example.com", "stored")
+    keep(run, "example.net", "other")
+    (run.folder / "keys" / "example.com").mkdir(parents=True)
+    (run.folder / "keys" / "example.net").mkdir()  # empty: it overrides nothing
+    (run.folder / "keys" / "example.com" / "s.pem").write_text(rsa_pem("one"))
+    monkeypatch.setenv("SENDENGINE_DKIM_KEYS", "keys")
+    assert [each["overridden_by"] for each in run("dkim", "list", "--json").lines] == ["keys/example.com", None]
+    shown = run("dkim", "list").out
+    assert ("unused" in shown, "example.com is signed by its files in keys/example.com" in shown) == (True, True)
+    assert "example.net is signed by its files" not in shown
+    with monkeypatch.context() as absent:
+        absent.setenv("SENDENGINE_DKIM_KEYS", "elsewhere")
+        unread = run("dkim", "list")
+        assert (unread.code, "elsewhere" in unread.err, "unused" in unread.out) == (0, True, False)
+    assert "by the files in keys/example.com" in run("dkim", "remove", "example.com", "--selector", "stored").err

@@ -69,31 +69,58 @@ def add(
 
 @app.command("list")
 def list_(domain: Annotated[str, typer.Argument(metavar="[DOMAIN]")] = "", json: Json = False) -> None:
-    """The keys, what each does now, and the record to publish."""
+    """The keys, what each does now, and the record to publish.
+
+    A domain with files in this configuration's dkim_keys does not use its keys of Redis: they are shown as unused.
+    """
+    import msgspec
+
     from sendengine.scheduler import keys
 
     async def read(client: Client) -> list[Key]:
         return await keys.listed(client.desk, domain, await client.desk.now_us() / 1e6)
 
     found = common.call(read)
+    files = _folders()
     if json:
         for each in found:
-            common.emit(each)
+            folder = files.get(each.domain)
+            common.emit(msgspec.to_builtins(each) | {"overridden_by": str(folder) if folder else None})
         return
-    common.show_table(
-        "", ("domain", "selector", "algorithm", "state", "from"), [(k.domain, k.selector, k.algorithm, k.state, k.since) for k in found]
-    )
+    rows = [(k.domain, k.selector, k.algorithm, "unused" if k.domain in files else k.state, k.since) for k in found]
+    common.show_table("", ("domain", "selector", "algorithm", "state", "from"), rows)
+    for name in sorted({k.domain for k in found} & files.keys()):
+        print(f"; {name} is signed by its files in {files[name]} where workers have this configuration, not by its keys in Redis")
     for each in found:
         print(each.record or f"; {each.selector} of {each.domain} cannot be read")
 
 
 @app.command()
 def remove(domain: Domain, selector: Selector, json: Json = False) -> None:
-    """Forget a key. Its record stays in DNS until the mail signed with it has arrived: a week is long enough."""
+    """Forget a key, and say what signs now. Its record stays in DNS until the mail signed with it has arrived: a week is long enough."""
+    from sendengine.policy.signing import signing_domains
     from sendengine.scheduler import keys
 
-    common.call(lambda client: keys.remove(client.desk, domain, selector))
+    left = common.call(lambda client: keys.remove(client.desk, domain, selector))
+    folder = next((folder for name in signing_domains(domain) if (folder := _folders().get(name))), None)
+    if folder is not None:
+        common.note(f"note: mail From {domain.lower()} is signed by the files in {folder}, on workers that see them; elsewhere:")
+    common.note(keys.said_of(domain.lower(), left))
     common.emit({"domain": domain, "selector": selector, "removed": True}) if json else print("removed")
+
+
+def _folders() -> dict[str, Path]:
+    """By domain, of the configuration of this command."""
+    from sendengine import config
+    from sendengine.errors import RefusedInput
+    from sendengine.keyring import domains_in
+
+    directory = config.load().dkim_keys
+    try:
+        return domains_in(Path(directory)) if directory else {}
+    except RefusedInput as error:  # whoever may use Redis need not be one who may read the files
+        common.note(f"note: dkim_keys cannot be read from here: {error}")
+        return {}
 
 
 def _warn_of_short(bits: int | None) -> None:

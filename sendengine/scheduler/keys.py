@@ -12,8 +12,9 @@ import msgspec
 
 from sendengine.errors import Conflict, NotFound, RefusedInput
 from sendengine.keyring import GOOD_BITS, PrivateKey, dns_record, read_key
-from sendengine.policy.signing import RSA, KeyEntry, by_preference, check_name
+from sendengine.policy.signing import RSA, KeyEntry, by_preference, check_name, signing_domains
 from sendengine.policy.tiers import nearest
+from sendengine.policy.times import format_time
 from sendengine.ports import Desk
 
 
@@ -69,10 +70,31 @@ async def listed(desk: Desk, domain: str, now: float) -> list[Key]:
     return [shown for name in wanted for shown in _shown(domains[name], now)]
 
 
-async def remove(desk: Desk, domain: str, selector: str) -> None:
+async def remove(desk: Desk, domain: str, selector: str) -> list[Key]:
+    """The keys that are responsible for the domain's mail from now on: its own, else those of the nearest domain above it; none: it goes
+    unsigned."""
     if not await desk.remove_key(domain.lower(), selector):
         known = {entry.selector: entry for entry in await desk.signing_keys() if entry.domain == domain.lower()}
         raise NotFound(f"no key {selector!r} of {domain}{nearest(selector, known)}", "sendengine dkim list")
+    found = await listed(desk, "", await desk.now_us() / 1e6)
+    domains = {each.domain for each in found}
+    responsible = next((name for name in signing_domains(domain) if name in domains), "")
+    return [each for each in found if each.domain == responsible]
+
+
+def said_of(domain: str, responsible: Sequence[Key]) -> str:
+    """What happens to mail From there, in words."""
+    by_state = {state: [each for each in responsible if each.state == state] for state in ("signs", "unreadable", "waits")}
+    if signing := by_state["signs"]:
+        names = " and ".join(f"{each.selector} of {each.domain} ({each.algorithm})" for each in signing)
+        return f"note: mail From {domain} is signed by {names} now"
+    if unreadable := by_state["unreadable"]:
+        return f"warning: mail From {domain} waits now: its key {unreadable[0].selector} of {unreadable[0].domain} cannot be read"
+    if waiting := by_state["waits"]:
+        first = min(waiting, key=lambda each: each.since or datetime.max.replace(tzinfo=UTC))
+        until = f", until {first.selector} of {first.domain} begins at {format_time(first.since.timestamp())}" if first.since else ""
+        return f"warning: mail From {domain} goes out unsigned from now on{until}"
+    return f"warning: mail From {domain} goes out unsigned from now on: no key is left"
 
 
 def _shown(entries: Sequence[KeyEntry], now: float) -> list[Key]:

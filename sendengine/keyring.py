@@ -6,9 +6,10 @@ mail does not go out unsigned for it: an older key signs, or `keys_of` raises. T
 
 from __future__ import annotations
 
+import stat
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -97,15 +98,16 @@ class KeyRecord(msgspec.Struct, frozen=True):
     algorithm: str
     bits: int
     is_short: bool
+    is_exposed: bool
     file: str
     record: str
 
 
 def described(entry: KeyEntry) -> KeyRecord:
-    """Raises RefusedInput."""
+    """Of one that a file holds. Raises RefusedInput."""
     key = read_key(entry.text, entry.place, was_checked=True)
-    record = dns_record(entry.domain, entry.selector, key)
-    return KeyRecord(entry.domain, entry.selector, key.algorithm, key.bits, key.is_short, entry.place, record)
+    record, is_open = dns_record(entry.domain, entry.selector, key), is_exposed(Path(entry.place))
+    return KeyRecord(entry.domain, entry.selector, key.algorithm, key.bits, key.is_short, is_open, entry.place, record)
 
 
 def read_file(path: Path, domain: str, selector: str) -> KeyEntry:
@@ -118,16 +120,44 @@ def read_file(path: Path, domain: str, selector: str) -> KeyEntry:
 def read_directory(directory: Path) -> list[KeyEntry]:
     """DOMAIN/SELECTOR.pem (or .key), each of them read once. Raises RefusedInput for what is no key, and for two of one kind in a domain:
     nobody could tell which of them is published."""
+    found, faults = survey_directory(directory)
+    if faults:
+        raise faults[0]
+    return found
+
+
+def survey_directory(directory: Path) -> tuple[list[KeyEntry], list[RefusedInput]]:
+    """The keys that can be read, and all for which `read_directory` refuses."""
     found: list[KeyEntry] = []
-    for path in sorted(_entries(directory)):
-        for file in sorted(_entries(path)) if path.is_dir() else ():
-            found.append(_read_file(file, path.name))
+    faults: list[RefusedInput] = []
     first: dict[tuple[str, str], KeyEntry] = {}
-    for entry in found:
+    for file in _files(directory, faults):
+        try:
+            entry = _read_file(file, file.parent.name)
+        except RefusedInput as fault:
+            faults.append(fault)
+            continue
+        found.append(entry)
         one = first.setdefault((entry.domain, entry.algorithm), entry)
         if one is not entry:
-            raise RefusedInput(f"{one.place} and {entry.place}: two keys of one kind for {entry.domain}", "keep the one that signs")
-    return found
+            said = f"{one.place} and {entry.place}: two keys of one kind for {entry.domain}"
+            faults.append(RefusedInput(said, "keep the one that signs"))
+    return found, faults
+
+
+def _files(directory: Path, faults: list[RefusedInput]) -> Iterator[Path]:
+    """Of its domains. A folder that cannot be listed does not hide the others."""
+    for folder in _listed(directory, faults):
+        if folder.is_dir():
+            yield from _listed(folder, faults)
+
+
+def _listed(folder: Path, faults: list[RefusedInput]) -> list[Path]:
+    try:
+        return sorted(_entries(folder))
+    except RefusedInput as fault:
+        faults.append(fault)
+        return []
 
 
 def domains_in(directory: Path) -> dict[str, Path]:
@@ -136,8 +166,12 @@ def domains_in(directory: Path) -> dict[str, Path]:
 
 
 def is_exposed(path: Path) -> bool:
-    """Others than its owner may read or change it."""
-    return bool(path.stat().st_mode & 0o077)
+    """Others than its owner may read or change it. False where nobody can tell: a pipe, or gone meanwhile."""
+    try:
+        found = path.stat()
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and bool(found.st_mode & 0o077)
 
 
 def _entries(directory: Path) -> list[Path]:

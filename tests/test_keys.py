@@ -285,3 +285,17 @@ def test_keys_that_files_override_are_shown_as_unused(run: Shell, monkeypatch: p
         unread = run("dkim", "list")
         assert (unread.code, "elsewhere" in unread.err, "unused" in unread.out) == (0, True, False)
     assert "by the files in keys/example.com" in run("dkim", "remove", "example.com", "--selector", "stored").err
+
+
+def test_a_key_file_that_others_can_read_is_warned_of_by_name(run: Shell, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    (run.folder / "keys" / "example.com").mkdir(parents=True)
+    monkeypatch.setenv("SENDENGINE_DKIM_KEYS", "keys")
+    file = run.folder / "keys" / "example.com" / "s.pem"
+    file.write_text(rsa_pem("one"))
+    name = "keys/example.com/s.pem"
+    commands = [("config", "check"), *(("dkim", verb, "example.com", "--selector", "s", "--key-file", name) for verb in ("record", "add"))]
+    for mode, is_warned in ((0o640, True), (0o604, True), (0o600, False), (0o400, False)):
+        file.chmod(mode)
+        for command in commands:
+            done = run(*command)
+            assert (done.code, f"warning: {name} is open to others" in done.err) == (0, is_warned)

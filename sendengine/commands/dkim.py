@@ -28,6 +28,7 @@ def record(domain: Domain, selector: Selector, key_file: KeyFile, json: Json = F
     from sendengine.keyring import described, read_file
 
     found = described(read_file(key_file, domain.lower(), selector))
+    _warn_of_others(key_file)
     if found.is_short:
         _warn_of_short(found.bits)
     common.emit(found) if json else print(found.record)
@@ -59,6 +60,7 @@ def add(
         return await keys.add(client.desk, domain, selector, text, str(key_file), since, now)
 
     found, is_new = common.call(work)
+    _warn_of_others(key_file)
     if not is_new:
         begins = f" until {common.shown(found.since)}; --from now begins it" if found.state == "waits" else ""
         common.note(f"note: it stands there already, nothing is changed: it {found.state}{begins}")
@@ -125,3 +127,10 @@ def _folders() -> dict[str, Path]:
 
 def _warn_of_short(bits: int | None) -> None:
     common.note(f"warning: an RSA key of {bits} bits is short; make one of 2048")
+
+
+def _warn_of_others(path: Path) -> None:
+    from sendengine.keyring import is_exposed
+
+    if is_exposed(path):
+        common.note(f"warning: {path} is open to others than its owner: chmod 600 {path}")

@@ -107,6 +107,8 @@ def config_check(context: typer.Context, json: Json = False) -> None:
         print(each.record)
         if each.is_short:
             common.note(f"warning: {each.file}: an RSA key of {each.bits} bits is short; make one of 2048")
+        if each.is_exposed:
+            common.note(f"warning: {each.file} is open to others than its owner: chmod 600 {each.file}")
 
 
 @config_app.command("show")

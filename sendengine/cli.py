@@ -51,7 +51,7 @@ def main() -> None:
     try:
         command(prog_name="sendengine")
     except SendEngineError as error:
-        print(f"error: {error}" + (f" ({error.remedy})" if error.remedy else ""), file=sys.stderr)
+        common.note(common.error_said(error))
         sys.exit(error.exit_code)
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

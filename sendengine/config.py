@@ -127,20 +127,37 @@ class _TierRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def load(path: str | None = None, environ: Mapping[str, str] | None = None) -> Config:
     """The configuration in force. Raises ConfigError for a file that cannot be read and for what stands wrong in it."""
+    found, faults = survey(path, environ)
+    if faults:
+        raise faults[0]
+    return found
+
+
+def survey(path: str | None = None, environ: Mapping[str, str] | None = None) -> tuple[Config, list[ConfigError]]:
+    """What is right in file and environment, the defaults in place of the rest; and all that is wrong."""
     environ = os.environ if environ is None else environ
     path = path or environ.get("SENDENGINE_CONFIG")
+    faults: list[ConfigError] = []
     document: dict[str, Any] = {}
+    origins: dict[str, list[str]] = {}  # of what stands under a key of the top
     if path:
-        text, document = _document(path)
-        _convert(path, text, document, Config)
+        try:
+            text, document = _document(path)
+        except ConfigError as fault:
+            faults.append(fault)
+        else:
+            faults += [ConfigError(f"{path}:{_line(text, keys)}: {said}") for keys, said in _weed(document, Config)]
+            origins = {key: [f"{path}:{_line(text, (key,))}"] for key in document}
     for keys, type_ in settings(Config):
         name = PREFIX + "_".join(keys).upper()
         if name in environ:
-            _override(document, keys, type_, name, environ[name])
-    try:
-        return msgspec.convert(document, Config)
-    except msgspec.ValidationError as error:
-        raise ConfigError(str(error)) from None
+            try:
+                _override(document, keys, type_, name, environ[name])
+                origins.setdefault(keys[0], []).append(name)
+            except ConfigError as fault:
+                faults.append(fault)
+    faults += [ConfigError(f"{', '.join(origins[key])}: {said}") for key, said in _weed_by_bounds(document)]
+    return msgspec.convert(document, Config), faults
 
 
 def tiers(path: str = "") -> dict[str, Tier]:
@@ -201,26 +218,40 @@ def parsed_toml(text: str, path: str) -> dict[str, Any]:
 
 
 def _convert(path: str, text: str, value: Any, type_: type[T], above: Path_ = ()) -> T:
-    for keys, known in _unknown(value, type_, above):
-        raise ConfigError(f"{path}:{_line(text, keys)}: unknown key {'.'.join(keys)!r}{nearest(keys[-1], known)}")
+    for keys, said in _weed(value, type_, above) if isinstance(value, dict) else ():
+        raise ConfigError(f"{path}:{_line(text, keys)}: {said}")
     try:
         return msgspec.convert(value, type_)
     except msgspec.ValidationError as error:
-        message, _, place = str(error).partition(" - at `$")
-        keys = (*above, *place.rstrip("`").split(".")[1:])
-        raise ConfigError(f"{path}:{_line(text, keys)}: {'.'.join(keys)}: {message}") from None
+        raise ConfigError(f"{path}:{_line(text, above)}: {'.'.join(above)}: {error}") from None
 
 
-def _unknown(table: Any, type_: Any, above: Path_ = ()) -> Iterator[tuple[Path_, dict[str, Any]]]:
-    """Keys that no Struct has, each with the keys that would be known in its place."""
-    if not (_is_table(type_) and isinstance(table, dict)):
-        return
+def _weed(table: dict[str, Any], type_: Any, above: Path_ = ()) -> Iterator[tuple[Path_, str]]:
+    """Takes out keys that no Struct has, and values that its key does not; each with what is wrong about it."""
     hints = get_type_hints(type_, include_extras=True)
-    for key, value in table.items():
+    for key, value in list(table.items()):
+        keys = (*above, key)
         if key not in hints:
-            yield (*above, key), hints
+            del table[key]
+            yield keys, f"unknown key {'.'.join(keys)!r}{nearest(key, hints)}"
+        elif _is_table(hints[key]) and isinstance(value, dict):
+            yield from _weed(value, hints[key], keys)
         else:
-            yield from _unknown(value, hints[key], (*above, key))
+            try:
+                msgspec.convert(value, hints[key])
+            except msgspec.ValidationError as error:
+                del table[key]
+                yield keys, f"{'.'.join(keys)}: {error}"
+
+
+def _weed_by_bounds(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The same for what the Structs themselves refuse, file and environment together. They look at one key of the top at a time."""
+    for key in list(document):
+        try:
+            msgspec.convert({key: document[key]}, Config)
+        except msgspec.ValidationError as error:
+            del document[key]
+            yield key, str(error).partition(" - at `$")[0]
 
 
 def _is_table(type_: Any) -> bool:

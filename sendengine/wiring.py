@@ -17,7 +17,7 @@ from sendengine.config import Config, data_file
 from sendengine.engine.settings import EngineSettings
 from sendengine.engine.worker import Worker
 from sendengine.errors import RefusedInput
-from sendengine.keyring import KeyRecord, Keyring, described, read_directory
+from sendengine.keyring import KeyRecord, Keyring, described, read_directory, survey_directory
 from sendengine.policy.replies import ReplyRules, parse_rules
 from sendengine.ports import Meter
 from sendengine.queue.redis import RedisQueue
@@ -99,9 +99,10 @@ def keyring(config: Config) -> Keyring:
     return Keyring(read_directory(Path(config.dkim_keys)) if config.dkim_keys else ())
 
 
-def key_records(config: Config) -> list[KeyRecord]:
-    """Raises RefusedInput for what is no key."""
-    return [described(entry) for entry in (read_directory(Path(config.dkim_keys)) if config.dkim_keys else ())]
+def key_survey(config: Config) -> tuple[list[KeyRecord], list[RefusedInput]]:
+    """The keys in files, and what is wrong with them."""
+    entries, faults = survey_directory(Path(config.dkim_keys)) if config.dkim_keys else ([], [])
+    return [described(entry) for entry in entries], faults
 
 
 # relays

@@ -155,3 +155,20 @@ def test_what_is_wrong_in_a_tier_table_is_named_with_its_line(tmp_path: Path, te
     with pytest.raises(ConfigError) as caught:
         config.tiers(path)
     assert message in str(caught.value)
+
+
+def test_all_mistakes_are_found_at_once_and_the_rest_is_read(tmp_path: Path) -> None:
+    tables = "[timeouts]\nrcpt_s = -1\nmail_s = 9\n[engine]\ntick = 1\nlead_ms = 'x'"
+    path = written(tmp_path, f"sesions = 3\nretry = 5\nhostname = 'a b'\n{tables}")
+    found, faults = config.survey(path, {"SENDENGINE_CONNECT_RATE": "x", "SENDENGINE_RETENTION_DAYS": "1e99", "SENDENGINE_SESSIONS": "7"})
+    assert [str(fault).partition(": ")[::2] for fault in faults] == [
+        (f"{path}:1", "unknown key 'sesions'; nearest is 'sessions'"),
+        (f"{path}:2", "retry: Expected `str`, got `int`"),
+        (f"{path}:5", "timeouts.rcpt_s: Expected `float` > 0.0"),
+        (f"{path}:8", "unknown key 'engine.tick'; nearest is 'tick_ms'"),
+        (f"{path}:9", "engine.lead_ms: Expected `float`, got `str`"),
+        ("SENDENGINE_CONNECT_RATE=x", "Expected `float`, got `str`"),
+        (f"{path}:3", "hostname 'a b' cannot be said at EHLO: it is a domain or an address literal"),
+        ("SENDENGINE_RETENTION_DAYS", "retention_days is no number up to 1e+09"),
+    ]
+    assert (found.sessions, found.timeouts.mail_s, found.timeouts.rcpt_s, found.hostname) == (7, 9.0, 300.0, "")

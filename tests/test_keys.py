@@ -299,3 +299,37 @@ def test_a_key_file_that_others_can_read_is_warned_of_by_name(run: Shell, monkey
         for command in commands:
             done = run(*command)
             assert (done.code, f"warning: {name} is open to others" in done.err) == (0, is_warned)
+
+
+def test_config_check_tells_all_mistakes_in_one_go(run: Shell, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    folder = run.folder / "keys" / "example.com"
+    folder.mkdir(parents=True)
+    for name in ("a.pem", "b.pem", "c.txt"):
+        (folder / name).write_text("nothing")
+    (folder / "good.pem").write_text(rsa_pem("one"))
+    (run.folder / "own.toml").write_text("dkim_keys = 'keys'\nsesions = 1\nretry = 'often'\nrelay = 'ftp://x'\ntiers_file = 'none.toml'\n")
+    monkeypatch.setenv("SENDENGINE_CONFIG", "own.toml")
+    monkeypatch.setenv("SENDENGINE_SESIONS", "1")
+    done = run("config", "check")
+    wanted = ("variable SENDENGINE_SESIONS", "own.toml:2: unknown key", "a.pem", "b.pem", "c.txt", "often", "ftp://x", "none.toml")
+    assert (done.code, [word for word in wanted if word not in done.err]) == (2, [])
+    assert "good._domainkey.example.com. TXT" in done.out
+    in_json = run("config", "check", "--json")
+    assert (in_json.code, in_json.json["ok"], len(in_json.json["errors"])) == (2, False, done.err.count("error: "))
+
+
+def test_config_check_says_how_many_keys_redis_holds(run: Shell, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    keep(run, "example.com", "one")
+    keep(run, "example.net", "two")
+    assert "Redis holds 2 keys that sign" in run("config", "check").out
+    assert run("config", "check", "--json").json["dkim_in_redis"] == 2
+    monkeypatch.setenv("SENDENGINE_REDIS_URL", "redis://127.0.0.1:1")
+    assert (run("config", "check").code, "Redis is not reached" in run("config", "check").out) == (0, True)
+    monkeypatch.setenv("SENDENGINE_REDIS_URL", "http://127.0.0.1")
+    assert run("config", "check").code == 2
+
+
+def test_config_check_starts_no_embedded_server(run: Shell, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    monkeypatch.delenv("SENDENGINE_REDIS_URL")
+    monkeypatch.setenv("SENDENGINE_STATE_DIR", str(run.folder / "state"))
+    assert (run("config", "check").code, (run.folder / "state").exists()) == (0, False)

@@ -12,6 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from sendengine.client import Client
+    from sendengine.errors import SendEngineError
 
 T = TypeVar("T")
 
@@ -67,6 +68,10 @@ def emit(value: object) -> None:
     import orjson
 
     sys.stdout.buffer.write(orjson.dumps(msgspec.to_builtins(value)) + b"\n")
+
+
+def error_said(error: SendEngineError) -> str:
+    return f"error: {error}" + (f" ({error.remedy})" if error.remedy else "")
 
 
 def note(text: str) -> None:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from sendengine.commands import common, variables
 from sendengine.commands.common import Json
+
+if TYPE_CHECKING:
+    from sendengine.config import Config
+    from sendengine.errors import RefusedInput
+    from sendengine.keyring import KeyRecord
+
+T = TypeVar("T")
 
 config_app = common.group("The configuration in force.")
 embedded_app = common.group("The embedded server of the state directory.")
@@ -81,28 +89,67 @@ def sink(
 
 @config_app.command("check")
 def config_check(context: typer.Context, json: Json = False) -> None:
-    """Read it, its tiers, its replies, its keys and the names of the variables; exit 2 when something is off.
+    """Read it, its tiers, its replies, its keys and the names of the variables; exit 2 when something is off, with all that is.
 
-    Of each key in `dkim_keys` the record is printed that must stand in DNS.
+    Of each key in `dkim_keys` the record is printed that must stand in DNS; of a Redis that can be reached, how many keys it holds.
     """
     from sendengine import config
     from sendengine.errors import ConfigError
     from sendengine.policy.retry import parse
-    from sendengine.wiring import default_relay, key_records, reply_rules
+    from sendengine.wiring import default_relay, key_survey, reply_rules
 
-    if unknown := variables.unknown(context.find_root().command, os.environ):
-        said = (name + (f"; nearest is {near!r}" if near else "") for name, near in unknown.items())
-        raise ConfigError("unknown variable " + ", ".join(said))
-    loaded = config.load()
-    found = config.tiers(loaded.tiers_file)
-    parse(loaded.retry)
-    default_relay(loaded)
-    reply_rules(loaded)
-    signed = key_records(loaded)
+    unknown = variables.unknown(context.find_root().command, os.environ)
+    faults: list[RefusedInput] = [
+        ConfigError(f"unknown variable {name}" + (f"; nearest is {near!r}" if near else "")) for name, near in unknown.items()
+    ]
+    loaded, wrong = config.survey()
+    signed, no_keys = key_survey(loaded)
+    faults += [*wrong, *no_keys]
+    found = _read(faults, lambda: config.tiers(loaded.tiers_file))
+    _read(faults, lambda: parse(loaded.retry))
+    _read(faults, lambda: default_relay(loaded))
+    _read(faults, lambda: reply_rules(loaded))
+    stored = None if faults else _read(faults, lambda: _keys_in_redis(loaded))
     if json:
-        common.emit({"ok": True, "tiers": list(found), "dkim": signed})
-        return
-    print("the configuration is good")
+        said = [str(fault) for fault in faults]
+        common.emit({"ok": not faults, "errors": said, "tiers": list(found or ()), "dkim": signed, "dkim_in_redis": stored})
+    else:
+        _show_check(faults, signed, stored)
+    raise typer.Exit(2 if faults else 0)
+
+
+def _read(faults: list[RefusedInput], read: Callable[[], T]) -> T | None:
+    from sendengine.errors import RefusedInput
+
+    try:
+        return read()
+    except RefusedInput as fault:
+        faults.append(fault)
+        return None
+
+
+def _keys_in_redis(loaded: Config) -> int | None:
+    """None where it cannot be reached; an embedded server is not started for it. Raises ConfigError for a URL that is none."""
+    from sendengine.errors import Unavailable
+    from sendengine.launch import embedded_dir
+    from sendengine.queue.embedded import status
+
+    state_dir = embedded_dir(loaded)
+    if state_dir is not None and status(state_dir) is None:
+        return None
+    try:
+        return len(common.call(lambda client: client.desk.signing_keys()))
+    except Unavailable:
+        return None
+
+
+def _show_check(faults: list[RefusedInput], signed: list[KeyRecord], stored: int | None) -> None:
+    for fault in faults:
+        common.note(common.error_said(fault))
+    if not faults:
+        print("the configuration is good")
+        held = "Redis is not reached: what keys it holds is not known" if stored is None else f"Redis holds {stored:,} keys that sign"
+        print(held + (", see sendengine dkim list" if stored else ""))
     for each in signed:
         print(each.record)
         if each.is_short:

@@ -174,6 +174,30 @@ async def test_reject_may_be_at_a_probability() -> None:
         assert sink.counts.refused + sink.counts.taken == 400
 
 
+async def test_refusals_count_at_whatever_stage_they_are() -> None:
+    rules = ("mail=451@a.org", "rcpt=550@b.org", "data=451@c.org", "dot=550@d.org")
+    async with running(reject=rules, drop=("dot@e.org",)) as sink:
+        for domain in "abcdef":
+            address = f"<u@{domain}.org>"
+            await talk(sink, f"MAIL FROM:{address}|RCPT TO:{address}|DATA|x|.|QUIT|")
+        assert (sink.counts.mails, sink.counts.refused, sink.counts.dropped, sink.counts.taken) == (6, 4, 1, 1)
+
+
+@pytest.mark.parametrize("chunks", [False, True])
+async def test_messages_are_kept_as_they_came_by_their_line_in_the_ledger(tmp_path: Path, chunks: bool) -> None:
+    folder, ledger = tmp_path / "kept", tmp_path / "l"
+    bodies = [b"Subject: a\r\n\r\n.dot\r\n..\r\n", b"Subject: b\r\n\r\nsecond \xff\r\n"]
+    for body in bodies:  # each by a server of its own: the ledger goes on, and so do the numbers
+        async with running(keep=str(folder), ledger=str(ledger)) as sink:
+            stuffed = (b"\r\n" + body).replace(b"\r\n.", b"\r\n..")[2:]
+            content = b"BDAT %d LAST\r\n%b" % (len(body), body) if chunks else b"DATA\r\n%b.\r\n" % stuffed
+            await talk(sink, b"EHLO x\r\nMAIL FROM:<a@b.c>\r\nRCPT TO:<d@e.f>\r\n" + content + b"QUIT\r\n")
+    assert [(folder / name).read_bytes() for name in ("000001.eml", "000002.eml")] == bodies
+    assert [line["sha256"] for line in lines(ledger)] == [hashlib.sha256(body).hexdigest() for body in bodies]
+    with pytest.raises(RefusedInput, match="another ledger"):
+        Sink(SinkOptions(keep=str(folder), ledger=str(tmp_path / "new")))
+
+
 @pytest.mark.parametrize(
     ("stage", "replies"),
     [("ehlo", []), ("mail", []), ("rcpt", ["250"]), ("data", ["250", "250"]), ("body", ["250", "250", "354"])],

@@ -62,6 +62,10 @@ def sink(
     drop: Annotated[list[str] | None, typer.Option(metavar="STAGE", help="The connection is closed instead.")] = None,
     rate: Annotated[str | None, typer.Option(metavar="N/s", help="451 above it.")] = None,
     transactions: Annotated[str | None, typer.Option(metavar="FILE", help="Every MAIL, the stage it reached and the reply.")] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Each message as it came, in a file named by its line in the ledger; only the disk bounds it."),
+    ] = None,
     chunking: Annotated[bool, typer.Option("--chunking/--no-chunking")] = True,
     pipelining: Annotated[bool, typer.Option("--pipelining/--no-pipelining")] = True,
     cert: Annotated[str | None, typer.Option(metavar="FILE", help="Offers STARTTLS, with --key.")] = None,
@@ -70,7 +74,8 @@ def sink(
     password: Annotated[str, typer.Option()] = "",
     json: Json = False,
 ) -> None:
-    """An SMTP server for trials: takes everything, misbehaves on request. Prints its address and, at the end, its counts.
+    """An SMTP server for trials: takes everything, misbehaves on request. Prints its address and, at the end, its counts: `refused` are
+    transactions that ended with a refusal, at MAIL, RCPT, DATA or later.
 
     STAGE is one of connect ehlo starttls auth mail rcpt data body dot quit. CHUNKING (RFC 3030) has no DATA: with a rule at `data` it is
     not offered.
@@ -82,7 +87,8 @@ def sink(
     run(
         SinkOptions(
             host=host, port=port, ledger=ledger, reject=tuple(reject or ()), delay=tuple(delay or ()), drop=tuple(drop or ()), rate=rate,
-            transactions=transactions, chunking=chunking, pipelining=pipelining, cert=cert, key=key, user=user, password=password,
+            transactions=transactions, keep=keep, chunking=chunking, pipelining=pipelining, cert=cert, key=key, user=user,
+            password=password,
         )
     )  # fmt: skip
 

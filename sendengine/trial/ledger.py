@@ -13,9 +13,12 @@ from typing import Any
 
 import orjson
 
+from sendengine.errors import RefusedInput
+
 _FLUSH_AFTER = 0.05
 _FLUSH_LINES = 5000  # sooner when so many are waiting
 
+_is_kept = re.compile(r"\d+\.eml", re.ASCII).fullmatch
 _message_id = re.compile(rb"(?im)^message-id:[ \t]*([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)").search
 _subject = re.compile(rb"(?im)^subject:[ \t]*([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)").search
 
@@ -59,6 +62,35 @@ class Ledger:
     def close(self) -> None:
         self.flush()
         os.close(self._file)
+
+
+class Kept:
+    """A directory of messages, each under the number of its line in the ledger, which is appended to; without one they are counted on.
+    Nothing bounds it but the disk; of one over SIZE, which is refused, only what was held is there. Raises RefusedInput where a message would take the place of another one's."""
+
+    def __init__(self, directory: str, ledger: str | None) -> None:
+        try:
+            os.makedirs(directory, exist_ok=True)
+            last = max((int(name[:-4]) for name in os.listdir(directory) if _is_kept(name)), default=0)
+            self._last = last if ledger is None else _lines_of(ledger)
+        except OSError as error:
+            raise RefusedInput(f"cannot keep messages in {directory}: {error.strerror}") from error
+        if last > self._last:
+            raise RefusedInput(f"{directory} holds messages of another ledger than {ledger}", "an empty directory, or that ledger")
+        self._directory = directory
+
+    def add(self, message: bytes) -> None:
+        self._last += 1
+        with open(os.path.join(self._directory, f"{self._last:06}.eml"), "xb") as file:
+            file.write(message)
+
+
+def _lines_of(path: str) -> int:
+    try:
+        with open(path, "rb") as file:
+            return sum(1 for _ in file)
+    except FileNotFoundError:
+        return 0
 
 
 def facts(message: bytes) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 `rate` refuses at MAIL with 451 4.7.1, as relays do that meter their clients: no more MAILs are taken in any window of
 its length. The ledger has a line for each message whose end arrived, with the reply it got ("" when the connection was
 dropped instead); `rcpt_to` is one address, several are joined by commas. The transactions file has one for each MAIL.
-A line is in its file before the reply leaves: whoever knows that a message was taken finds it there.
+A line is in its file before the reply leaves: whoever knows that a message was taken finds it there. With `keep` each message
+of the ledger is a file as well, as it came.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import msgspec
 import orjson
 
 from sendengine.errors import RefusedInput
-from sendengine.trial.ledger import Ledger, WallClock, facts, unstuffed
+from sendengine.trial.ledger import Kept, Ledger, WallClock, facts, unstuffed
 from sendengine.trial.rules import Rules, parse_rate
 from sendengine.trial.session import Session, Transaction
 
@@ -31,6 +32,7 @@ class SinkOptions(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 2525
     ledger: str | None = None
     transactions: str | None = None
+    keep: str | None = None
     reject: tuple[str, ...] = ()
     delay: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
@@ -45,7 +47,8 @@ class SinkOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Counts(msgspec.Struct):
-    """Since the start. taken + refused + dropped = messages whose end arrived."""
+    """Since the start. Of each MAIL: taken, or refused at whatever stage its last reply came, or dropped in place of the answer to its
+    end; or its client gave it up."""
 
     sessions: int = 0
     mails: int = 0
@@ -72,6 +75,7 @@ class Sink:
         self._admitted: deque[float] = deque(maxlen=self._limit)
         self._ledger = _open(options.ledger)
         self._transactions = _open(options.transactions)
+        self._kept = Kept(options.keep, options.ledger) if options.keep else None
         self._last_id = 0
         self._sessions: set[Session] = set()
         self._is_empty = asyncio.Event()
@@ -135,10 +139,13 @@ class Sink:
         counts.octets += len(message)
         if reply.startswith(b"2"):
             counts.taken += 1
-        elif reply:
-            counts.refused += 1
-        else:
+        elif not reply:
             counts.dropped += 1
+        if self._kept is None and self._ledger is None:
+            return
+        plain = unstuffed(message) if is_stuffed else message
+        if self._kept is not None:
+            self._kept.add(plain)
         if self._ledger is not None:
             self._ledger.add(
                 {
@@ -146,12 +153,14 @@ class Sink:
                     "mail_at": transaction.mail_at,
                     "session": session,
                     **_envelope(transaction.mail_from, transaction.recipients),
-                    **facts(unstuffed(message) if is_stuffed else message),
+                    **facts(plain),
                     "reply": _text(reply),
                 }
             )
 
     def ended(self, session: int, transaction: Transaction) -> None:
+        if transaction.reply.startswith((b"4", b"5")):
+            self.counts.refused += 1
         if self._transactions is not None:
             self._transactions.add(
                 {

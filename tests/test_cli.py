@@ -144,10 +144,12 @@ def test_rejects_file_is_named_with_the_number_of_its_rows(run: Shell) -> None:
 @pytest.mark.parametrize("more", [(), ("--rejects", "rejects.ndjson")])
 def test_a_list_of_which_nothing_can_be_sent_says_so_and_why(run: Shell, more: tuple[str, ...]) -> None:
     done = run.submit("email,name\nbad,x\nworse,y\n", *more)
-    assert (done.code, done.json["accepted"], done.json["rejected"]) == (0, 0, 2)
+    assert (done.code, done.out) == (2, "")
     assert "nothing can be sent" in done.err
     assert "line 3: an address needs an @" in done.err
-    assert ("see rejects.ndjson" in done.err) == bool(more)
+    assert ("2 rows refused, see rejects.ndjson" in done.err) == bool(more)
+    assert run("list", "--json").out == ""
+    assert run.submit(GOOD).json["created"] is True
 
 
 def test_a_field_that_the_list_lacks_is_named_with_its_places_and_a_default(run: Shell) -> None:

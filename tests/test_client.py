@@ -367,6 +367,15 @@ async def test_empty_list_is_refused(bench: Bench) -> None:
     assert await bench.desk.campaigns("m1") == []
 
 
+async def test_list_of_which_nothing_can_be_sent_leaves_its_id_free(bench: Bench) -> None:
+    bad = [{"email": "bad", "name": str(n)} for n in range(250)]
+    with pytest.raises(RefusedInput, match=r"nothing can be sent.*250 rows.*line 1: an address needs an @; line 2"):
+        await bench.submit(bad, campaign="c")
+    assert await bench.desk.campaigns("m1") == []
+    send = await bench.submit([*bad, *people(1)], campaign="c")
+    assert (send.created, send.rows, send.accepted, send.rejected) == (True, 251, 1, 250)
+
+
 async def test_list_without_a_column_email_is_refused(bench: Bench) -> None:
     with pytest.raises(RefusedInput, match="no column 'email'; the nearest is 'mail'"):
         await bench.submit([{"mail": "a@x.org", "name": "A"}, {"name": "B"}])

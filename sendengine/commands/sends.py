@@ -51,7 +51,7 @@ def submit(
     json: Json = False,
 ) -> None:
     """Accept a send; prints its id, counts and estimate."""
-    from sendengine.errors import Unavailable
+    from sendengine.errors import RefusedInput, Unavailable
 
     content = _message(sender, message, subject, html, text)
     with ExitStack() as stack:
@@ -66,6 +66,9 @@ def submit(
             )  # fmt: skip
         except Unavailable:  # the repeat will find the send standing
             refused.show()
+            raise
+        except RefusedInput:
+            refused.name_file()
             raise
     refused.tell(made)
     _show(made, json)
@@ -222,11 +225,11 @@ class _Rejects:
         if not made.created:
             common.note(f"{made.id} stands already" + (f", its {self._rows} refused as before" if self._count else ""))
             return
-        nobody = made.rows > 0 and made.rejected == made.rows
-        if nobody:
-            common.note(f"nothing can be sent: every row of the list was refused ({self._rows})")
-        if self._path is None or nobody:
+        if self._path is None:
             self.show()
+        self.name_file()
+
+    def name_file(self) -> None:
         if self._path is not None and self._count:
             common.note(f"{self._rows} refused, see {self._path}")
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Ma
 from itertools import chain
 from pathlib import Path
 from struct import Struct
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import msgspec
 
@@ -63,23 +63,51 @@ def line_of(recipients: Recipients, wanted: reading.Wanted, row: int) -> int | N
     return None
 
 
-async def spooled(source: AsyncIterator[PackedBatch]) -> AsyncIterator[PackedBatch]:
-    """The same batches, but none before all were read and no row was refused. Raises RefusedInput naming the first ones that were."""
-    refused, some = 0, list[Rejected]()
-    encode, decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(PackedBatch).decode
-    with tempfile.TemporaryFile() as spool:
+async def spooled(source: AsyncIterator[PackedBatch], is_strict: bool) -> AsyncIterator[PackedBatch]:
+    """The same batches, but none before one with a row that can be sent was read: until then they wait on disk. If `is_strict`, none before
+    all were read. Raises RefusedInput naming the first refused rows where no row can be sent, or, if `is_strict`, where one cannot."""
+    with tempfile.TemporaryFile() as file:
+        spool = _Spool(file)
         async for packed in source:
-            refused += len(packed.rejected)
-            some += packed.rejected[: _SHOWN - len(some)]
-            record = encode(packed)
-            spool.write(_HEAD.pack(len(record)) + record)
-        if refused:
-            shown = "; ".join(f"line {row.line}: {row.reason}" for row in some)
-            what = f"{refused} row{'s' if refused > 1 else ''} refused, nothing was sent: {shown}"
-            raise RefusedInput(what, "correct them, or leave out --strict")
-        spool.seek(0)
-        while head := spool.read(_HEAD.size):
-            yield decode(spool.read(_HEAD.unpack(head)[0]))
+            spool.write(packed)
+            if packed.positions and not is_strict:
+                break
+        if spool.refused and (is_strict or not spool.sendable):
+            raise spool.refusal()
+        for packed in spool.read():
+            yield packed
+    async for packed in source:
+        yield packed
+
+
+class _Spool:
+    """Batches on disk, and what is told of them."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._some: list[Rejected] = []
+        self.refused = self.sendable = 0
+
+    def write(self, packed: PackedBatch) -> None:
+        self.refused += len(packed.rejected)
+        self.sendable += len(packed.positions)
+        self._some += packed.rejected[: _SHOWN - len(self._some)]
+        record = self._encode(packed)
+        self._file.write(_HEAD.pack(len(record)) + record)
+
+    def read(self) -> Iterator[PackedBatch]:
+        decode = msgspec.msgpack.Decoder(PackedBatch).decode
+        self._file.seek(0)
+        while head := self._file.read(_HEAD.size):
+            yield decode(self._file.read(_HEAD.unpack(head)[0]))
+
+    def refusal(self) -> RefusedInput:
+        shown = "; ".join(f"line {row.line}: {row.reason}" for row in self._some)
+        rows = f"{self.refused:,} row{'s' * (self.refused != 1)}"
+        if not self.sendable:
+            return RefusedInput(f"nothing can be sent: every row of the list was refused ({rows}): {shown}", "correct them")
+        return RefusedInput(f"{rows} refused, nothing was sent: {shown}", "correct them, or leave out --strict")
 
 
 def _open(path: Path) -> BinaryIO:

@@ -68,14 +68,12 @@ async def submit(
     desk: Desk, config: Config, order: Order, uid: str, recipients: Recipients, strict: bool, on_reject: OnReject | None,
     on_absent: OnAbsent | None = None,
 ) -> bool:  # fmt: skip
-    """True when the send is new. Nothing is created before the message and the list's first rows are read, with `strict` all of them."""
+    """True when the send is new. Nothing is created before the message and a row that can be sent are read, with `strict` all rows."""
     skeleton = compile_message(order.message, uid)
     order = msgspec.structs.replace(order, sender=envelope_sender(order.sender or skeleton.from_address))
     wanted = reading.Wanted((*skeleton.fields, *filter(None, [order.priority])), frozenset())
     intake = _intake(order, skeleton)
-    source = _reporting(sources.batches(recipients, intake), on_reject)
-    if strict:
-        source = sources.spooled(source)
+    source = sources.spooled(_reporting(sources.batches(recipients, intake), on_reject), strict)
     try:
         first = await anext(source, None)
     except reading.MissingColumn as error:

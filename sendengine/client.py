@@ -29,7 +29,7 @@ from sendengine.policy.times import parse_duration, parse_time, possible
 from sendengine.policy.window import Window
 from sendengine.ports import Desk
 from sendengine.render.message import Message
-from sendengine.scheduler import accounts, fsck, names, planning, quarantine, resend, single, sources, submitting, view
+from sendengine.scheduler import accounts, fsck, names, planning, quarantine, resend, single, sources, submitting, view, why
 from sendengine.scheduler.accounts import Account
 from sendengine.scheduler.binding import Binding
 from sendengine.scheduler.fsck import Checked, Finding
@@ -39,6 +39,7 @@ from sendengine.scheduler.quarantine import SetAside
 from sendengine.scheduler.sources import Recipients
 from sendengine.scheduler.status import Send, Status, as_send, status
 from sendengine.scheduler.submitting import OnAbsent, OnReject, Order
+from sendengine.scheduler.why import Why
 from sendengine.types import OnDoubt, Relay
 
 RECIPIENTS_MOST = 10**12
@@ -251,9 +252,14 @@ class Client:
 
     async def why(self, name: str) -> Binding | None:
         """What binds an account (m1234) or a send now; None when nothing does."""
+        return (await self.explain(name)).binding
+
+    async def explain(self, name: str) -> Why:
+        """As `why`, and of which send that is said, and what it waits for when nothing binds."""
         if names.is_account(name) and not await self.desk.holders(name):
-            return (await self.account(name)).binding
-        return (await self.status(name)).binding
+            await names.existing_account(self.desk, name)
+            return await why.of_account(self.desk, name)
+        return await why.of_send(self.desk, await names.resolve(self.desk, name))
 
     async def fsck(self, campaign: str | None = None, *, repair: bool = False) -> AsyncIterator[Finding]:
         """What does not add up, of one send or of all. Nothing is changed without `repair`."""

@@ -392,6 +392,10 @@ class Desk(Protocol):
         """Those that have not ended, oldest first."""
         ...
 
+    async def next_retry(self, account: str, campaign: str) -> float | None:
+        """µs of the earliest; None while nobody waits for one."""
+        ...
+
     async def holders(self, campaign: str) -> list[str]:
         """Accounts that have a campaign of this id."""
         ...

@@ -23,7 +23,7 @@ from sendengine.queue.memory import MemoryQueue
 from sendengine.queue.memory_desk import MemoryDesk
 from sendengine.queue.memory_state import MemoryStore
 from sendengine.queue.redis import RedisQueue
-from sendengine.records import NUMS, OUTCOME, rows_of
+from sendengine.records import DEFERRED, FIRST_TRY, NUMS, OUTCOME, rows_of
 from sendengine.render.message import Message
 from sendengine.scheduler.status import status
 from sendengine.scheduler.view import look
@@ -501,6 +501,42 @@ async def test_resumed_sequential_send_waits_for_the_one_that_began_meanwhile(be
     assert third.lift == "m1:second and 1 more are through first, or sendengine move m1:third up"
     await bench.client.move("third", "up")
     assert await bench.desk.line("m1") == ["second", "third", "first"]
+
+
+async def test_why_of_an_account_names_the_send_and_counts_the_others(bench: Bench) -> None:
+    for campaign in ("a", "b", "c"):
+        await bench.submit(people(10), campaign=campaign)
+    await bench.client.pause("a")
+    found = await bench.client.explain("m1")
+    assert (found.campaign, found.others, found.idle) == ("m1:b", 2, None)
+    assert found.binding == await bench.client.why("m1:b")
+
+
+async def test_why_of_who_waits_for_retries_says_when_the_next_is_due(bench: Bench) -> None:
+    await bench.submit(people(2))
+    await bench.queue.register("w1", b"worker-1")
+    await bench.queue.tell("w1", b"{}")
+    (lease,) = (await bench.queue.take("m1", "w1", 100, [b"12345678"], [], [])).leases
+    now, due = time.time(), time.time() + 3600
+    deferred = b"".join(DEFERRED.pack(row, FIRST_TRY, 1, 0, 3_600_000 + row, 0) for row in rows_of(lease.mask))
+    nums = NUMS.pack(*(0 for _ in Outcome), 2, 2, now * 1e6, now * 1e6, now * 1e6)
+    await bench.queue.visit("m1", 0, 1e6, "=", [], [Settlement(lease.token, bytes(13), b"", b"{}", nums, deferred)])
+    for found in (await bench.client.explain("summer"), await bench.client.explain("m1")):
+        assert (found.campaign, found.others, found.binding) == ("m1:summer", 0, None)
+        assert found.next_retry is not None
+        assert found.next_retry.timestamp() == pytest.approx(due, abs=5)
+        assert found.idle == f"nothing binds: 2 wait for a retry, the next one at {format_time(found.next_retry.timestamp())}"
+
+
+async def test_why_of_an_ended_send_says_so(bench: Bench) -> None:
+    await bench.submit(people(2))
+    await bench.send_all()
+    ended = await bench.client.explain("summer")
+    assert (ended.binding, ended.next_retry) == (None, None)
+    assert ended.idle is not None
+    assert ended.idle.startswith("it has ended: finished at ")
+    nothing = await bench.client.explain("m1")
+    assert (nothing.campaign, nothing.idle) == (None, "the account has nothing to send")
 
 
 async def test_why_of_an_unknown_account_says_account(bench: Bench) -> None:

@@ -64,11 +64,14 @@ def outcomes(
 
 def why(name: Annotated[str, typer.Argument(metavar="m1234|CAMPAIGN")], json: Json = False) -> None:
     """The one limit that binds now, since when, and what would lift it."""
-    found = common.call(lambda client: client.why(name))
+    found = common.call(lambda client: client.explain(name))
     if json:
-        common.emit({"name": name, "binding": found})
-    else:
-        print(views.said(found) or "nothing binds")
+        common.emit({"name": name, "campaign": found.campaign, "others": found.others, "binding": found.binding,
+                     "next_retry": found.next_retry, "idle": found.idle})  # fmt: skip
+        return
+    beside = f" ({found.others:,} other send{'' if found.others == 1 else 's'} of the account go{'es' if found.others == 1 else ''} on)"
+    of = f"{found.campaign}: " if found.campaign else ""
+    print(of + (views.said(found.binding) or found.idle or "") + (beside if found.others else ""))
 
 
 def fsck(

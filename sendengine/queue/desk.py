@@ -202,6 +202,10 @@ class RedisDesk:
         created = await self._link.call("ZMSCORE", A + ":sends", *names)
         return [name.decode() for _, name in sorted(zip((float(at or 0) for at in created), names, strict=True))]
 
+    async def next_retry(self, account: str, campaign: str) -> float | None:
+        first = await self._link.call("ZRANGE", keys.campaign(account, campaign) + ":w", 0, 0, "WITHSCORES")
+        return float(first[1]) if first else None
+
     async def holders(self, campaign: str) -> list[str]:
         return sorted(name.decode() for name in await self._link.call("SMEMBERS", keys.holders(campaign)))
 

@@ -312,6 +312,10 @@ class MemoryDesk:
         campaigns = self._store.accounts.get(account, Account()).campaigns
         return [name for name, campaign in campaigns.items() if "finished" not in campaign.fields]
 
+    async def next_retry(self, account: str, campaign: str) -> float | None:
+        found = self._campaign(account, campaign)
+        return found.next_retry if found else None
+
     async def holders(self, campaign: str) -> list[str]:
         return sorted(self._store.holders.get(campaign, ()))
 

@@ -32,11 +32,13 @@ def binding(view: View, campaign: str) -> Binding | None:
 
 def account_binding(view: View) -> Binding | None:
     """What binds the account: the limit of the send that runs, else of the oldest one."""
-    for campaign in [*view.running, *view.going_on]:
-        found = binding(view, campaign)
-        if found is not None:
-            return found
-    return None
+    campaign = binding_send(view)
+    return None if campaign is None else binding(view, campaign)
+
+
+def binding_send(view: View) -> str | None:
+    """The send whose limit is the account's; None while nothing binds any."""
+    return next((campaign for campaign in [*view.running, *view.going_on] if binding(view, campaign) is not None), None)
 
 
 def _state_binds(view: View, campaign: str, send: Mapping[str, str]) -> Binding | None:

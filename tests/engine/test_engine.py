@@ -269,6 +269,8 @@ async def test_a_message_refused_twenty_times_in_a_row_suspends_its_send() -> No
     fields = await rig.status()
     assert fields["state"] == "paused"
     assert "looks like spam" in fields["why"]
+    assert "cancel m1:" in fields["why"], "a submitted message cannot be changed: the remedy is another send"
+    assert "under another id" in fields["why"]
     assert 20 <= number(fields, "bounced") <= 25
     await rig.desk.resume("m1", "c1")
     assert "why" not in await rig.status()

@@ -185,23 +185,31 @@ class Client:
     # steering
 
     async def pause(self, campaign: str) -> Status:
-        return await self._verb(self.desk.pause, campaign)
+        return await self._steer(self.desk.pause, campaign)
 
     async def resume(self, campaign: str) -> Status:
-        return await self._verb(self.desk.resume, campaign)
+        return await self._steer(self.desk.resume, campaign)
 
     async def cancel(self, campaign: str) -> Status:
-        return await self._verb(self.desk.cancel, campaign)
+        return await self._steer(self.desk.cancel, campaign)
 
     async def reverse(self, campaign: str) -> Status:
         """Swaps the order of those not yet taken."""
-        return await self._verb(self.desk.reverse, campaign)
+        return await self._steer(self.desk.reverse, campaign)
 
     async def move(self, campaign: str, direction: str) -> Status:
         """A waiting sequential send one place `up` or `down` the line."""
         if direction not in ("up", "down"):
             raise RefusedInput(f"a send moves up or down, not {direction!r}")
-        return await self._verb(lambda account, name: self.desk.move(account, name, direction), campaign)
+        return await self._steer(lambda account, name: self.desk.move(account, name, direction), campaign)
+
+    async def _steer(self, verb: Callable[[str, str], Any], campaign: str) -> Status:
+        if names.is_of_single_messages(campaign):
+            raise Conflict(
+                f"{campaign} holds the account's single messages: each goes out in the next free slot, they are not steered as a send is",
+                f"sendengine outcomes {campaign} shows what became of each",
+            )
+        return await self._verb(verb, campaign)
 
     async def _verb(self, verb: Callable[[str, str], Any], campaign: str) -> Status:
         ref = await names.resolve(self.desk, campaign)

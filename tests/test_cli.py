@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
+import time
 from base64 import b64decode
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,10 @@ import pytest
 import typer
 
 from sendengine import cli
+from sendengine.commands import common
 from sendengine.engine.takeover import give_back
 from sendengine.ports import Blame
+from sendengine.queue.embedded import Status
 from sendengine.queue.redis import RedisQueue
 
 ROOT = Path(cli.__file__).parent.parent
@@ -477,3 +482,32 @@ def test_what_was_set_aside_is_listed_and_replayed(run: Shell, redis_url: str) -
     assert run("fsck").code == 0
     assert run("quarantine", "replay", "m1:c", "--json").json["quarantined"] == 0
     assert run("quarantine", "list", "--json").lines == []
+
+
+def test_times_in_tables_carry_their_zone(run: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as there:
+        there.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+        time.tzset()
+        assert common.shown(datetime(2026, 7, 1, 10, tzinfo=UTC)) == "2026-07-01 12:00:00 CEST"
+        there.setenv("TZ", "UTC0")
+        time.tzset()
+        run.submit(GOOD)
+        assert re.search(r"will be through.*\d\d:\d\d:\d\d UTC", run("status", "c").out)
+        assert re.search(r"\d\d:\d\d:\d\d UTC; what lifts it", run("why", "c").out)
+    time.tzset()
+
+
+def test_embedded_status_shows_numbers_as_they_are_pasted(run: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Status(pid=3886123, url="unix:///x", version="8", uptime_s=4000, memory=1_234_567, aof=9_876_543, aof_ok=True)
+    monkeypatch.setattr("sendengine.queue.embedded.status", lambda state_dir: found)
+    shown = run("embedded", "status").out
+    for figure in ("3886123", "1234567", "9876543", "yes"):
+        assert figure in shown
+
+
+def test_pause_of_single_messages_says_why_not(run: Shell) -> None:
+    run("send", "--account", "m1", "--from", "a@x.org", "--to", "u@x.org", "--message", "m.eml", "--field", "name=U")
+    done = run("pause", "m1:transactional")
+    assert done.code == 2
+    assert "single messages" in done.err
+    assert "sendengine outcomes m1:transactional" in done.err

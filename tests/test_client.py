@@ -707,6 +707,16 @@ async def test_waiting_single_message_is_seen_everywhere(bench: Bench) -> None:
         assert binding.limit == "no_worker"
 
 
+@pytest.mark.parametrize("verb", ["pause", "cancel", "resume", "reverse"])
+async def test_single_messages_cannot_be_steered_and_the_refusal_says_why(bench: Bench, verb: str) -> None:
+    await bench.client.send(account="m1", message=Message(sender="a@x.org", subject="x", text="x"), to="a@x.org")
+    with pytest.raises(Conflict, match="m1:transactional holds the account's single messages") as refused:
+        await getattr(bench.client, verb)("m1:transactional")
+    assert "sendengine outcomes m1:transactional" in str(refused.value.remedy)
+    with pytest.raises(Conflict, match="single messages"):
+        await bench.client.move("m1:transactional", "up")
+
+
 async def test_sent_single_message_binds_nothing(bench: Bench) -> None:
     await bench.client.send(account="m1", message=Message(sender="a@x.org", subject="x", text="x"), to="a@x.org")
     await bench.send_all()

@@ -120,7 +120,7 @@ def shown(value: object) -> str:
     if value is None:
         return "–"
     if isinstance(value, datetime):
-        return value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        return value.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):

@@ -203,7 +203,8 @@ def embedded_status(json: Json = False) -> None:
     elif found is None:
         print("no embedded server runs")
     else:
-        common.show_facts("embedded server", list(_fields(found).items()))
+        facts = _fields(found).items()  # as text: what is pasted elsewhere has no commas
+        common.show_facts("embedded server", [(name, value if isinstance(value, bool) else str(value)) for name, value in facts])
     raise typer.Exit(0 if found else 1)
 
 

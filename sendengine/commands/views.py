@@ -62,5 +62,5 @@ def _estimate(send: Status) -> str | None:
 def said(binding: Binding | None) -> str | None:
     if binding is None:
         return None
-    since = f" since {binding.since.astimezone():%Y-%m-%d %H:%M:%S}" if binding.since else ""
+    since = f" since {common.shown(binding.since)}" if binding.since else ""
     return f"{binding.limit}{since}; what lifts it: {binding.lift}"

@@ -54,6 +54,11 @@ def new_campaign_id(wall: float, random: bytes) -> str:
     return f"{datetime.fromtimestamp(wall, UTC):%Y%m%d}-{random.hex()}"
 
 
+def is_of_single_messages(campaign: str) -> bool:
+    """Whether `m1234:transactional`, or the bare name, is meant."""
+    return campaign.rpartition(":")[2] == TRANSACTIONAL
+
+
 def envelope_sender(text: str) -> str:
     """An address that may stand in MAIL FROM. Raises RefusedInput: what is no address could end the command and begin another."""
     try:

@@ -40,7 +40,7 @@ from sendengine.scheduler.sources import Recipients
 from sendengine.scheduler.status import Send, Status, as_send, status
 from sendengine.scheduler.submitting import OnAbsent, OnReject, Order
 from sendengine.scheduler.why import Why
-from sendengine.types import OnDoubt, Relay
+from sendengine.types import OnDoubt, Relay, TlsPolicy
 
 RECIPIENTS_MOST = 10**12
 LONGEST_LIFETIME = 365 * 86400.0
@@ -105,6 +105,10 @@ class Client:
         schedule of the sends submitted from now on ("": the configuration's); what is None stays."""
         await accounts.set_relay(self.desk, account, relay, retry)
         return await self.account(account)
+
+    async def set_login(self, account: str, *, password: str | None = None, tls: TlsPolicy | None = None) -> Account:
+        """Another password or TLS policy for the account's present relay; what is None stays. Raises Conflict, NotFound, RefusedInput."""
+        return await self.set_relay(account, await accounts.relay_with(self.desk, account, password, tls))
 
     async def account(self, account: str) -> Account:
         await names.existing_account(self.desk, account)

@@ -21,8 +21,10 @@ from sendengine import cli
 from sendengine.commands import common
 from sendengine.engine.takeover import give_back
 from sendengine.ports import Blame
+from sendengine.queue.desk import RedisDesk
 from sendengine.queue.embedded import Status
 from sendengine.queue.redis import RedisQueue
+from sendengine.types import Relay, TlsPolicy
 
 ROOT = Path(cli.__file__).parent.parent
 EML = b"From: Shop <news@shop.example>\r\nSubject: Hi {{ name }}\r\n\r\nHello {{ name }}\r\n"
@@ -340,7 +342,7 @@ def test_retry_schedule_of_an_account(run: Shell) -> None:
     assert "1h" in run("account", "show", "m2").out
     assert run("account", "set-relay", "m2", "--retry", "", "--json").json["retry"] is None
     assert run("account", "set-relay", "m2").code == 2
-    assert run("account", "set-relay", "m2", "--tls", "none", "--retry", "1h").code == 2
+    assert run("account", "set-relay", "m2", "--tls", "none", "--retry", "1h").code == 2  # it has no relay of its own
 
 
 def test_boost_is_granted_shown_and_ended(run: Shell) -> None:
@@ -511,3 +513,34 @@ def test_pause_of_single_messages_says_why_not(run: Shell) -> None:
     assert done.code == 2
     assert "single messages" in done.err
     assert "sendengine outcomes m1:transactional" in done.err
+
+
+def test_another_password_keeps_relay_user_and_tls_policy(run: Shell, redis_url: str) -> None:
+    for name in ("old", "new"):
+        (run.folder / name).write_text(f"{name} secret\n")
+    assert run("account", "set-relay", "m1", "--password-file", "new").code == 2  # the configuration's relay
+    given = ("--relay", "smtp://u@mx.example:587", "--tls", "verify", "--password-file", "old")
+    assert run("account", "set-relay", "m1", *given).code == 0
+    done = run("account", "set-relay", "m1", "--password-file", "new", "--json")
+    assert (done.code, done.json["relay"], done.json["relay_user"], done.json["relay_tls"]) == (0, "mx.example:587", "u", "verify")
+    assert stored_relay(redis_url) == Relay("mx.example", 587, "u", "new secret", TlsPolicy.VERIFY)
+    (run.folder / "empty").write_text("\n")
+    assert run("account", "set-relay", "m1", "--password-file", "empty").code == 2
+    assert run("account", "set-relay", "m1", "--tls", "required", "--retry", "1h", "--json").json["retry"] == "1h"
+    assert stored_relay(redis_url) == Relay("mx.example", 587, "u", "new secret", TlsPolicy.REQUIRED)
+    shown = run("account", "show", "m1").out
+    assert ("required" in shown, " u " in shown, "secret" in shown) == (True, True, False)
+    assert run("account", "set-relay", "m1", "--relay", "smtps://mx.example").code == 0
+    assert run("account", "set-relay", "m1", "--password-file", "new").code == 2  # no user
+    assert run("account", "set-relay", "m1", "--tls", "none").code == 2  # TLS from the start
+    assert run("account", "set-relay", "m1").code == 2
+
+
+def stored_relay(redis_url: str) -> Relay:
+    async def read() -> Relay:
+        desk = RedisDesk(redis_url)
+        fields = await desk.account("m1")
+        await desk.close()
+        return Relay.decode(fields["relay"])
+
+    return asyncio.run(read())

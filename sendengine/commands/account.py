@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 app = common.group("Accounts and their speed.")
 
 Id = Annotated[str, typer.Argument(metavar="m1234")]
-Tls = Annotated[str, typer.Option(metavar="none|opportunistic|required|verify")]
+TLS_METAVAR = "none|opportunistic|required|verify"
+Tls = Annotated[str, typer.Option(metavar=TLS_METAVAR)]
 PasswordFile = Annotated[Path | None, typer.Option(help="The relay's password, on the file's first line.")]
 Retry = Annotated[str | None, typer.Option(metavar="'1m, 5m*2, 1h'", help="When its sends try again; '': as the configuration says.")]
 SIZES = {"10k": 10_000, "100k": 100_000, "1M": 1_000_000}
@@ -98,19 +99,33 @@ def unboost(
 @app.command("set-relay")
 def set_relay(
     account: Id,
-    relay: Annotated[str, typer.Option(metavar="smtp://user@host:port", help="Where its mail goes from now on.")] = "",
-    tls: Tls = "opportunistic",
+    relay: Annotated[
+        str, typer.Option(metavar="smtp://user@host:port", help="Where its mail goes from now on; else its present relay stays.")
+    ] = "",
+    tls: Annotated[
+        str | None, typer.Option(metavar=TLS_METAVAR, help="Of a new relay: opportunistic, if none is given; else the present one stays.")
+    ] = None,
     password_file: PasswordFile = None,
     retry: Retry = None,
     json: Json = False,
 ) -> None:
-    """Change an account's relay, its TLS and its credentials, mid-send too; or when the sends to come try again."""
+    """Change an account's relay, its TLS or its credentials, mid-send too; or when the sends to come try again."""
     from sendengine.errors import RefusedInput
+    from sendengine.relays import password_from
+    from sendengine.types import TlsPolicy
 
-    way = _relay(relay, tls, password_file)
-    if way is None and (password_file or retry is None or tls != "opportunistic"):
-        raise RefusedInput("which relay?", "--relay smtp://[user@]host[:port], with its --tls and --password-file; or --retry alone")
-    _show(common.call(lambda client: client.set_relay(account, way, retry=retry)), json)
+    way = _relay(relay, tls or TlsPolicy.OPPORTUNISTIC, password_file)
+    changes_login = way is None and (password_file is not None or tls is not None)
+    if way is None and not changes_login and retry is None:
+        raise RefusedInput("what is to be changed?", "--relay smtp://[user@]host[:port], --tls, --password-file or --retry")
+
+    async def change(client: Client) -> Account:
+        if changes_login:
+            password = None if password_file is None else password_from(password_file)
+            found = await client.set_login(account, password=password, tls=TlsPolicy(tls) if tls else None)
+        return found if retry is None and changes_login else await client.set_relay(account, way, retry=retry)
+
+    _show(common.call(change), json)
 
 
 def tiers(json: Json = False) -> None:
@@ -167,6 +182,8 @@ def _show(found: Account, json: bool) -> None:
         *((f"boost {each.boost}", _boost_said(each)) for each in found.boosts),
         ("rate achieved", found.rate_achieved),
         ("relay", found.relay or "the configuration's"),
+        ("its user", found.relay_user),
+        ("its TLS", found.relay_tls),
         ("retries", found.retry or "as the configuration says"),
         ("created", found.created_at),
         ("sends", f"{len(found.sends):,}: {', '.join(found.sends)}" if found.sends else "none goes on"),

@@ -17,7 +17,7 @@ from sendengine.ports import Desk
 from sendengine.scheduler.binding import Binding, account_binding
 from sendengine.scheduler.names import account_id, existing_account
 from sendengine.scheduler.view import View, moment, rate_achieved, wall
-from sendengine.types import Relay
+from sendengine.types import Relay, TlsPolicy
 
 UNREADABLE = "unreadable"
 
@@ -35,7 +35,8 @@ class Boost(msgspec.Struct, frozen=True):
 
 class Account(msgspec.Struct, frozen=True):
     """Rates in messages per hour; `rate` is the one in force now, `tier_rate` the tier's; None is unmetered. `boosts` hold now or will.
-    `relay` is host:port, None for the configuration's, "unreadable" for what no release understands; `retry` the schedule of its sends,
+    `relay` is host:port, None for the configuration's, "unreadable" for what no release understands; `relay_user` and `relay_tls` are
+    its own ones, None where it has none; `retry` the schedule of its sends,
     None for the configuration's. `term`, `holds` and `credits` are not kept yet. No secret is in here."""
 
     account: str
@@ -45,6 +46,8 @@ class Account(msgspec.Struct, frozen=True):
     rate_achieved: float | None
     boosts: list[Boost]
     relay: str | None
+    relay_user: str | None
+    relay_tls: str | None
     retry: str | None
     term: datetime | None
     holds: list[str]
@@ -111,6 +114,26 @@ async def set_relay(desk: Desk, account: str, relay: Relay | str | None, retry: 
     await desk.set_account(account, fields)
 
 
+async def relay_with(desk: Desk, account: str, password: str | None, tls: TlsPolicy | None) -> Relay:
+    """The account's present relay with another password or TLS policy; what is None stays. Raises Conflict where it has none of its own."""
+    await existing_account(desk, account)
+    found = (await desk.account(account)).get("relay")
+    if not found:
+        raise Conflict(f"account {account} sends to the configuration's relay", "--relay smtp://[user@]host[:port] gives it one of its own")
+    try:
+        relay = Relay.decode(found)
+    except msgspec.MsgspecError:
+        raise Conflict(f"the relay of account {account} cannot be read", "--relay smtp://[user@]host[:port]") from None
+    if password is not None and not relay.user:
+        raise RefusedInput(f"relay {relay.site} has no user", f"--relay smtp://USER@{relay.site}, with its --password-file")
+    if password == "":
+        raise RefusedInput(f"the password for {relay.user} at {relay.site} is empty", "it is the first line of its file")
+    changed = msgspec.structs.replace(relay, password=relay.password if password is None else password, tls=tls or relay.tls)
+    if relay.port == relays.SMTPS_PORT and changed.tls not in (TlsPolicy.REQUIRED, TlsPolicy.VERIFY):
+        raise RefusedInput(f"relay {relay.site} speaks TLS from the start", "--tls required, or verify")
+    return changed
+
+
 def _way(relay: Relay | str | None, retry: str | None) -> dict[str, str]:
     """How an account's mail leaves, as its fields hold it; what is None is left as it is. Raises RefusedInput."""
     fields = {} if relay is None else {"relay": relays.relay_given(relay).encode()}
@@ -118,6 +141,7 @@ def _way(relay: Relay | str | None, retry: str | None) -> dict[str, str]:
 
 
 def shown(view: View) -> Account:
+    relay = _relay_of(view.fields)
     rates = [rate for campaign in view.running if (rate := rate_achieved(view.sends[campaign], view.now)) is not None]
     return Account(
         account=view.account,
@@ -128,7 +152,9 @@ def shown(view: View) -> Account:
         boosts=[
             Boost(each.number, each.rate, wall(each.start), wall(each.end), each.words.who, each.words.why) for each in view.grants
         ],
-        relay=_site(view.fields.get("relay")),
+        relay=relay.site if relay else UNREADABLE if view.fields.get("relay") else None,
+        relay_user=relay.user or None if relay else None,
+        relay_tls=str(relay.tls) if relay else None,
         retry=view.fields.get("retry") or None,
         term=None,
         holds=[],
@@ -139,12 +165,12 @@ def shown(view: View) -> Account:
     )
 
 
-def _site(relay: str | None) -> str | None:
+def _relay_of(fields: Mapping[str, str]) -> Relay | None:
     """One account that cannot be read must not hide the others."""
     try:
-        return Relay.decode(relay).site if relay else None
+        return Relay.decode(fields["relay"]) if fields.get("relay") else None
     except msgspec.MsgspecError:
-        return UNREADABLE
+        return None
 
 
 def _speed(tiers: Mapping[str, Tier], tier: str) -> dict[str, str]:

@@ -66,7 +66,8 @@ class Ledger:
 
 class Kept:
     """A directory of messages, each under the number of its line in the ledger, which is appended to; without one they are counted on.
-    Nothing bounds it but the disk; of one over SIZE, which is refused, only what was held is there. Raises RefusedInput where a message would take the place of another one's."""
+    Nothing bounds it but the disk; of one over SIZE, which is refused, only what was held is there. Raises RefusedInput where a message
+    would take the place of another one's."""
 
     def __init__(self, directory: str, ledger: str | None) -> None:
         try:

@@ -221,7 +221,7 @@ class Supervisor:
             for old in list(self._children):
                 if not await self._replace(old):
                     return
-            log.info("reloaded", processes=len(self._children))
+            log.info("reloaded", processes=sum(child.part is Part.SERVING for child in self._children))
         except ConfigError as error:
             log.error("reload_refused", error=str(error))
         finally:

@@ -185,7 +185,7 @@ async def test_hup_replaces_the_processes(start: Start) -> None:
     (old,) = await running.ready(1)
     running.signal(signal.SIGHUP)
     (new,) = await running.ready(1)
-    await running.next("reloaded")
+    assert (await running.next("reloaded"))["processes"] == 1
     if "worker_left" not in running.events():
         await running.next("worker_left")
     running.signal(signal.SIGTERM)

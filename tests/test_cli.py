@@ -16,11 +16,13 @@ from typing import Any
 import orjson
 import pytest
 import typer
+from redis import Redis
 
 from sendengine import cli
 from sendengine.commands import common
 from sendengine.engine.takeover import give_back
 from sendengine.ports import Blame
+from sendengine.queue import embedded
 from sendengine.queue.desk import RedisDesk
 from sendengine.queue.embedded import Status
 from sendengine.queue.redis import RedisQueue
@@ -544,3 +546,22 @@ def stored_relay(redis_url: str) -> Relay:
         return Relay.decode(fields["relay"])
 
     return asyncio.run(read())
+
+
+def test_embedded_verbs_say_whom_they_leave_and_that_another_server_is_in_use(run: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SENDENGINE_STATE_DIR", str(run.folder / "state"))
+    monkeypatch.setenv("SENDENGINE_REDIS_URL", "redis://user:secret@host/0")
+    url = embedded.ensure(run.folder / "state")
+    try:
+        done = run("embedded", "status", "--json")
+        assert (done.json["clients"], done.err.count("\n"), "redis://user:***@host/0" in done.err) == (0, 1, True)
+        monkeypatch.delenv("SENDENGINE_REDIS_URL")
+        with Redis.from_url(url) as client:
+            client.ping()
+            done = run("embedded", "status", "--json")
+            assert (done.json["clients"], done.err) == (1, "")
+            done = run("embedded", "stop")
+            assert (done.code, done.err.startswith("warning: 1 connected")) == (0, True)
+    finally:
+        embedded.stop(run.folder / "state")
+    assert run("embedded", "stop").err == ""

@@ -197,6 +197,7 @@ def embedded_status(json: Json = False) -> None:
     """What it says of itself; exit 1 when none runs."""
     from sendengine.queue.embedded import status
 
+    _note_named_server()
     found = status(_state_dir())
     if json:
         common.emit({"running": False} if found is None else {"running": True, **_fields(found)})
@@ -210,11 +211,24 @@ def embedded_status(json: Json = False) -> None:
 
 @embedded_app.command("stop")
 def embedded_stop(json: Json = False) -> None:
-    """End it; nothing acknowledged is lost."""
-    from sendengine.queue.embedded import stop
+    """End it; nothing acknowledged is lost. Workers do not start it again: they wait until a command does."""
+    from sendengine.queue.embedded import status, stop
 
+    _note_named_server()
+    found = status(_state_dir())
     stopped = stop(_state_dir())
+    if stopped and found is not None and found.clients:
+        common.note(f"warning: {found.clients} connected when it was stopped: workers among them wait until any command starts it again")
     common.emit({"stopped": stopped}) if json else print("stopped" if stopped else "no embedded server ran")
+
+
+def _note_named_server() -> None:
+    """These verbs are of the state directory, whatever other commands use."""
+    from sendengine import config
+    from sendengine.queue.embedded import named_url
+
+    if url := named_url(os.environ, config.load().redis_url):
+        common.note(f"note: this is the embedded server of {_state_dir()}; the one in use is {_without_password(url)}")
 
 
 def _state_dir() -> Path:

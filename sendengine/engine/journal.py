@@ -182,6 +182,12 @@ class Journal:
 
     # the append
 
+    def lose(self, error: Exception) -> None:
+        """Redis is away, whoever has met it: nothing is sent until `recover`."""
+        if not self.is_away:
+            log.warning("redis_away", error=str(error))
+        self.is_away = True
+
     def append(self) -> asyncio.Task[None] | None:
         """Send the present tick; several may be on their way. While Redis is away nothing is sent: `recover` does it."""
         if self.is_away:
@@ -207,9 +213,7 @@ class Journal:
         try:
             asked = await self._write(self._trim(), fields)
         except Unavailable as error:
-            if not self.is_away:
-                log.warning("redis_away", error=str(error))
-            self.is_away = True
+            self.lose(error)
             return
         if self._queue.generation != self._generation:
             self.is_away = True  # a new connection: Redis may have lost its last writes, and takes are among them

@@ -13,6 +13,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 
 import structlog
 
+from sendengine.engine.away import AwayLog
 from sendengine.engine.delivery import Deliveries
 from sendengine.engine.durable import Durable
 from sendengine.engine.feed import Feed
@@ -63,6 +64,7 @@ class Worker:
             lambda: self._takes.unsettled(),
         )  # fmt: skip
         self._keyring, self._keys_known = keyring, -1
+        self._away = AwayLog()
         self._signer = Signer(executor or ThreadPoolExecutor(1, "signer"), now, self._released, self._set_pump, self.fail)
         self._deliveries = Deliveries(
             self.journal, settings, rules, meter, now, jitter, self._attend, self._suspend, keyring, self._signer
@@ -237,12 +239,13 @@ class Worker:
         """The index; and while Redis is away, the way back."""
         while True:
             try:
+                self._away.look(self.journal.is_away, self._now())
                 if self.journal.is_away and not await self._recover():
                     await asyncio.sleep(RECOVER_EVERY)
                     continue
                 await self._takes.find()
-            except Unavailable:
-                self.journal.is_away = True
+            except Unavailable as error:
+                self.journal.lose(error)
                 await asyncio.sleep(RECOVER_EVERY)
             except Exception as error:
                 self.fail(error)
@@ -498,6 +501,6 @@ class Worker:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             if isinstance(error, SendEngineError) and isinstance(error, Unavailable):
-                self.journal.is_away = True
+                self.journal.lose(error)
             else:
                 self.fail(error)

@@ -68,6 +68,7 @@ class Status(msgspec.Struct, frozen=True):
     url: str
     version: str
     uptime_s: int
+    clients: int  # that are connected, whoever asks left out
     memory: int  # octets in use
     aof: int  # octets of the append-only file
     aof_ok: bool  # its last write succeeded
@@ -145,6 +146,7 @@ def status(state_dir: Path) -> Status | None:
         url=url,
         version=info.get("valkey_version") or info["redis_version"],
         uptime_s=int(info["uptime_in_seconds"]),
+        clients=int(info["connected_clients"]) - 1,
         memory=int(info["used_memory"]),
         aof=int(info.get("aof_current_size", 0)),
         aof_ok=info.get("aof_last_write_status") == "ok",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from itertools import pairwise
 
 import pytest
+from structlog.testing import capture_logs
 
 from sendengine.engine.settings import EngineSettings
 from sendengine.types import Attempt, Fault, Outcome, Stage
@@ -223,6 +224,23 @@ async def test_a_killed_worker_is_taken_over_and_nobody_is_lost() -> None:
     assert outcomes[Outcome.SENT] == 3000
     for name in list(rig.workers):
         await rig.stop(name)
+
+
+@virtual
+async def test_redis_that_stays_away_is_told_of_each_half_minute() -> None:
+    with capture_logs() as logs:
+        rig = Rig()
+        await rig.account(per_hour=36_000.0)
+        rig.start()
+        await asyncio.sleep(5.0)
+        rig.store.is_away = True
+        await asyncio.sleep(95.0)
+        rig.store.is_away = False
+        await asyncio.sleep(35.0)
+        told = [line for line in logs if str(line["event"]).startswith("redis_")]
+        await rig.stop()
+    assert [line["event"] for line in told] == ["redis_away", *["redis_still_away"] * 3]
+    assert [round(line["seconds"] / 30) for line in told[1:]] == [1, 2, 3]
 
 
 @virtual

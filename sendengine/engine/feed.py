@@ -1,7 +1,8 @@
 """What is ready for one site: journalled deliveries, handed to sessions at the moment of writing (port Feed).
 
 Metered deliveries that are due go first; unmetered ones fill the rest. Whatever waited too long is withdrawn here, never written:
-its append's answer grew old (a worker that slept may be fenced), its permit lapsed, or a cut made it void.
+its append's answer grew old (a worker that slept may be fenced), its permit lapsed, or a cut made it void. A session that asks finds
+out, and each tick does: while a relay is down, or all sessions wait for their replies, nobody asks, and an open intent is doubt.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ BACKLOG_MOST = 256
 SHORT_AFTER, SHORT_FOR = 1.0, 5.0  # seconds that permits must go on lapsing for want of a session, and that the last one is remembered
 AT_ONCE = 0.001  # a session that ended a delivery so long ago was busy until now
 RATE_WINDOW = 0.1
+UNWANTED_FOR = 1.0  # unmetered deliveries grew old here: no more are prepared for so long, or until a session asks
 
 
 class Feed:
@@ -49,6 +51,7 @@ class Feed:
         self._taken = 0  # since _window_at
         self._window_at = now()
         self._rate = 0.0  # deliveries per second that sessions took lately
+        self._unwanted_until = 0.0
         self.backlog_limit = 2
 
     # from the engine
@@ -69,6 +72,8 @@ class Feed:
     @property
     def room(self) -> int:
         """How many more unmetered deliveries should be prepared now."""
+        if self._now() < self._unwanted_until:
+            return 0
         return self.backlog_limit - len(self._bulk) - self.preparing
 
     @property
@@ -82,9 +87,7 @@ class Feed:
         return self._now() - self._short_at < SHORT_FOR and self._short_at - self._short_since >= SHORT_AFTER
 
     def _lapsed(self, now: float) -> None:
-        """A delivery waited until its permit was over. For a session, if that one was busy until now: else it was us who came late."""
-        if now - self._freed_at > AT_ONCE:
-            return
+        """A delivery waited until its permit was over, because every session was busy."""
         if now - self._short_at > SHORT_FOR:
             self._short_since = now
         self._short_at = now
@@ -93,11 +96,24 @@ class Feed:
         """Called each tick."""
         now = self._now()
         elapsed = now - self._window_at
+        self._withdraw_old(now, elapsed < 2 * RATE_WINDOW)
         if elapsed >= RATE_WINDOW:
             self._rate = max(self._taken / elapsed, self._rate * 0.7)
             self._taken, self._window_at = 0, now
         site = self.site
         self.backlog_limit = min(BACKLOG_MOST, max(2 * site.sessions * site.together + 2, int(self._rate * BACKLOG_SECONDS)))
+
+    def _withdraw_old(self, now: float, is_punctual: bool) -> None:
+        """Of what no session asked for. The heads are the oldest: whatever stands behind one is over soon after it. Permits lapsed for
+        want of a session if all are busy, unless it was us who stood still."""
+        for queue in (self._due, self._bulk):
+            while queue and _is_over(queue[0], now, self._fresh):
+                delivery = queue.popleft()
+                if not delivery.due:
+                    self._unwanted_until = now + UNWANTED_FOR
+                elif is_punctual and self.site.is_open and not self.site.idle and not delivery.is_void:
+                    self._lapsed(now)
+                self._withdraw(delivery)
 
     def flush(self, lane: Lane | None = None) -> None:
         """Withdraw all that was not written, or what is of one lane (it leaves, or we stop)."""
@@ -121,14 +137,14 @@ class Feed:
             elif bulk:
                 queue = bulk
             else:
+                self._unwanted_until = 0.0
                 self._hungry(self)
                 return None
             if in_company and queue[0].is_alone:
                 return None
             delivery = queue.popleft()
-            is_late = queue is due and now > delivery.lapses_at
-            if is_late or now - delivery.acked_at > self._fresh or delivery.is_void:
-                if delivery.due and not delivery.is_void:
+            if _is_over(delivery, now, self._fresh):
+                if delivery.due and not delivery.is_void and now - self._freed_at <= AT_ONCE:  # else it was us who came late
                     self._lapsed(now)
                 self._withdraw(delivery)
                 continue
@@ -143,6 +159,7 @@ class Feed:
         self._freed_at = attempt.ended_at
         self._finish(delivery, attempt)
         if len(self._bulk) + self.preparing < self.backlog_limit // 2:
+            self._unwanted_until = 0.0
             self._hungry(self)
 
     # waking
@@ -169,3 +186,8 @@ class Feed:
 
 def _due(delivery: Delivery) -> float:
     return delivery.due
+
+
+def _is_over(delivery: Delivery, now: float, fresh: float) -> bool:
+    """It must not be written any more: its permit lapsed, its intent's answer is old, or something later overtook it."""
+    return bool(delivery.due and now > delivery.lapses_at) or now - delivery.acked_at > fresh or delivery.is_void

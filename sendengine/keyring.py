@@ -229,8 +229,10 @@ class Keyring:
         return chosen
 
     def _choose(self, from_domain: str) -> tuple[SigningKey, ...]:
-        entries = next((self._known[name] for name in signing_domains(from_domain) if name in self._known), [])
-        return tuple(self._first_readable(those) for those in by_preference(entries, self._now_us).values())
+        for name in signing_domains(from_domain):
+            if begun := by_preference(self._known.get(name, ()), self._now_us):
+                return tuple(self._first_readable(those) for those in begun.values())
+        return ()
 
     def _first_readable(self, entries: list[KeyEntry]) -> SigningKey:
         for entry in entries:

@@ -142,6 +142,31 @@ def test_the_nearest_domain_with_a_key_signs() -> None:
     assert selectors(keyring, "notexample.com") == []
 
 
+@pytest.mark.parametrize("later", [{}, {"text": "nothing"}, {"algorithm": "later-sha512"}])
+def test_a_key_whose_time_has_not_come_leaves_the_mail_to_the_key_above(later: dict[str, str]) -> None:
+    keyring = Keyring()
+    keyring.learn([entry("above"), entry("later", domain="news.example.com", since_s=200.0, **later)])
+    keyring.turn(100e6)
+    assert selectors(keyring, "a.news.example.com") == ["above"]
+    keyring.turn(200e6)
+    if not later:
+        assert selectors(keyring, "a.news.example.com") == ["later"]
+    else:
+        with pytest.raises(SendEngineError, match=r"later\.pem"):
+            keyring.keys_of("a.news.example.com")
+
+
+def test_a_key_of_an_algorithm_of_a_newer_release_is_not_taken_for_none() -> None:
+    for kept in ([entry("new", algorithm="later-sha512")], [entry("one"), entry("new", algorithm="later-sha512")]):
+        with pytest.raises(SendEngineError, match=r"new\.pem.*later-sha512"):
+            Keyring(kept).keys_of("example.com")
+
+
+def test_an_entry_shows_itself_without_its_key() -> None:
+    shown = [repr(entry("one")), str([entry("one")]), repr(list(entry("one").__rich_repr__()))]
+    assert all("example.com" in text and "PRIVATE" not in text and rsa_pem("one")[40:80] not in text for text in shown)
+
+
 def test_of_each_kind_the_key_that_began_last_signs() -> None:
     keyring = Keyring()
     keyring.learn([entry("one"), entry("two", since_s=100.0), entry("ed", SEED, algorithm=ED25519), entry("later", since_s=200.0)])

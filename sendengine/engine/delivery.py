@@ -70,8 +70,12 @@ class Deliveries:
             lease, row = picked
             if row in lease.past and self._has_expired(lane, lease, row):
                 continue
+            try:
+                keys = self._keyring.keys_of(lease.renderer.from_domain)
+            except SendEngineError as error:
+                self._leave_unsigned(lane, lease, row, str(error))
+                continue
             break
-        keys = self._keyring.keys_of(lease.renderer.from_domain)
         if keys and self._signer.is_full(run is not None):
             lane.return_row(lease, row)
             return False
@@ -106,6 +110,19 @@ class Deliveries:
             self._suspend(lane.account, campaign.id, str(error))
             return False
         return True
+
+    def _leave_unsigned(self, lane: Lane, lease: Lease, row: int, why: str) -> None:
+        """A key became unreadable while its send was under way: what is held goes back, as if it had been found so when it was opened."""
+        campaign = lease.campaign
+        lane.return_row(lease, row)
+        if campaign.id == records.TRANSACTIONAL:  # each has a sender of its own, and there is no pausing them: left alone for a while
+            lane.ignored.add(campaign.id)
+            lane.give_back(lease)
+        else:
+            for each in lease.share.leases.values():
+                lane.give_back(each)
+        self._suspend(lane.account, campaign.id, why)
+        self._attend(lane)
 
     def turn(self) -> None:
         """Called each tick: the Date header's value is made once a second."""

@@ -1,4 +1,4 @@
-"""Which keys sign a message: those of the domain in From, or of the nearest domain above it that has any.
+"""Which keys sign a message: those of the domain in From, or of the nearest domain above it that has any whose time has come.
 
 Such a signature is aligned with From in DMARC's relaxed sense (RFC 7489 3.1.1), with no list of public suffixes: an operator has no key for
 one. Of each algorithm one key signs, so that a domain with an RSA and an Ed25519 key signs twice (RFC 8463 3).
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import msgspec
 
@@ -29,6 +30,13 @@ class KeyEntry(msgspec.Struct, frozen=True):
     text: str
     place: str
     since_us: float = 0.0
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """What logs and tracebacks may show: all but the key."""
+        return [(name, getattr(self, name)) for name in ("domain", "selector", "algorithm", "place", "since_us")]
+
+    def __repr__(self) -> str:
+        return f"KeyEntry({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
 
 def field(domain: str, selector: str) -> str:
@@ -73,8 +81,11 @@ def signing_domains(from_domain: str) -> Iterator[str]:
 
 
 def by_preference(entries: Iterable[KeyEntry], now_us: float) -> dict[str, list[KeyEntry]]:
-    """The keys of one domain that may sign now, by algorithm, the one to use first: it began last. Older ones go on being good."""
+    """The keys of one domain that may sign now, by algorithm, the one to use first: it began last. Older ones go on being good.
+    An algorithm that only a newer release knows comes last: nothing may go out as if that key were not there."""
     begun = [entry for entry in entries if entry.since_us <= now_us]
     begun.sort(key=lambda entry: (-entry.since_us, entry.selector))
-    found = {algorithm: [entry for entry in begun if entry.algorithm == algorithm] for algorithm in ALGORITHMS}
+    found: dict[str, list[KeyEntry]] = {algorithm: [] for algorithm in ALGORITHMS}
+    for entry in begun:
+        found.setdefault(entry.algorithm, []).append(entry)
     return {algorithm: those for algorithm, those in found.items() if those}

@@ -116,6 +116,7 @@ def _shown(entries: Sequence[KeyEntry], now: float) -> list[Key]:
 
 def _read(entry: KeyEntry) -> PrivateKey | None:
     try:
-        return read_key(entry.text, entry.place, was_checked=True)
+        key = read_key(entry.text, entry.place, was_checked=True)
     except RefusedInput:
         return None
+    return key if key.algorithm == entry.algorithm else None  # as in a worker: no such key signs

@@ -206,6 +206,61 @@ async def test_a_send_whose_key_cannot_be_read_is_paused_with_the_reason_and_goe
     patch.undo()
 
 
+@virtual
+async def test_a_key_that_goes_bad_under_a_send_pauses_it_and_nothing_else() -> None:
+    patch = pytest.MonkeyPatch()
+    relay, rig = SmtpRelay(patch), Rig()
+    await rig.account(per_hour=36_000.0)
+    assert await rig.desk.keep_key(ONE)
+    worker = start(rig, executor=Inline())
+    await rig.submit(300)
+    await rig.submit(300, "c2", message=Message(sender="shop@example.net", subject="s", text="t\n"))
+    await transact(rig, "early@example.com")
+    await asyncio.sleep(5.0)
+    signed = len([name for name in relay.taken if name.startswith("c1-")])
+    assert 10 < signed < 290
+    rig.store.signing_keys["one._domainkey.example.com"] = b"{"
+    rig.store.key_changes += 1
+    await asyncio.sleep(5.0)
+    fields = await rig.status()
+    assert fields["state"] == "paused"
+    assert "DKIM key one of example.com" in str(dict(fields))
+    assert not worker._takes.lanes["m1"].shares.get("c1")
+    await rig.until_ended("c2")
+    assert await rig.desk.keep_key(ONE)
+    await asyncio.sleep(5.0)
+    await rig.desk.resume("m1", "c1")
+    await rig.until_ended()
+    assert len(relay.taken) == len(set(relay.taken)) == 601
+    ours = [message for message in relay.messages if b"example.net" not in message]
+    assert len(ours) == 301
+    assert all(verdicts(message, KEYS) == [True] for message in ours)
+    await rig.stop()
+    patch.undo()
+
+
+@virtual
+async def test_a_key_that_goes_bad_under_single_messages_leaves_them_alone_for_a_while() -> None:
+    patch = pytest.MonkeyPatch()
+    relay, rig = SmtpRelay(patch), Rig()
+    await rig.account(per_hour=3600.0)
+    assert await rig.desk.keep_key(ONE)
+    start(rig, executor=Inline())
+    for i in range(20):
+        await transact(rig, f"t{i}@example.com")
+    await asyncio.sleep(4.0)
+    rig.store.signing_keys["one._domainkey.example.com"] = b"{"
+    rig.store.key_changes += 1
+    await asyncio.sleep(10.0)
+    assert 0 < len(relay.taken) < 20
+    assert await rig.desk.keep_key(ONE)
+    await asyncio.sleep(180.0)
+    assert len(relay.taken) == len(set(relay.taken)) == 20
+    assert all(verdicts(message, KEYS) == [True] for message in relay.messages)
+    await rig.stop()
+    patch.undo()
+
+
 class Broken:
     """A keyring whose key does not sign."""
 

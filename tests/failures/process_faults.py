@@ -30,10 +30,11 @@ BEHIND_A_DOT = ("after_dot", "after_mail", "after_reply")  # a MAIL leaves behin
 async def worker_kills(
     seed: int, kills: int, per_second: float = 300, n: int = 0, on_doubt: str = "resend", together: int = 1
 ) -> Line:
-    """One of four workers is killed about each second, and replaced. Under `hold` nobody is sent to twice."""
+    """One of four workers is killed about each second, and replaced. Under `hold` nobody is sent to twice. Few kills are to meet many
+    messages on their way: their dots take longer."""
     gap = int(per_second)
-    async with failure_rig(seed, delay=BUSY) as rig:
-        campaign = await rig.submit(max(n, 3 * kills * gap + 2000), per_second, on_doubt)
+    async with failure_rig(seed, delay=BUSY if n else ("dot=0.3",)) as rig:
+        campaign = await rig.submit(n or 2 * kills * gap + 500, per_second, on_doubt)
         environ = {"SENDENGINE_CHUNK_MESSAGES": str(together)}
         await rig.start_all(4, environ=environ)
         for _ in range(kills):

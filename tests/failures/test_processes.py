@@ -33,11 +33,11 @@ def holds(line: Line) -> bool:
 async def test_workers_killed_in_mid_send() -> None:
     line = await worker_kills(seed=1, kills=10, per_second=200)
     assert holds(line)
-    assert line.bound > 0  # else the kills met nobody
+    assert line.bound >= 10  # else most kills met nobody
 
 
 async def test_workers_killed_in_mid_send_under_hold() -> None:
-    line = await worker_kills(seed=2, kills=2, per_second=500, on_doubt="hold")
+    line = await worker_kills(seed=2, kills=2, per_second=200, on_doubt="hold")
     assert holds(line)
     assert line.account.outcomes["unknown"] > 0
 

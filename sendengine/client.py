@@ -202,17 +202,20 @@ class Client:
         return await self._steer(self.desk.reverse, campaign)
 
     async def move(self, campaign: str, direction: str) -> Status:
-        """A waiting sequential send one place `up` or `down` the line."""
+        """A waiting sequential send one place `up` or `down` the line. Raises Conflict where it waits in none, or cannot go further."""
         if direction not in ("up", "down"):
             raise RefusedInput(f"a send moves up or down, not {direction!r}")
-        return await self._steer(lambda account, name: self.desk.move(account, name, direction), campaign)
+        _refuse_single_messages(campaign)
+        ref = await names.resolve(self.desk, campaign)
+        answer = await self.desk.move(ref.account, ref.id, direction)
+        if answer == "same":
+            raise Conflict(f"{ref} is {'the next' if direction == 'up' else 'the last'} in the line: it cannot move {direction}")
+        if answer != "done":
+            raise Conflict(f"{ref} is {answer} and waits in no line", "only a sequential send that waits for its turn can be moved")
+        return await self._status(ref)
 
     async def _steer(self, verb: Callable[[str, str], Any], campaign: str) -> Status:
-        if names.is_of_single_messages(campaign):
-            raise Conflict(
-                f"{campaign} holds the account's single messages: each goes out in the next free slot, they are not steered as a send is",
-                f"sendengine outcomes {campaign} shows what became of each",
-            )
+        _refuse_single_messages(campaign)
         return await self._verb(verb, campaign)
 
     async def _verb(self, verb: Callable[[str, str], Any], campaign: str) -> Status:
@@ -312,6 +315,14 @@ class Client:
 
     async def _now(self) -> float:
         return await self.desk.now_us() / 1e6
+
+
+def _refuse_single_messages(campaign: str) -> None:
+    if names.is_of_single_messages(campaign):
+        raise Conflict(
+            f"{campaign} holds the account's single messages: each goes out in the next free slot, they are not steered as a send is",
+            f"sendengine outcomes {campaign} shows what became of each",
+        )
 
 
 def _redis_desk(url: str | None, config: Config) -> Desk:

@@ -539,6 +539,21 @@ async def test_why_of_an_ended_send_says_so(bench: Bench) -> None:
     assert (nothing.campaign, nothing.idle) == (None, "the account has nothing to send")
 
 
+@pytest.mark.parametrize(
+    ("campaign", "direction", "words"),
+    [
+        ("second", "up", "m1:second is the next in the line"), ("third", "down", "m1:third is the last in the line"),
+        ("first", "up", "m1:first is sending and waits in no line"), ("beside", "up", "m1:beside is sending and waits in no line"),
+    ],
+)  # fmt: skip
+async def test_move_that_moves_nothing_says_so(bench: Bench, campaign: str, direction: str, words: str) -> None:
+    for name in ("first", "second", "third"):
+        await bench.submit(people(10), campaign=name, sequential=True)
+    await bench.submit(people(10), campaign="beside")
+    with pytest.raises(Conflict, match=words):
+        await bench.client.move(campaign, direction)
+
+
 async def test_why_of_an_unknown_account_says_account(bench: Bench) -> None:
     with pytest.raises(NotFound, match="no account m11; nearest is 'm1'"):
         await bench.client.why("m11")

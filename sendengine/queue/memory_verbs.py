@@ -102,7 +102,8 @@ def move(account: Account, campaign: Campaign, direction: str) -> str:
     there = here - 1 if direction == "up" else here + 1
     if 0 <= there < len(line) and account.campaigns[line[there]].state != SendState.SENDING:
         line[here], line[there] = line[there], campaign.id
-    return DONE
+        return DONE
+    return SAME
 
 
 def replay(campaign: Campaign) -> str:

@@ -122,7 +122,7 @@ async def test_line_starts_one_at_a_time_and_moves_when_it_is_through(bench: Ben
         await bench.campaign(name, 10, sequential="1")
     assert [(await bench.fields(name))["state"] for name in "abc"] == ["sending", "sequential", "sequential"]
     assert await bench.desk.move("m1", "c", "up") == "done"
-    assert await bench.desk.move("m1", "c", "up") == "done"
+    assert await bench.desk.move("m1", "c", "up") == "same"
     assert await bench.desk.move("m1", "a", "down") == "sending"
     assert await bench.desk.line("m1") == ["a", "c", "b"]
     [lease] = (await bench.take()).leases

@@ -1,6 +1,6 @@
 -- include: lib
 -- Move a waiting sequential campaign one place up or down the line.  KEYS[1] account.  ARGV: campaign, "up" or "down".
--- Replies {'done', place from 1} or {'closed', state}; one that sends keeps its place, nobody passes it.
+-- Replies {'done' | 'same' at its end of the line, place from 1} or {'closed', state}; one that sends keeps its place, nobody passes it.
 local id, line = ARGV[1], call('LRANGE', A .. ':line', 0, -1)
 local state = call('HGET', send_key(id), 'state')
 if state == 'sending' or call('HGET', send_key(id), 'sequential') ~= '1' then return {'closed', state or 'missing'} end
@@ -10,9 +10,9 @@ for i, other in ipairs(line) do
     if line[j] and call('HGET', send_key(line[j]), 'state') ~= 'sending' then
       call('LSET', A .. ':line', i - 1, line[j])
       call('LSET', A .. ':line', j - 1, id)
-      i = j
+      return {'done', j}
     end
-    return {'done', i}
+    return {'same', i}
   end
 end
 return {'closed', state or 'missing'}

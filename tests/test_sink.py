@@ -393,6 +393,8 @@ def test_the_process_ends_on_term_with_its_counts(tmp_path: Path) -> None:
         ({"reject": ["helo=550"]}, "no stage 'helo'"),
         ({"delay": ["dot=soon"]}, "not understood"),
         ({"drop": ["dot%1.2.3"]}, "no probability"),
+        ({"drop": ["dot%1.5"]}, "0 to 1, not 1.5"),
+        ({"reject": ["foo=3"]}, "no stage 'foo'"),
     ],
 )
 def test_a_rule_that_means_nothing_is_refused(flags: dict[str, list[str]], words: str) -> None:

@@ -22,6 +22,7 @@ from sendengine.errors import RefusedInput
 
 STAGES = ("connect", "ehlo", "starttls", "auth", "mail", "rcpt", "data", "body", "dot", "quit")
 
+_STAGE = re.compile(r"\w+")
 _WHEN = r"(?:%(?P<chance>[\d.]+))?(?:@(?P<pattern>\S+))?"
 _REJECT = re.compile(r"(?P<stage>\w+)=(?P<value>[245]\d\d(?: [^%@\r\n]*)?)" + _WHEN)
 _DELAY = re.compile(r"(?P<stage>\w+)=(?P<value>\d+(?:\.\d+)?)" + _WHEN)
@@ -90,15 +91,18 @@ def parse_rate(text: str) -> tuple[int, float]:
 
 
 def _parse(flag: str, form: re.Pattern[str], text: str) -> tuple[str, str, float, bytes]:
+    stage = _STAGE.match(text)
+    if stage and stage[0] not in STAGES:
+        raise RefusedInput(f"{flag} {text}: no stage {stage[0]!r}", f"the stages are {' '.join(STAGES)}")
     found = form.fullmatch(text)
     if not found:
         raise RefusedInput(f"{flag} {text}: not understood", "see sendengine sink --help")
-    if found["stage"] not in STAGES:
-        raise RefusedInput(f"{flag} {text}: no stage {found['stage']!r}", f"the stages are {' '.join(STAGES)}")
     try:
         chance = float(found["chance"] or 1.0)
     except ValueError:
         raise RefusedInput(f"{flag} {text}: {found['chance']!r} is no probability") from None
+    if chance > 1:
+        raise RefusedInput(f"{flag} {text}: a probability is 0 to 1, not {found['chance']}")
     return found["stage"], found["value"], chance, (found["pattern"] or "").encode()
 
 

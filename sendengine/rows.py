@@ -28,6 +28,7 @@ EMAIL = "email"
 MAX_LINE = 512 << 10  # octets; what a line has beyond is never kept in memory
 MAX_COLUMNS = 20_000
 _UNREADABLE = f"not UTF-8, or a line over {MAX_LINE >> 10} KiB"
+_UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")  # its byte order marks, which are no UTF-8
 _NEAR = 0.5  # of two equal names 1.0: `first name` is near `first_name`, `city` is not
 _is_like_address = re.compile(r"[^@\s]+@[^@\s]+").fullmatch
 
@@ -67,6 +68,8 @@ def from_csv(chunks: Iterable[bytes | str], wanted: Wanted) -> Iterator[Rows]:
     """RFC 4180 with `,` `;` or tab, the header first. Raises RefusedInput when the header lacks what is wanted."""
     lines = Lines(_whole_lines(map(_octets, chunks)))
     head = "".join(lines.take(1)).removeprefix("\ufeff")
+    if "\0" in head or head.startswith(_UTF_16):
+        raise RefusedInput("this is UTF-16; save it as UTF-8", 'in Excel: "CSV UTF-8 (comma delimited)"')
     if not head.strip():
         raise RefusedInput("the list is empty: its first line names the columns, 'email' among them")
     delimiter, header = _read_header(head)

@@ -264,6 +264,12 @@ def test_send_takes_the_values_of_merge_fields(run: Shell) -> None:
     assert run(*command, "--field", "name").code == 2
 
 
+@pytest.mark.parametrize(("at", "is_past"), [("2001-01-01T00:00:00Z", True), ("now", False), ("+1h", False)])
+def test_time_that_is_past_means_now_and_is_noted(run: Shell, at: str, is_past: bool) -> None:
+    done = run.submit(GOOD, "--at", at)
+    assert (done.code, "is past: that means now" in done.err) == (0, is_past)
+
+
 def test_submit_takes_retries_and_lifetime(run: Shell) -> None:
     more = ("--retry", "1m, 5m*2", "--lifetime", "12h")
     assert run.submit(GOOD, *more).json["created"] is True
@@ -289,6 +295,8 @@ def test_submit_takes_retries_and_lifetime(run: Shell) -> None:
         ("submit --account m1 --recipients none.csv", "--message"),
         ("submit --account m1 --from a@x.org --text m.eml --recipients none.csv", "--subject"),
         ("send --account m1 --from a@x.org --text m.eml --to a@x.org", "--subject"),
+        ("submit --account m1 --subject Hi --text m.eml --recipients none.csv", "--from"),
+        ("submit --account m1 --from a@x.org --subject Hi --html /dev/null --recipients none.csv", "html is empty"),
         ("account set-relay m1 --relay http://x", "smtp"),
         ("submit --account m1 --from nobody --recipients none.csv --message m.eml", "--from"),
         ("submit --account m1 --recipients /dev/null --message m.eml", "the list is empty"),

@@ -71,6 +71,8 @@ def submit(
             refused.name_file()
             raise
     refused.tell(made)
+    if made.created and _is_past(at):
+        common.note(f"--at {at} is past: that means now")
     _show(made, json)
 
 
@@ -166,7 +168,18 @@ def _message(sender: str, eml: Path | None, subject: str, html: Path | None, tex
         raise RefusedInput("what shall be sent?", "--message M.eml, or --subject with --html or --text")
     if not subject:
         raise RefusedInput("the message has no subject", "--subject TEXT, beside --html and --text")
+    if not sender:
+        raise RefusedInput("the message has no From", "--from ADDRESS, beside --html and --text")
     return Message(sender=sender, subject=subject, html=_decoded(html), text=_decoded(text))
+
+
+def _is_past(at: str) -> bool:
+    import time
+
+    from sendengine.policy.times import parse_time
+
+    now = time.time()
+    return bool(at) and parse_time(at, now) < now
 
 
 def _values(fields: Sequence[str]) -> dict[str, str]:

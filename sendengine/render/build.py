@@ -31,6 +31,9 @@ def part_of(message: Message, new_boundary: NewBoundary) -> Part:
     images = [_attachment(file) for file in message.attachments if file.content_id is not None]
     files = [_attachment(file) for file in message.attachments if file.content_id is None]
     bodies = []
+    for place, body in (("text", message.text), ("html", message.html)):
+        if body is not None and not body.strip():
+            raise RefusedInput(f"the message's {place} is empty", "write it, or leave it out")
     if message.text is not None:
         bodies.append(_body(message.text, is_html=False))
     if message.html is not None:

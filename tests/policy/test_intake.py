@@ -85,6 +85,12 @@ def test_a_missing_column_refuses_the_input_and_names_the_nearest(head: str, int
         _csv(head + "\n", intake)
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-16-le"])
+def test_utf_16_is_refused_by_its_name(encoding: str) -> None:
+    with pytest.raises(RefusedInput, match="this is UTF-16; save it as UTF-8"):
+        _csv("email,name\r\na@b.cz,Jiří\r\n".encode(encoding))
+
+
 def test_a_column_with_a_default_may_be_missing() -> None:
     (packed,) = _csv("email\na@b.cz\n", _intake("name"))
     assert unpack(packed.payload).columns == [[None]]

@@ -53,7 +53,7 @@ def expected(template: str, row: dict[str, str], quote: bool) -> str:
     return re.sub(r"\{\{ ?(\w)(?: \| default\(\"d\.\"\))? ?\}\}", value, template).replace("\n", "\r\n")
 
 
-@given(templates, long_values, long_values, values, st.booleans())
+@given(templates.filter(str.strip), long_values, long_values, values, st.booleans())
 def test_any_value_arrives_as_it_is_and_adds_nothing(template: str, a: str, b: str, c: str, eightbit: bool) -> None:
     row = {"a": a, "b": b, "c": c}
     made = skeleton(text=template, html=template)

@@ -1,9 +1,10 @@
 """A relay and our sessions to it: opened on demand, kept while useful, backed off from when it is in trouble.
 
-Sessions double while all are busy, until the last one that had carried something breaks, or one cannot be opened or carries nothing.
-Then the relay is on trial: one at a time is opened, and the next only when that one has carried something. So a relay that went away
-meets one connection and not all, and one that only greets is no better than one that does not. A relay that ends sessions one by one
-while others carry on is not in trouble.
+Sessions double while all are busy. The relay is on trial while none of them has carried anything and one has failed: the last that had
+carried broke, or one could not be opened or carried nothing. Then one at a time is opened, and the next only when that one has carried
+something, which ends the trial, or has said nothing for as long as a failure would be backed off from. So a relay that went away meets one
+connection and not all, one that only greets is no better than one that does not, and one session that hangs does not stop the others.
+A relay that ends sessions between messages, or one by one while others carry on, is not in trouble.
 
 A session takes deliveries from the feed by itself; the site only decides how many sessions there are. It knows nothing
 of accounts or verdicts.
@@ -12,6 +13,7 @@ of accounts or verdicts.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import cast
 
@@ -69,8 +71,10 @@ class SmtpSite:
         self._idle: list[Connection] = []  # the last used is the first taken: the others may grow old and be closed
         self._opening: set[asyncio.Task[None]] = set()
         self._trouble: SiteTrouble | None = None
-        self._failures = 0
-        self._on_trial_since = 0.0  # the last failure, or the end of all that had carried; 0.0: a session that was opened later has carried
+        self._failures = 0  # in a row
+        self._cut_at = -math.inf  # when a session was lost last that was not left between messages
+        self._is_on_trial = False
+        self._awaited_until = 0.0  # on trial: so long the session that was opened last is given to carry something
         self._takes_chunks = True  # until BDAT proves unknown to a relay that offers CHUNKING
         self._is_wanted = False  # work waits, as far as we were told
         self._throttled_until = 0.0
@@ -148,44 +152,52 @@ class SmtpSite:
             self._empty.set()
             self._on_change()
         self._takes_chunks &= not session.is_chunking_refused
-        if (session.is_worn_out or session.ended_by is not None) and not self._opening:
-            self._open_one_more()  # it may have left work behind that nobody will announce again; one session takes it
+        if session.is_worn_out or (session.ended_by is not None and not (self._is_being_cut() and self._opening)):
+            # It may have left work behind that nobody will announce again. Of a relay that dies, one session takes it.
+            self._open_one_more()
 
     def _note_end(self, connection: Connection) -> None:
         session, now = connection.session, self._clock.monotonic()
+        if session.ended_by is not None and session.ended_by.fault is not Fault.STALE:
+            self._cut_at = now
         if session.has_carried:
-            if session.ended_by is not None and not self._has_carriers():
-                self._on_trial_since = now
+            if session.ended_by is not None and self._is_being_cut() and not self._has_carriers():
+                self._begin_trial()
         elif session.ended_by is not None:
             self._back_off(session.ended_by)
         elif now - connection.opened_at < BACK_OFF_FIRST and not self._is_closing:
             # Nothing was in flight yet; what is being prepared would open the next one, at every tick.
             self._back_off(Attempt(Stage.MAIL, None, Fault.DISCONNECTED, 0.0, now, detail="the relay greeted and hung up"))
 
+    def _is_being_cut(self) -> bool:
+        """A session was lost just now in the midst of a message: others that are lost between theirs have met the same."""
+        return self._clock.monotonic() - self._cut_at < BACK_OFF_FIRST
+
     # Opening
 
     def _open_one_more(self) -> None:
+        """Beside others that are being opened: doubles the sessions per time that opening one takes, up to the limit, but on trial."""
         self._is_wanted = True
-        if not self._may_open(len(self._opening)):
+        opening = len(self._opening)
+        if opening + self.sessions >= self._settings.sessions or opening > self.sessions or not self._may_connect(opening):
             return
         task = asyncio.get_running_loop().create_task(self._open())
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
 
-    def _may_open(self, opening: int) -> bool:
-        """Beside `opening` others: doubles the sessions per time that opening one takes, up to the limit, but on trial."""
-        if self._is_closing or self._is_throttled or self._clock.monotonic() < self._retry_at:
-            return False
-        if opening + self.sessions >= self._settings.sessions:
+    def _may_connect(self, opening: int) -> bool:
+        """Beside `opening` others: nothing is known that forbids it."""
+        now = self._clock.monotonic()
+        if self._is_closing or self._is_throttled or now < self._retry_at:
             return False
         self._look_at_trial()
-        if self._on_trial_since:
-            return opening == 0 and all(connection.session.has_carried for connection in self._connections)
-        return opening <= self.sessions
+        if self._is_on_trial and now < self._awaited_until:
+            return False
+        return opening == 0 or not (self._is_on_trial or self._failures)
 
     async def _open(self) -> None:
         async with self._pace:
-            if not self._may_open(len(self._opening) - 1):  # trouble began while it waited
+            if not self._may_connect(len(self._opening) - 1):  # trouble began while it waited
                 self._opening.discard(cast("asyncio.Task[None]", asyncio.current_task()))
                 return
             started = self._clock.monotonic()
@@ -217,6 +229,10 @@ class SmtpSite:
             self._trouble = None
         if self.sessions == 1:
             self._on_change()
+        if self._is_on_trial:
+            self._await_trial()
+        else:
+            self._failures = 0
         connection.pull()
 
     def _keep_idle(self, connection: Connection) -> None:
@@ -233,27 +249,45 @@ class SmtpSite:
     def _retry_at(self) -> float:
         return self._trouble.retry_at if self._trouble else 0.0
 
-    def _has_carriers(self, since: float = 0.0) -> bool:
-        """Among the sessions that were opened since then is one that has carried something."""
-        return any(it.session.has_carried and it.opened_at >= since for it in self._connections)
+    def _has_carriers(self) -> bool:
+        """A session has carried something and lives."""
+        return any(connection.session.has_carried for connection in self._connections)
+
+    def _begin_trial(self) -> None:
+        if not self._is_on_trial:
+            self._is_on_trial, self._failures = True, 0
+        self._awaited_until = 0.0
 
     def _look_at_trial(self) -> None:
-        if self._on_trial_since and self._has_carriers(self._on_trial_since):
-            self._on_trial_since, self._failures = 0.0, 0
+        if self._is_on_trial and self._has_carriers():
+            self._is_on_trial, self._failures = False, 0
+
+    def _await_trial(self) -> None:
+        self._awaited_until = self._clock.monotonic() + _delay(self._failures + 1)
+        self._clock.call_at(self._awaited_until, self._await_no_longer)
+
+    def _await_no_longer(self) -> None:
+        """Its silence was one more failure, and has been waited for as one."""
+        now = self._clock.monotonic()
+        self._look_at_trial()
+        if self._is_on_trial and 0.0 < self._awaited_until <= now + EARLY:
+            self._awaited_until = 0.0
+            self._failures += 1
+            if self._is_wanted:
+                self._open_one_more()
 
     def _back_off(self, attempt: Attempt) -> None:
         """Each failure in a row doubles the wait; those that come while one is waited for are of the same trouble: a relay that
         restarts cuts all sessions at once."""
-        now = self._on_trial_since = self._clock.monotonic()
+        now = self._clock.monotonic()
         is_same = self._trouble is not None and now < self._retry_at and self._failures > 0
-        if self._has_carriers():
-            self._failures = 0
+        has_carriers = self._has_carriers()
+        if not has_carriers:
+            self._begin_trial()
         if is_same and not _is_auth_refused(attempt):
             return
-        self._failures += 1
-        delay = min(BACK_OFF_MOST, BACK_OFF_FIRST * 2.0 ** min(self._failures - 1, 16))
-        if _is_auth_refused(attempt):
-            delay = AUTH_BACK_OFF
+        self._failures = 1 if has_carriers else self._failures + 1
+        delay = AUTH_BACK_OFF if _is_auth_refused(attempt) else _delay(self._failures)
         since = self._trouble.since if self._trouble else now
         self._trouble = SiteTrouble(attempt, since, now + delay * (1.0 + BACK_OFF_SPREAD * self._random()))
         self._clock.call_at(self._trouble.retry_at, self._retry)
@@ -293,6 +327,11 @@ class SmtpSite:
                 self.idle = len(self._idle)
                 connection.retire()
         self._watch()
+
+
+def _delay(failures: int) -> float:
+    """How long a relay is left alone after so many failures in a row."""
+    return min(BACK_OFF_MOST, BACK_OFF_FIRST * 2.0 ** min(failures - 1, 16))
 
 
 def _is_auth_refused(attempt: Attempt) -> bool:

@@ -35,7 +35,7 @@ END = b"\r\n.\r\n"
 class _Transport(asyncio.Transport):
     """One connection: what is written is answered a little later, command by command."""
 
-    def __init__(self, relay: SmtpRelay) -> None:
+    def __init__(self, relay: SmtpRelay, is_silent: bool) -> None:
         super().__init__()
         self._relay = relay
         self._protocol: asyncio.BaseProtocol | None = None
@@ -44,6 +44,7 @@ class _Transport(asyncio.Transport):
         self._is_in_body = False
         self._has_mail = False
         self._carried = 0
+        self._is_silent = is_silent
         self.is_over = False
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
@@ -69,17 +70,20 @@ class _Transport(asyncio.Transport):
 
     def _read(self) -> None:
         replies = []
-        while not self.is_over:
+        while not self.is_over and not self._is_worn_out():
             head, end, rest = self._unread.partition(END if self._is_in_body else b"\r\n")
             if not end:
                 break
             self._unread = rest
             replies.append(self._end_of_body(head + b"\r\n") if self._is_in_body else self._command(head))
-        if replies and not self.is_over:
+        if replies and not self.is_over and not self._is_silent:
             assert isinstance(self._protocol, asyncio.Protocol)
             self._protocol.data_received(b"".join(replies))
-        if self._carried >= self._relay.most_messages > 0:
+        if self._is_worn_out():
             self.lose()
+
+    def _is_worn_out(self) -> bool:
+        return self._carried >= self._relay.most_messages > 0
 
     def _command(self, line: bytes) -> bytes:
         verb = line[:4].upper()
@@ -111,6 +115,7 @@ class _Transport(asyncio.Transport):
         self._is_in_body = False
         assert self._recipient is not None
         self._relay.taken.append(self._recipient)
+        self._relay.taken_at.append(asyncio.get_running_loop().time())
         self._carried += 1
         self._relay.by_connection.setdefault(id(self), []).append(self._recipient)
         self._relay.messages.append(re.sub(rb"(?m)^\.", b"", wire))
@@ -132,10 +137,12 @@ class SmtpRelay:
         self.most_messages = most_messages
         self.is_down = False
         self.hangs_up_at = ""  # MAIL: instead of an answer; EHLO: after the answer
+        self.silent = 0  # so many of the next connections get no answer to any MAIL
         self.connects: list[float] = []
         self.mails: list[float] = []
         self.tries: dict[str, list[float]] = {}
         self.taken: list[str] = []
+        self.taken_at: list[float] = []
         self.messages: list[bytes] = []
         self.by_connection: dict[int, list[str]] = {}  # of `taken`
         self._transports: list[_Transport] = []
@@ -149,7 +156,8 @@ class SmtpRelay:
         if self.is_down:
             return Attempt(Stage.CONNECT, None, Fault.REFUSED, 0.0, now, detail="refused")
         self._transports = [transport for transport in self._transports if not transport.is_over]
-        self._transports.append(transport := _Transport(self))
+        self._transports.append(transport := _Transport(self, self.silent > 0))
+        self.silent -= self.silent > 0
         if self.hangs_up_at == "EHLO":
             asyncio.get_running_loop().call_later(LATENCY, transport.lose)
         return Opened(transport, Features(pipelining=True, eightbit=True))
@@ -162,6 +170,12 @@ class SmtpRelay:
         """Every connection is lost at once."""
         for transport in self._transports:
             transport.lose()
+
+    async def cut_apart(self, seconds: float) -> None:
+        """Every connection is lost, so long after one another."""
+        for transport in list(self._transports):
+            transport.lose()
+            await asyncio.sleep(seconds)
 
     def go_down(self) -> None:
         self.is_down = True

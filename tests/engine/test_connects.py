@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import pytest
 
+from sendengine.channel.settings import SmtpSettings
 from tests.engine.ceiling import Rates
 from tests.engine.rig import Rig
 from tests.engine.smtp_relay import SmtpRelay, start
@@ -68,6 +69,63 @@ def test_a_relay_that_is_killed_under_busy_sessions_and_stays_away(monkeypatch: 
     run_virtually(away())
 
 
+def test_a_trial_that_hangs_does_not_stop_the_relay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One silent session, of a relay that is in order otherwise, is waited for as a failure is backed off from."""
+
+    async def hanging() -> None:
+        relay, rig = SmtpRelay(monkeypatch, latency=SLOW), Rig()
+        await _busy(relay, rig, 60)
+        relay.silent = 1
+        relay.cut()
+        at = rig.loop.time()
+        await asyncio.sleep(30)
+        trial, second = [connect for connect in relay.connects if connect >= at][:2]
+        assert 1.0 <= second - trial <= 2.0
+        await asyncio.sleep(10)
+        assert len([mail for mail in relay.mails if at + 30 <= mail < at + 40]) >= 0.9 * R * 10
+        await rig.stop()
+
+    run_virtually(hanging())
+
+
+def test_a_relay_whose_sessions_all_hang_gets_another_ever_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hanging() -> None:
+        relay, rig = SmtpRelay(monkeypatch, latency=SLOW), Rig()
+        await _busy(relay, rig, 60)
+        relay.silent = 6
+        relay.cut()
+        at = rig.loop.time()
+        await asyncio.sleep(120)
+        meanwhile = [connect for connect in relay.connects if connect >= at]
+        waits = [b - a for a, b in pairwise(meanwhile[:7])]
+        assert waits == pytest.approx([1, 2, 4, 8, 16, 20], abs=1.0 + 2 * SLOW)
+        assert min(waits) >= 1.0
+        assert len([mail for mail in relay.mails if at + 90 <= mail < at + 100]) >= 0.65 * R * 10  # six of twenty sessions hang still
+        await rig.stop()
+
+    run_virtually(hanging())
+
+
+@pytest.mark.parametrize("apart", [0.001, 0.02, 0.1])
+def test_a_relay_that_cuts_sessions_one_by_one_and_refuses_others(monkeypatch: pytest.MonkeyPatch, apart: float) -> None:
+    """Some carry on meanwhile: once a connection was refused the next is asked for a second later, and alone."""
+
+    async def dying() -> None:
+        relay, rig = SmtpRelay(monkeypatch, latency=SLOW), Rig()
+        await _busy(relay, rig, 60)
+        at = rig.loop.time()
+        relay.is_down = True
+        await relay.cut_apart(apart)
+        await asyncio.sleep(3)
+        known = next(connect for connect in relay.connects if connect >= at) + SLOW
+        later = [connect for connect in relay.connects if connect >= known]
+        assert len(later) >= 1
+        assert min(b - a for a, b in pairwise([known, *later])) >= 1.0
+        await rig.stop()
+
+    run_virtually(dying())
+
+
 @pytest.mark.parametrize("stage", ["EHLO", "MAIL"])
 def test_a_relay_that_greets_and_hangs_up(monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
     """It is there and carries nothing: that is trouble as much as a refused connection."""
@@ -93,15 +151,20 @@ def test_a_relay_that_greets_and_hangs_up(monkeypatch: pytest.MonkeyPatch, stage
     run_virtually(hanging_up())
 
 
-def test_a_relay_that_ends_each_session_after_a_few_messages_gets_the_full_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """That is its way, and no trouble: others carry on meanwhile."""
+@pytest.mark.parametrize("most", [1, 2, 3, 10])
+def test_a_relay_that_ends_each_session_after_a_few_messages_gets_the_full_rate(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """That is its way, and no trouble: it gets as many messages as the sessions that may be opened can carry."""
 
     async def wearing_out() -> None:
-        relay, rig = SmtpRelay(monkeypatch, latency=SLOW / 2, most_messages=10), Rig()
-        await _busy(relay, rig, 90)
+        relay, rig = SmtpRelay(monkeypatch, latency=0.05, most_messages=most), Rig()
+        await rig.account(per_hour=None)
+        rate = most * SmtpSettings().connect_rate
+        await rig.submit(int(rate * 40))
+        start(rig)
+        await asyncio.sleep(30)
+        now = rig.loop.time()
+        assert len([at for at in relay.taken_at if now - 20 <= at]) >= 0.9 * rate * 20
         await rig.until_ended()
-        first = relay.mails[0]
-        assert len([at for at in relay.mails if first + 15 <= at < first + 75]) >= 0.95 * R * 60  # a MAIL behind a last dot is lost
         await rig.stop()
 
     run_virtually(wearing_out())

@@ -157,7 +157,11 @@ class Session:
         if not size:
             return octets
         self._after_dot = max(0, self._after_dot - size)
-        for flight in self._flights_taken_back(size):
+        flights = self._flights_taken_back(size)
+        if self._left == 0 and self.state is _RETIRING:
+            self.state = _OPEN  # the last of these was to be the session's last
+        self._left += len(flights)
+        for flight in flights:
             assert flight.delivery is not None
             self._done(flight.delivery, Attempt(_STAGE_MAIL, None, Fault.STALE, 0.0, now, 0.0, "we stood still before it was written"))
         return octets[:-size]
@@ -236,7 +240,8 @@ class Session:
         """Where several may go together: what follows behind all that is unanswered."""
         self.has_more = False
         if train.end_held:
-            return train.finish()
+            self._after_dot += len(end := train.finish())
+            return end
         body = self._body
         if body is not None and not train.is_proven:
             return b""

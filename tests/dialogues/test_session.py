@@ -290,6 +290,35 @@ def test_a_train_that_is_late_is_taken_back_whole_and_the_one_before_it_goes_on(
     assert session.next_write(5.0).count(b"MAIL") == 3
 
 
+@pytest.mark.parametrize("features", [features for features, _, _ in TOOK_BACK])
+def test_what_was_taken_back_was_not_carried(features: Features) -> None:
+    """A session of one message carries one."""
+    feed = Feed([Delivery(n, b"a@x", b"b@y", b"A: b\r\n\r\nx\r\n") for n in range(3)])
+    session = Session(feed, features, StageTimeouts(), max_messages=1)
+    late = session.next_write(1.0)
+    assert session.take_back(late, 3.0) == b""
+    assert (session.state, session.is_worn_out) == (State.OPEN, False)
+    assert session.next_write(3.0) == late
+    assert (session.state, session.is_worn_out) == (State.RETIRING, True)
+
+
+def test_a_train_that_was_taken_back_was_not_carried() -> None:
+    feed = Feed([Delivery(n, b"a@x", b"b@y", b"A: b\r\n\r\nx\r\n") for n in range(10)])
+    session = Session(feed, Features(pipelining=True, chunking=True), StageTimeouts(), max_messages=3, together=5)
+    session.next_write(1.0)
+    session.receive(b"250 ok\r\n250 ok\r\n", 1.0)
+    session.next_write(1.0)
+    session.receive(b"250 2.0.0 taken\r\n", 1.0)
+    late = session.next_write(1.0)
+    assert late.count(b"MAIL") == 2
+    assert session.take_back(late, 5.0) == b""
+    assert (session.state, session.is_worn_out) == (State.OPEN, False)
+    session.next_write(5.0)
+    session.receive(b"250 ok\r\n250 ok\r\n", 5.0)
+    assert session.next_write(5.0).count(b"MAIL") == 1
+    assert session.is_worn_out
+
+
 class Stops:
     """A pool and a transport, and a clock between whose looks the process may have stood still."""
 

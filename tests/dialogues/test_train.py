@@ -150,6 +150,21 @@ def test_the_end_of_a_large_message_is_held_and_its_train_ends_there() -> None:
     assert [code for _, _, code in met(feed)] == [250, 250]
 
 
+@pytest.mark.parametrize(("short_of_it", "stage"), [(0, Stage.DOT), (1, Stage.BODY)])
+def test_a_message_is_out_though_the_train_behind_it_and_its_held_end_are_not(short_of_it: int, stage: Stage) -> None:
+    feed, session = proven(2)
+    feed.waiting[1] = Delivery(2, b"", b"r2@example.net", b"A: 2\r\n\r\n" + b"y" * 40000 + b"\r\n")
+    session.next_write(1.5)
+    session.receive(b"250 ok\r\n250 ok\r\n", 2.0)
+    octets = session.next_write(2.0)
+    assert session.has_more
+    octets += session.next_write(2.0)
+    behind = len(octets) - len(b"BDAT 12 LAST\r\n" + deliveries(1)[0].wire)
+    session.note_unflushed(behind + short_of_it)
+    session.lost(3.0, "closed by us", unflushed=behind + short_of_it)
+    assert met(feed)[0] == (1, stage, Fault.DISCONNECTED)
+
+
 @pytest.mark.parametrize("reply", [b"503 5.5.1 RCPT first\r\n", b"554 5.5.1 no valid recipients\r\n", b"451 4.3.0 later\r\n"])
 @pytest.mark.parametrize("is_split", [False, True])
 def test_the_answer_to_an_unwanted_chunk_is_no_verdict_and_no_word_on_chunking(reply: bytes, is_split: bool) -> None:

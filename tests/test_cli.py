@@ -510,7 +510,7 @@ def test_times_in_tables_carry_their_zone(run: Shell, monkeypatch: pytest.Monkey
 
 
 def test_embedded_status_shows_numbers_as_they_are_pasted(run: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = Status(pid=3886123, url="unix:///x", version="8", uptime_s=4000, memory=1_234_567, aof=9_876_543, aof_ok=True)
+    found = Status(pid=3886123, url="unix:///x", version="8", uptime_s=4000, memory=1_234_567, aof=9_876_543, aof_ok=True, clients=1)
     monkeypatch.setattr("sendengine.queue.embedded.status", lambda state_dir: found)
     shown = run("embedded", "status").out
     for figure in ("3886123", "1234567", "9876543", "yes"):

@@ -6,11 +6,13 @@ times, and could write its own all the while (a full server refuses everybody's)
 revoked already belongs to whoever meets it, at once: nobody can append to it, and its rescuer may have died. What a dead worker had in
 hand and nowhere written (an account just found, a lease just taken) is found by the sweep, which is asked for at once.
 A damaged journal stops nobody: what can be read of it stands, the rest is in doubt (docs/design/011).
+A worker or an account whose slot of a Cluster is away keeps no other waiting: each has a bounded time, and the next round meets it again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import msgspec
 import structlog
@@ -25,6 +27,8 @@ from sendengine.ports import Blame, Queue, Settlement
 log = structlog.get_logger("sendengine.takeover")
 
 LEAST_READINGS = 5
+PATIENCE = 1.0  # seconds that one worker's beat, or one account, is waited for
+AT_ONCE = 32  # of them
 DAMAGE_SHOWN, DAMAGE_SHOWN_FIELDS = 256, 5  # octets a field, fields
 
 
@@ -59,12 +63,22 @@ class Takeover:
         others = [name for name in await self._queue.workers() if name != self._own.id]
         self._seen = {name: seen for name, seen in self._seen.items() if name in others}
         self._freed = {name: freed for name, freed in self._freed.items() if name in others}
-        for name in others:
-            await self._look_at(name)
+        beats: dict[str, tuple[float, tuple[bytes, bytes] | None]] = {}
 
-    async def _look_at(self, name: str) -> None:
-        beat = await self._queue.beat(name)
-        now = self._now()
+        async def look_at(name: str) -> None:
+            beat = await self._queue.beat(name)
+            beats[name] = self._now(), beat
+
+        for name in await _each(others, look_at):
+            self._seen.pop(name, None)  # it may not have been able to write its beat either
+        for name, (at, beat) in beats.items():
+            try:
+                await self._judge(name, at, beat)
+            except Unavailable as error:
+                log.warning("worker_not_taken_over", worker=name, error=str(error))
+
+    async def _judge(self, name: str, now: float, beat: tuple[bytes, bytes] | None) -> None:
+        """`now`: when that beat was read."""
         if beat is None:  # the journal is gone and only its registration stands: a takeover died in its last step
             await self._bury(name)
             return
@@ -88,10 +102,9 @@ class Takeover:
         rescued = settlements_of(remains, int(self._wall() * 1000))
         if remains.damaged:
             _log_damage(name, remains, journal)
-        if remains.lacks_notes:
-            await self._add_untold(name, remains, rescued)
+        is_told = not remains.lacks_notes or await self._add_untold(name, remains, rescued)
         self._seen.pop(name, None)
-        if not await self._free(name, rescued):
+        if not await self._free(name, rescued) or not is_told:
             return
         await self._bury(name)
         self._freed.pop(name, None)
@@ -101,27 +114,32 @@ class Takeover:
         """Its leases, account by account, and each back into the index. False while one is out of reach, as its slot of a Cluster may be
         alone: the journal stands until that one is freed, and the others' permits are cut once."""
         freed = self._freed.setdefault(name, set())
-        for account, settlements in rescued.items():
-            if account in freed:
-                continue
-            try:
-                await self._queue.visit(account, 0, 0.0, "=", [], settlements)
-                await self._queue.leave(account)
-                await self._queue.offer(account, 0)
-            except Unavailable as error:
-                log.warning("account_not_freed", worker=name, account=account, error=str(error))
-            else:
-                freed.add(account)
+
+        async def free(account: str) -> None:
+            await self._queue.visit(account, 0, 0.0, "=", [], rescued[account])
+            await self._queue.leave(account)
+            await self._queue.offer(account, 0)
+            freed.add(account)
+
+        for account, why in (await _each([account for account in rescued if account not in freed], free)).items():
+            log.warning("account_not_freed", worker=name, account=account, error=why)
         return freed >= rescued.keys()
 
-    async def _add_untold(self, name: str, remains: Remains, rescued: dict[str, list[Settlement]]) -> None:
-        """Its leases that no readable note names. Without a note lacking they were never sent from, and are the sweep's."""
+    async def _add_untold(self, name: str, remains: Remains, rescued: dict[str, list[Settlement]]) -> bool:
+        """Its leases that no readable note names. Without a note lacking they were never sent from, and are the sweep's. False while an
+        account is out of reach: that one is freed when all its leases are known."""
         noted = {note.token for note in remains.notes.values()}
-        for account in await self._queue.accounts():
+
+        async def add(account: str) -> None:
             _, leases = await self._queue.need(account)
             untold = [token for token, worker in leases.items() if worker == name and token not in noted]
             if untold:
                 rescued.setdefault(account, []).extend(settle_untold(remains, token) for token in untold)
+
+        unknown = await _each(await self._queue.accounts(), add)
+        for account in unknown:
+            rescued.pop(account, None)
+        return not unknown
 
     async def _bury(self, name: str) -> None:
         await self._queue.bury(name)
@@ -130,11 +148,7 @@ class Takeover:
     async def sweep(self) -> None:
         """Accounts with work that stand nowhere go back into the index; a lease without a journal was never sent from."""
         lives: dict[str, bool] = {}  # a worker without a journal never gets one
-        for account in await self._queue.accounts():
-            try:
-                await self._sweep_one(account, lives)
-            except Unavailable:  # its slot may be away, and no other's: the next sweep meets it
-                continue
+        await _each(await self._queue.accounts(), lambda account: self._sweep_one(account, lives))
 
     async def _sweep_one(self, account: str, lives: dict[str, bool]) -> None:
         need, leases = await self._queue.need(account)
@@ -145,6 +159,25 @@ class Takeover:
             await self._queue.visit(account, 0, 0.0, "=", [], [give_back(token, Blame.SUSPECT) for token in orphans])
         if (need >= 0 and len(orphans) == len(leases)) or orphans:
             await self._queue.offer(account, max(need, 0.0))
+
+
+async def _each(names: Iterable[str], work: Callable[[str], Awaitable[None]]) -> dict[str, str]:
+    """Some at a time, each within PATIENCE. Of those that are out of reach: why."""
+    failed: dict[str, str] = {}
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def one(name: str) -> None:
+        async with places:
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await work(name)
+            except Unavailable as error:
+                failed[name] = str(error)
+            except TimeoutError:
+                failed[name] = f"no answer for {PATIENCE:g} s"
+
+    await asyncio.gather(*map(one, names))
+    return failed
 
 
 def _log_damage(worker: str, remains: Remains, journal: Mapping[bytes, bytes]) -> None:

@@ -278,22 +278,26 @@ class Worker:
     async def _watch_forever(self) -> None:
         pause = min(WATCH_EVERY, self._settings.dead_after / LEAST_READINGS)
         while True:
-            try:
-                now = self.report()
-                self._meter.state(now.accounts, now.rows, now.sessions, now.oldest, now.bound)
-                await self._learn_keys()
-                await self._look_at_the_others()
-                if await self._queue.claim_sweep(self._settings.sweep_every):
-                    await self._takeover.sweep()
-                await self._durable.look()
-                await self._queue.tell(self.id, now.encode({"worker": self.id} | self._facts | self._durable.fact()))
-                await self._bury_given_up()
-            except Unavailable:
-                pass
-            except Exception as error:
-                self.fail(error)
-                return
+            for step in (self._learn_keys, self._tell, self._look_at_the_others, self._sweep, self._bury_given_up):
+                try:
+                    await step()
+                except Unavailable:  # of one part of a Cluster alone, maybe: the next step may need another
+                    pass
+                except Exception as error:
+                    self.fail(error)
+                    return
             await asyncio.sleep(pause)
+
+    async def _tell(self) -> None:
+        """What this worker does, to its meter and to whoever lists workers."""
+        now = self.report()
+        self._meter.state(now.accounts, now.rows, now.sessions, now.oldest, now.bound)
+        await self._durable.look()
+        await self._queue.tell(self.id, now.encode({"worker": self.id} | self._facts | self._durable.fact()))
+
+    async def _sweep(self) -> None:
+        if await self._queue.claim_sweep(self._settings.sweep_every):
+            await self._takeover.sweep()
 
     async def _look_at_the_others(self) -> None:
         """Who cannot write its own beat calls nobody dead."""

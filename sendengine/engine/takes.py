@@ -69,7 +69,7 @@ class Takes:
             if lane is not None:
                 self.look(lane)
                 if self._wants_others(lane):
-                    await self._offer(lane.account, self._redis_us(OFFERED_AGAIN))
+                    await self.offer(lane.account, self._redis_us(OFFERED_AGAIN))
             else:
                 await self._try_to_attach(self._found[0])
             self._found.popleft()  # not before: an account that was found and not attached must not be forgotten
@@ -108,9 +108,9 @@ class Takes:
         feed.site.warm()
         self.look(lane)
         if self._wants_others(lane):
-            await self._offer(account, 0)
+            await self.offer(account, 0)
 
-    async def _offer(self, account: str, need_us: float) -> None:
+    async def offer(self, account: str, need_us: float) -> None:
         """Into the index; what Redis does not take now is owed until it does."""
         try:
             await self._queue.offer(account, need_us)
@@ -126,7 +126,7 @@ class Takes:
         """One account that nobody can read keeps no other one waiting: `why` says it, and it is looked at again by and by."""
         log.error("account_unreadable", account=account, reason=str(error))
         await self._queue.visit(account, 0, 0.0, f"relay|{error.remedy} {account}: {error}", [], [])
-        await self._offer(account, self._redis_us(UNREADABLE_FOR))
+        await self.offer(account, self._redis_us(UNREADABLE_FOR))
 
     def _wants_others(self, lane: Lane) -> bool:
         """Its rate, or its relay, needs more workers than one."""
@@ -255,7 +255,7 @@ class Takes:
         if lane.ignored and need_us >= 0:
             self._unreadable[lane.account] = (lane.ignored, self._now() + UNREADABLE_FOR - TURN_EARLY)
             need_us = max(need_us, self._redis_us(UNREADABLE_FOR))
-        await self._offer(lane.account, need_us)
+        await self.offer(lane.account, need_us)
         end = lane.permits.end()
         if end is not None and end > self._now() + self._settings.horizon_min:
             await self._queue.leave(lane.account)
@@ -286,7 +286,7 @@ class Takes:
 
     async def _left(self, lane: Lane) -> None:
         try:
-            await self._offer(lane.account, 0)
+            await self.offer(lane.account, 0)
             await self._queue.leave(lane.account)
         except Unavailable:
             log.warning("leave_not_told", account=lane.account)  # it is owed to the index, or voided permits lapse

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 
@@ -28,7 +29,7 @@ from sendengine.engine.takeover import LEAST_READINGS, Takeover
 from sendengine.engine.takes import Takes
 from sendengine.engine.visits import Visits
 from sendengine.engine.work import Delivery, Lease
-from sendengine.errors import Fenced, SendEngineError, Unavailable
+from sendengine.errors import Fenced, Unavailable
 from sendengine.policy.replies import ReplyRules
 from sendengine.ports import Channel, Keyring, Meter, News, Queue
 from sendengine.types import Relay
@@ -37,6 +38,8 @@ log = structlog.get_logger("sendengine.worker")
 
 WATCH_EVERY = 2.0
 RECOVER_EVERY = 0.25
+SUSPEND_EVERY = 1.0  # until Redis took it
+GIVEN_UP_MOST = 100  # of a Redis that is away for an hour most were never sent; rescuers find the others in time
 
 
 class Worker:
@@ -50,7 +53,8 @@ class Worker:
     ) -> None:  # fmt: skip
         self._queue, self._channel, self._meter, self._settings, self._now = queue, channel, meter, settings, now
         self._identity = Identity(worker_id)
-        self._given_up: list[str] = []  # ids of registrations that had no answer
+        self._given_up: deque[str] = deque(maxlen=GIVEN_UP_MOST)  # ids of registrations that had no answer
+        self._suspending: set[tuple[str, str]] = set()  # campaigns, by account, that are to be suspended
         self._facts = dict(facts or {})
         self._tasks: set[asyncio.Task[object]] = set()
         self._error: BaseException | None = None
@@ -357,7 +361,7 @@ class Worker:
         if is_short and not lane.bind:
             lane.bind = f"connections|more workers, or sessions (worker -c): {lane.feed.site.sessions} to {lane.relay.site} are all busy"
             self._attend(lane)
-            self._spawn(self._queue.offer(lane.account, 0))
+            self._spawn(self._takes.offer(lane.account, 0))
         elif is_bound and not is_short:
             lane.bind = ""
 
@@ -494,7 +498,21 @@ class Worker:
 
     def _suspend(self, account: str, campaign: str, why: str) -> None:
         log.warning("campaign_suspended", account=account, campaign=campaign, why=why)
-        self._spawn(self._queue.suspend(account, campaign, why))
+        if (account, campaign) not in self._suspending:
+            self._suspending.add((account, campaign))
+            self._spawn(self._suspend_surely(account, campaign, why))
+
+    async def _suspend_surely(self, account: str, campaign: str, why: str) -> None:
+        """The account's part of a Cluster may be away for a while. When we stop, whoever sends it next finds the same reason."""
+        while True:
+            try:
+                await self._queue.suspend(account, campaign, why)
+                break
+            except Unavailable:
+                if self._stopping.is_set():
+                    break
+                await asyncio.sleep(SUSPEND_EVERY)
+        self._suspending.discard((account, campaign))
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task: asyncio.Task[object] = asyncio.get_running_loop().create_task(work)
@@ -502,9 +520,7 @@ class Worker:
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[object]) -> None:
+        """One account out of reach is no sign that the journal is: what is left undone is owed, or done with the next visit."""
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            if isinstance(error, SendEngineError) and isinstance(error, Unavailable):
-                self.journal.lose(error)
-            else:
-                self.fail(error)
+        if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, Unavailable):
+            self.fail(error)

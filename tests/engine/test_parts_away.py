@@ -10,7 +10,8 @@ import pytest
 from sendengine import records
 from sendengine.engine.worker import Worker
 from sendengine.errors import Unavailable
-from tests.engine.rig import Rig
+from sendengine.types import Stage
+from tests.engine.rig import Rig, replied
 from tests.engine.test_engine import virtual
 
 ABSENT = "nobody serves its slot"
@@ -160,3 +161,30 @@ async def test_a_sweep_reaches_what_stands_behind_accounts_out_of_reach() -> Non
     assert {"z0", "z1"} <= offered.keys()
     rig.kill("w1")
     rig.kill("w2")
+
+
+@virtual
+async def test_a_suspension_that_was_not_taken_is_told_again_and_no_other_account_hears_of_it() -> None:
+    rig = Rig(lambda recipient: replied(Stage.DOT, 554))
+    await rig.account("m1", per_hour=36_000.0)
+    await rig.submit(200, "c1", "m1")
+    worker = rig.start()
+    away = Away(worker, "suspend", "offer", "account")
+    recovered = 0
+    recover = worker._recover
+
+    async def counted() -> bool:
+        nonlocal recovered
+        recovered += 1
+        return await recover()
+
+    worker._recover = counted  # type: ignore[method-assign]
+    await asyncio.sleep(1.0)
+    away.names = {"m1"}
+    await asyncio.sleep(6.0)
+    assert (await rig.status())["state"] != "paused"
+    away.names = set()
+    await asyncio.sleep(2.0)
+    assert (await rig.status())["state"] == "paused"
+    assert recovered == 0
+    await rig.stop()

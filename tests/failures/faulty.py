@@ -9,6 +9,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import msgspec
@@ -43,6 +44,10 @@ class FaultyLink(Link):
         return await super().call(*args)
 
 
+# In the task that takes over, and in those that it begins for the accounts.
+_is_rescue: ContextVar[bool] = ContextVar("is_rescue", default=False)
+
+
 class FaultyQueue(RedisQueue):
     """`raise` before a call means that it never left, after it that the script has run and its answer was lost."""
 
@@ -50,12 +55,7 @@ class FaultyQueue(RedisQueue):
         super().__init__(url, cut_delay_us)
         self._link = self._faulty = FaultyLink(url, faults)
         self._faults, self._control = faults, control
-        self._rescuer: asyncio.Task[Any] | None = None
         self._late: set[asyncio.Task[None]] = set()
-
-    @property
-    def _is_rescue(self) -> bool:
-        return self._rescuer is not None and asyncio.current_task() is self._rescuer
 
     async def take(
         self, account: str, worker: str, rows: int, tokens: Sequence[bytes], has_first: Sequence[str], has_retries: Sequence[str]
@@ -69,7 +69,7 @@ class FaultyQueue(RedisQueue):
         self, account: str, want: int, horizon_us: float, bind: str, held: Sequence[str], settlements: Sequence[Settlement],
         lead_us: float = 0.0,
     ) -> Visited:  # fmt: skip
-        is_rescue = self._is_rescue
+        is_rescue = _is_rescue.get()
         if settlements and not is_rescue:
             self._faults.reach("before_settle", Unavailable(LOST))
         visited = await super().visit(account, want, horizon_us, bind, held, settlements, lead_us)
@@ -108,21 +108,22 @@ class FaultyQueue(RedisQueue):
     async def revoke(self, worker: str, token: bytes, beat: bytes) -> Mapping[bytes, bytes]:
         journal = await super().revoke(worker, token, beat)
         if journal:
-            self._rescuer = asyncio.current_task()
+            _is_rescue.set(True)
             self._faults.reach("after_revoke", Unavailable(LOST))
         return journal
 
     async def offer(self, account: str, need_us: float) -> None:
-        if self._is_rescue:
+        if _is_rescue.get():
             self._faults.reach("before_index", Unavailable(LOST))
         await super().offer(account, need_us)
 
     async def bury(self, worker: str) -> None:
-        if self._is_rescue:
+        if _is_rescue.get():
             self._faults.reach("before_bury", Unavailable(LOST))
-        self._faulty.is_rescuing = self._is_rescue
+        self._faulty.is_rescuing = _is_rescue.get()
         await super().bury(worker)
-        self._faulty.is_rescuing, self._rescuer = False, None
+        self._faulty.is_rescuing = False
+        _is_rescue.set(False)
 
 
 def _pairs(fields: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:

@@ -107,8 +107,9 @@ async def _silent_replica(rig: RedisRig, replica: Server) -> None:
     replica.freeze()
     try:
         sent = await until_quiet(rig, 1.0)
+        rows = [{"email": "a@example.com", "name": "A", "token": "t"}]
         with pytest.raises(Unavailable) as refused:
-            await rig.client.submit(account=ACCOUNT, message=MESSAGE, recipients=[{"email": "a@example.com"}], campaign="d")
+            await rig.client.submit(account=ACCOUNT, message=MESSAGE, recipients=rows, campaign="d")
         assert refused.value.exit_code == 75
         assert len(rig.ledger()) == sent < N
     finally:

@@ -107,14 +107,15 @@ async def _journalled(rig: FailureRig, server: Server) -> set[int]:
 
 
 async def _nothing_is_accepted(rig: FailureRig) -> None:
+    rows = [{"email": "a@example.com", "name": "A", "token": "t"}]
     with pytest.raises(Unavailable) as refused:
-        await rig.client.submit(account=ACCOUNT, message=MESSAGE, recipients=[{"email": "a@example.com"}], campaign="later")
+        await rig.client.submit(account=ACCOUNT, message=MESSAGE, recipients=rows, campaign="later")
     assert refused.value.exit_code == 75
 
 
 def _submit_by_command(rig: FailureRig) -> int:
     rows = Path(rig.stage.folder) / "rows.csv"
-    rows.write_text("email\na@example.com\n")
+    rows.write_text("email,name,token\na@example.com,A,t\n")
     words = ["submit", "--account", ACCOUNT, "--from", "a@example.com", "--subject", "s", "--html", str(rows), "--recipients", str(rows)]
     return rig.stage.start(sys.executable, "-m", "sendengine", *words).wait(60)
 

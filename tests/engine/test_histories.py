@@ -30,7 +30,7 @@ from tests import chance
 from tests.engine.virtual import VirtualLoop
 from tests.engine.world import MOODS, Send, World
 
-HISTORIES = int(os.environ.get("SENDENGINE_HISTORIES", "40"))
+HISTORIES = int(os.environ.get("SENDENGINE_HISTORIES", "30"))
 SEED = chance.seed(10**9)
 
 ACCOUNTS = st.sampled_from(["m1", "m2"])

@@ -11,26 +11,15 @@ import statistics
 import time
 from collections.abc import Sequence
 
-import msgspec
-
 from benchmarks import csink
 from benchmarks.bench import Bench, Chart, Figure, Result, bench
+from benchmarks.tier_change import FAST, SLOW, Script
 
 TITLE = "verbs: from a verb's return to the last message under the old state"
-SLOW, FAST = 100_000, 200_000
 _GAPS = 4  # a stretch of so many gaps tells the rates apart, whatever a busy sink does to one of them
 _BETWEEN = (_GAPS * 3600 / SLOW + _GAPS * 3600 / FAST) / 2
 _LONGEST_S = 1.0  # after a verb; what comes later under the old state is a miss whatever its time
 LIMITS = {"pause": 0.1, "slower": 0.3}
-
-
-class Cycle(msgspec.Struct, frozen=True):
-    """When each verb had returned, UNIX seconds."""
-
-    faster: float
-    slower: float
-    paused: float
-    resumed: float
 
 
 async def run(quick: bool) -> Result:
@@ -52,7 +41,7 @@ async def run(quick: bool) -> Result:
     return _result(delays)
 
 
-async def _play(b: Bench, account: str, cycles: int, offset: float, port: int) -> list[Cycle]:
+async def _play(b: Bench, account: str, cycles: int, offset: float, port: int) -> list[Script]:
     await asyncio.sleep(offset)
     await b.account(account, str(SLOW), port)
     send = await b.submit(account, int(cycles * 7.0 * SLOW / 3600))
@@ -69,26 +58,28 @@ async def _play(b: Bench, account: str, cycles: int, offset: float, port: int) -
         paused = time.time()
         await asyncio.sleep(1.1)
         await b.client.resume(send.id)
-        played.append(Cycle(faster, slower, paused, time.time()))
+        played.append(Script(faster, slower, paused, time.time()))
         await asyncio.sleep(1.3 + offset / 20)
     await b.client.cancel(send.id)
     return played
 
 
-def _delays(times: Sequence[float], cycle: Cycle) -> dict[str, float]:
+def _delays(times: Sequence[float], cycle: Script) -> dict[str, float]:
     """At least 0: under the old state before the verb returned is no delay."""
     quick = [
-        (late, late - early < _BETWEEN) for early, late in zip(times, times[_GAPS:], strict=False) if cycle.faster - 1 < late < cycle.paused
+        (late, late - early < _BETWEEN)
+        for early, late in zip(times, times[_GAPS:], strict=False)
+        if cycle.doubled - 1 < late < cycle.paused
     ]
-    fast_until = max((at for at, is_quick in quick if is_quick and at < cycle.slower + _LONGEST_S), default=cycle.slower)
-    fast_from = min((at for at, is_quick in quick if is_quick and at > cycle.faster), default=cycle.faster + _LONGEST_S)
+    fast_until = max((at for at, is_quick in quick if is_quick and at < cycle.halved + _LONGEST_S), default=cycle.halved)
+    fast_from = min((at for at, is_quick in quick if is_quick and at > cycle.doubled), default=cycle.doubled + _LONGEST_S)
     sent_until = max(at for at in times if at < cycle.resumed)
     sent_from = min((at for at in times if at >= cycle.resumed), default=cycle.resumed + _LONGEST_S)
     return {
         "pause": max(0.0, sent_until - cycle.paused),
-        "slower": max(0.0, fast_until - cycle.slower),
+        "slower": max(0.0, fast_until - cycle.halved),
         "resume": sent_from - cycle.resumed,
-        "faster": max(0.0, fast_from - cycle.faster),
+        "faster": max(0.0, fast_from - cycle.doubled),
     }
 
 

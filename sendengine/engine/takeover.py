@@ -190,6 +190,11 @@ def _log_damage(worker: str, remains: Remains, journal: Mapping[bytes, bytes]) -
     )  # fmt: skip
 
 
-def give_back(token: bytes, blame: Blame = Blame.NONE) -> Settlement:
-    """All of a lease."""
-    return Settlement(token, records.NO_ROWS, b"", b"{}", records.NUMS.pack(*[0] * 8, 0.0, 0.0, 0.0), back=ALL_ROWS, blame=blame)
+def ask_after(token: bytes) -> Settlement:
+    """Nothing of a lease: whether it acts tells whether the lease stands."""
+    return give_back(token, rows=b"")
+
+
+def give_back(token: bytes, blame: Blame = Blame.NONE, rows: bytes = ALL_ROWS) -> Settlement:
+    """All of a lease, or these rows of it."""
+    return Settlement(token, records.NO_ROWS, b"", b"{}", records.NUMS.pack(*[0] * 8, 0.0, 0.0, 0.0), back=rows, blame=blame)

@@ -12,13 +12,13 @@ from sendengine.engine.journal import Journal, Tick
 from sendengine.engine.lane import Lane
 from sendengine.engine.pacing import Wheel
 from sendengine.engine.settings import EngineSettings
+from sendengine.engine.takeover import ask_after
 from sendengine.engine.work import Lease
 from sendengine.errors import Unavailable
 from sendengine.ports import Meter, Queue, Settlement, Visited
 
 CREDIT_US = 10_000.0  # that the script subtracts (queue/lua/visit.lua)
 MOST_HELD = 250  # campaigns of an account in one visit: a place among them is an octet
-NOTHING = records.NUMS.pack(*[0] * 8, 0.0, 0.0, 0.0)
 RESYNC_ACCOUNTS = 200  # visited at once when everything is settled again
 RESYNC_S = 2.0  # all of them; who has not answered then keeps no other waiting
 ASK_EVERY, ASK_FOR = 1.0, 10.0
@@ -247,7 +247,7 @@ class Visits:
     async def _ask_after(self, account: str, lane: Lane | None) -> None:
         owed, leases = dict(self._owed.get(account, {})), lane.leases() if lane is not None else []
         asked_under = lane.cut if lane is not None else 0
-        asked = [Settlement(lease.token, records.NO_ROWS, b"", b"{}", NOTHING) for lease in leases]
+        asked = [ask_after(lease.token) for lease in leases]
         reply = await self._queue.visit(account, 0, 0.0, "=", [], [*owed.values(), *asked])
         self._paid(account, owed)
         if lane is None:

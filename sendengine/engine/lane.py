@@ -52,7 +52,7 @@ class Lane:
         self.is_gone = False  # detached: a call that is still under way must not bring it back
         self.ignored: set[str] = set()  # campaigns this process cannot read (newer payloads)
         self.visit_at = 0.0
-        self.take_at = 0.0  # not to be looked at before, when hungry
+        self.take_at = 0.0  # not to be looked at before, when hungry (and each share has a time of its own)
         self.wake_at = float("inf")  # a retry, a schedule or a window falls due, hungry or not
         self.is_visiting = self.is_taking = self.is_leaving = self.must_check = self.is_queued = False
         self.must_refresh = False  # the account's settings changed
@@ -169,6 +169,20 @@ class Lane:
         if not self.interval:
             return self._settings.unmetered_rows // 2
         return max(self._settings.horizon_permits, int(self.rate * self._settings.lease / 2))
+
+    def hungry_at(self) -> float | None:
+        """When more is to be taken, as far as it is known where there is some; None while enough is held of every campaign."""
+        if not self.shares:
+            return self.take_at
+        low = self.low_water()
+        times = [share.take_at for share in self.shares.values() if share.first_tries < low]
+        return max(self.take_at, min(times)) if times else None
+
+    def look_anew(self) -> None:
+        """Whatever was found empty may have something."""
+        self.take_at = 0.0
+        for share in self.shares.values():
+            share.take_at = 0.0
 
     def rows_wanted(self) -> int:
         if not self.is_known:

@@ -27,6 +27,7 @@ from sendengine.types import Relay
 log = structlog.get_logger("sendengine.takes")
 
 TOKEN_OCTETS = 8
+LEASES_MOST = 16  # of one take: more would keep Redis, and then our own loop, busy for longer than a millisecond or two
 LOOK_AHEAD = 5.0  # visits come by themselves in longer times than this
 UNREADABLE_FOR = 60.0  # a campaign that this release cannot read is left alone so long
 TRIED_AGAIN = 1.0  # an account that could not be read is found again after so long
@@ -151,11 +152,11 @@ class Takes:
         if lane.is_leaving or self.is_stopping:
             self._leave_if_empty(lane)
             return
-        low = lane.low_water()
-        is_hungry = not lane.shares or any(share.first_tries < low for share in lane.shares.values())
-        look_at = lane.take_at if is_hungry else lane.wake_at
+        hungry_at = lane.hungry_at()
+        look_at = lane.wake_at if hungry_at is None else hungry_at
         if now >= look_at:
-            self.look(lane)
+            if not lane.is_taking:  # else what is on its way is looked at first
+                self.look(lane)
         elif look_at < now + LOOK_AHEAD:
             self._visits.at(lane, look_at)
 
@@ -168,8 +169,9 @@ class Takes:
         rows = lane.rows_wanted()
         tokens = self._tokens(lane, rows)
         unopened = set(tokens)
+        has_first, has_retries = lane.enough()
         try:
-            taken = await self._queue.take(lane.account, self._identity.id, rows, tokens, *lane.enough())
+            taken = await self._queue.take(lane.account, self._identity.id, rows, tokens, has_first, has_retries)
             unopened = {leased.token for leased in taken.leases}
             for campaign in taken.look:
                 await self._look_at_window(lane.account, campaign)
@@ -196,18 +198,23 @@ class Takes:
             return
         lane.take_at = 0.0
         lane.wake_at = taken.wake_us / 1e6 - self._journal.wall_offset if taken.wake_us >= 0 else float("inf")
+        again_at = now + (HUNGRY_AGAIN if taken.need_us == 0 else 1.0)
+        found = {leased.campaign for leased in taken.leases} | set(has_first)
+        for campaign, share in lane.shares.items():
+            share.take_at = 0.0 if campaign in found else again_at
         if lane.must_look or taken.look:
             self.look(lane)
         elif not taken.leases:
             if not lane.has_leases:
                 await self._detach(lane, taken.need_us)
                 return
-            lane.take_at = now + (HUNGRY_AGAIN if taken.need_us == 0 else 1.0)
+            if not lane.shares:
+                lane.take_at = again_at
         self._visits.at(lane, now if taken.leases else min(now + HUNGRY_AGAIN, lane.wake_at))
 
     def _tokens(self, lane: Lane, rows: int) -> list[bytes]:
         """One a lease that this take may write."""
-        n = min(64, max(2, len(lane.shares) + 1) * (2 + rows // 100), MOST_HELD - len(lane.shares))
+        n = min(LEASES_MOST, max(2, len(lane.shares) + 1) * (2 + rows // 100), MOST_HELD - len(lane.shares))
         if n <= 0:
             return []
         octets = os.urandom(TOKEN_OCTETS * n)

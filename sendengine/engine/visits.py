@@ -106,7 +106,8 @@ class Visits:
                     lane.give_back(lease)
         lane.grant(reply, replied_at, held, asked_under)
         if reply.has_begun:
-            lane.take_at = lane.wake_at = 0.0  # there is more to take
+            lane.look_anew()  # there is more to take
+            lane.wake_at = 0.0
         self._next(lane, reply, replied_at, want)
         self._visited(lane)
 

@@ -154,7 +154,7 @@ class Unsettled(NamedTuple):
 class Share:
     """A campaign's part of what a lane holds: leases with rows never tried, and with rows tried before."""
 
-    __slots__ = ("again", "campaign", "first_tries", "fresh", "lane", "leases", "rows")
+    __slots__ = ("again", "campaign", "first_tries", "fresh", "lane", "leases", "rows", "take_at")
 
     def __init__(self, lane: Lane, campaign: Campaign) -> None:
         self.lane = lane
@@ -164,6 +164,7 @@ class Share:
         self.again: deque[Lease] = deque()
         self.rows = 0  # pending in all of them
         self.first_tries = 0  # of these, in leases that are no retries
+        self.take_at = 0.0  # nothing is left to take of it: not to be asked for before
 
     def count(self, lease: Lease, n: int) -> None:
         """n pending rows more, or less, in one of its leases."""

@@ -275,7 +275,8 @@ class Worker:
         name was in an answer that got lost stands nowhere: a sweep finds it."""
         self._spawn(self._ask_sweep())
         for lane in self._takes.lanes.values():
-            lane.take_at = lane.wake_at = 0.0
+            lane.look_anew()
+            lane.wake_at = 0.0
             lane.must_refresh = True
             self._visits.at(lane, self._now())
 
@@ -456,7 +457,7 @@ class Worker:
             lane.learn_cut(news.cut, news.cut_us)
             lane.must_check = True
             lane.must_refresh = True
-        lane.take_at = 0.0
+        lane.look_anew()
         self._visits.start(lane)
         self._takes.look(lane)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 from sendengine.engine.takes import HUNGRY_AGAIN
@@ -64,4 +65,18 @@ async def test_an_account_paused_with_a_message_on_the_wire_is_not_visited_over_
     await asyncio.sleep(10)
     assert visits <= 10 / HUNGRY_AGAIN  # no oftener than an account is looked at whose list is still being loaded
     assert rig.log == []  # its answers are still to come
+    await rig.stop()
+
+
+@virtual
+async def test_a_list_without_a_rate_is_taken_in_time() -> None:
+    """A take that finds nothing since enough is held says nothing of what is left."""
+    rig = Rig(latency=0.0008)
+    await rig.account(per_hour=None)
+    await rig.submit(20_000)
+    rig.start()
+    await rig.until_ended()
+    times = rig.times()
+    assert len(times) == 20_000
+    assert max(b - a for a, b in itertools.pairwise(times)) < 0.03
     await rig.stop()

@@ -63,7 +63,7 @@ TRIALS: dict[str, Trial] = {
 CONTROLS: dict[str, Callable[[int], Coroutine[Any, Any, Line]]] = {
     "journal_off": controls.journal_off, "fence_off": controls.fence_off, "ack_first": controls.ack_first,
     "never_stale": controls.never_stale,
-    "write_behind": controls.write_behind, "hopeful": controls.hopeful,
+    "write_behind": controls.write_behind, "hopeful": controls.hopeful, "too_short": controls.too_short,
 }  # fmt: skip
 HEAD = (
     "scenario", "faults", "accepted", "outcomes", "lost", "duplicates ≤ bound", "phantom", "cross", "W", "recovery s", "proves p",

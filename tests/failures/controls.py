@@ -56,6 +56,7 @@ async def ack_first(seed: int) -> Line:
         await rig.until_sent(5 * ENOUGH)
         await rig.kill(hasty)
         await rig.join(rig.start())
+        await rig.demand_unended()
         await rig.client.set_tier(ACCOUNT, "unmetered")
         await rig.until_ended(campaign)
         await rig.leave()
@@ -96,3 +97,14 @@ async def write_behind(seed: int) -> Line:
 async def hopeful(seed: int) -> Line:
     """A connection that was lost is taken for a yes: whom the relay had not taken when it was killed is lost."""
     return await relay_kills(seed, kills=1, per_second=200, control="hopeful")
+
+
+async def too_short(seed: int) -> Line:
+    """All is sent before the fault comes: nobody was in doubt, and nothing is shown."""
+    async with failure_rig(seed) as rig:
+        campaign = await rig.submit(2 * ENOUGH, None)
+        victim, _ = await rig.start_all(2)
+        await rig.until_more(3 * ENOUGH)
+        await rig.kill(victim)
+        await rig.finish(campaign)
+        return await rig.line("too_short", campaign)

@@ -34,7 +34,7 @@ async def worker_kills(
     messages on their way: their dots take longer."""
     gap = int(per_second)
     async with failure_rig(seed, delay=BUSY if n else ("dot=0.3",)) as rig:
-        campaign = await rig.submit(n or 2 * kills * gap + 500, per_second, on_doubt)
+        campaign = await rig.submit(max(n, kills * 4 * gap + 2000), per_second, on_doubt)
         environ = {"SENDENGINE_CHUNK_MESSAGES": str(together)}
         await rig.start_all(4, environ=environ)
         for _ in range(kills):
@@ -51,7 +51,7 @@ async def worker_kills(
 async def worker_stops(seed: int, stops: int, per_second: float = 300) -> Line:
     """TERM under load, two at a time, with some dots that take their time: nothing is in doubt afterwards."""
     async with failure_rig(seed, delay=("dot=1.5%0.02", "dot=0.05")) as rig:
-        campaign = await rig.submit(stops * int(per_second) + 2000, per_second)
+        campaign = await rig.submit(stops * 3 * int(per_second) + 2000, per_second)
         drain = {"SENDENGINE_ENGINE_SHUTDOWN_TIMEOUT_S": str(DRAIN_S)}
         await rig.start_all(4, environ=drain)
         for _ in range(stops // 2):
@@ -91,6 +91,7 @@ async def cancelled_in_doubt(seed: int, kills: int, per_second: float = 300) -> 
         await rig.start_all(kills + 1)
         await rig.until_more(5 * ENOUGH)
         doubts = await asyncio.gather(*(rig.kill(hand) for hand in rig.living[:kills]))
+        await rig.demand_unended()
         await rig.client.cancel(campaign)
         rig.silences.append(Silence("c", time.time() + STOPS_WITHIN, float("inf")))
         rig.promise(not rig.recoveries, "a takeover came before the cancel")
@@ -105,7 +106,7 @@ async def cancelled_in_doubt(seed: int, kills: int, per_second: float = 300) -> 
 async def zombies(seed: int, times: int, per_second: float = 300) -> Line:
     """Frozen past the fence, then back: it writes nothing any more, to nobody."""
     async with failure_rig(seed, delay=BUSY) as rig:
-        campaign = await rig.submit(times * 5 * int(per_second) + 2000, per_second)
+        campaign = await rig.submit(times * 8 * int(per_second) + 2000, per_second)
         await rig.start_all(3, is_wired=True)
         for _ in range(times):
             await rig.until_more(rig.random.randrange(ENOUGH, int(per_second)))
@@ -157,6 +158,7 @@ async def frozen_while(rig: Rig, hand: Hand, verb: Awaitable[object]) -> None:
     hand.process.send_signal(signal.SIGSTOP)
     thaws = frozen + rig.random.uniform(*FREEZES_S)
     await asyncio.sleep(rig.random.choice((0.0, rig.random.uniform(0.0, 0.2))))
+    await rig.demand_unended()
     await verb
     acknowledged, wall = time.monotonic(), time.time()
     rig.silences.append(Silence("c", wall + STOPS_WITHIN, float("inf")))
@@ -184,7 +186,8 @@ async def slow_relay(seed: int, dot_s: float, n: int = 80) -> Line:
     """A relay that thinks for longer than a worker may be silent: whoever waits for it is healthy, and is not robbed."""
     async with failure_rig(seed, delay=(f"dot={dot_s}",)) as rig:
         campaign = await rig.submit(n, 100)
-        await rig.start_all(2)
+        for hand in [rig.start() for _ in range(2)]:  # there may be one batch only: the other has nothing to do, and looks on
+            await rig.know(hand)
         rig.faults += 1
         await rig.until_ended(campaign)
         standing = await rig.client.desk.standing("m1", "c")
@@ -276,7 +279,7 @@ async def _follow(rig: Rig, hand: Hand, point: Failpoint) -> None:
 async def under_a_supervisor(seed: int, kills: int, per_second: float = 200) -> Line:
     """As users run it: the supervisor replaces what is killed, and leaves warm."""
     async with failure_rig(seed, delay=BUSY) as rig:
-        campaign = await rig.submit(kills * 3 * int(per_second) + 1000, per_second)
+        campaign = await rig.submit(kills * 5 * int(per_second) + 2000, per_second)
         supervisor = rig.stage.worker("-p", "2", environ={"SENDENGINE_ENGINE_DEAD_AFTER_S": "2", **SHARED})
         killed: set[str] = set()
         for _ in range(kills):
@@ -286,6 +289,7 @@ async def under_a_supervisor(seed: int, kills: int, per_second: float = 200) -> 
             killed.add(worker)
             os.kill(said[worker]["pid"], signal.SIGKILL)
             await rig.mourn(Hand(rig.stage.folder, 0, supervisor, worker))
+        await rig.demand_unended()
         await rig.client.set_tier("m1", "unmetered")
         await rig.until_ended(campaign)
         await rig.leave()

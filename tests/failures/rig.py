@@ -51,6 +51,7 @@ RESUMES_WITHIN = 10.0  # seconds, when Redis is back
 # scenarios whose recoveries are of that kind
 REDIS_IS_BACK = ("redis_kills", "redis_forgets", "power_fails", "forgets_by_turns", "redis_cuts")
 LIMIT = 60.0  # seconds that any of these waits may take
+ENDED_EARLY = "the send ended before its faults were over"
 
 
 class Ledger:
@@ -174,7 +175,7 @@ class Rig:
         return send.campaign
 
     async def until_sent(self, n: int, limit: float = LIMIT) -> None:
-        """The relay has n dots, or will never have so many: the send has ended."""
+        """The relay has n dots. Where it will never have so many the trial is broken: a fault that comes when all is sent meets nothing."""
 
         async def are_there() -> bool:
             return self.ledger.read() >= n or await self._has_ended()
@@ -182,7 +183,13 @@ class Rig:
         await until(are_there, f"{n} messages at the relay", limit)
 
     async def _has_ended(self) -> bool:
-        return bool(await self.redis.hexists(keys.campaign(ACCOUNT, "c"), "finished"))
+        has = bool(await self.redis.hexists(keys.campaign(ACCOUNT, "c"), "finished"))
+        self.promise(not has, ENDED_EARLY)
+        return has
+
+    async def demand_unended(self) -> None:
+        """The faults are over, or the last verb is about to be given: the send must not be."""
+        await self._has_ended()
 
     async def until_more(self, n: int = 1, limit: float = LIMIT) -> float:
         """n more than now; the seconds that took."""
@@ -252,7 +259,7 @@ class Rig:
 
     def promise(self, is_kept: bool, what: str) -> None:
         """What a scenario owes beside the identity."""
-        if not is_kept:
+        if not is_kept and what not in self.expects:
             self.expects.append(what)
 
     async def kill(self, hand: Hand) -> int:
@@ -343,7 +350,10 @@ class Rig:
     # the end
 
     async def finish(self, campaign: str, account: str = ACCOUNT) -> None:
-        """The rest at full speed; then everybody leaves, so that the ledger is at rest too."""
+        """The faults are over. The rest at full speed, at a relay that takes no time any more; then everybody leaves, so that the ledger is
+        at rest too."""
+        await self.demand_unended()
+        self._sink.send_signal(signal.SIGUSR1)
         await self.client.set_tier(account, "unmetered")
         await self.until_ended(campaign)
         await self.leave()

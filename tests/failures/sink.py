@@ -4,6 +4,8 @@
 
 Each recipient of the tests has a token that is in its address, in the header and in the body of its message and nowhere else. A dot's
 line says which tokens stood where, so that a message that went to another's address is found on the message itself.
+
+SIGUSR1: from now on it answers at once, whatever the options say.
 """
 
 from __future__ import annotations
@@ -18,16 +20,28 @@ import orjson
 import uvloop
 
 from sendengine.trial.ledger import Ledger
+from sendengine.trial.rules import Rules
 from sendengine.trial.session import Transaction
 from sendengine.trial.sink import Sink, SinkOptions
 
 TOKEN = re.compile(rb"tk[0-9a-f]{12}")
 
 
+class Fickle(Rules):
+    """Rules that can be dropped in mid-session: sessions keep the object that they were made with."""
+
+    def drop(self) -> None:
+        self._by_stage.clear()
+
+
 class TokenSink(Sink):
     def __init__(self, options: SinkOptions, tokens: str) -> None:
         super().__init__(options)
+        self.rules = self._fickle = Fickle(options.reject, options.delay, options.drop)
         self._tokens = Ledger(tokens)
+
+    def hurry(self) -> None:
+        self._fickle.drop()
 
     def took(self, session: int, at: float, transaction: Transaction, message: bytes, *, is_stuffed: bool) -> None:
         super().took(session, at, transaction, message, is_stuffed=is_stuffed)
@@ -60,6 +74,7 @@ async def main(options: SinkOptions, tokens: str) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     sink = TokenSink(options, tokens)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, sink.hurry)
     await sink.start()
     print(orjson.dumps({"port": sink.port}).decode(), flush=True)
     await stop.wait()

@@ -6,8 +6,8 @@ import pytest
 
 from tests.failures.account import Account, Dot, Ended, Line, Silence, reckon
 from tests.failures.chaos import CONTROLS, TRIALS
-from tests.failures.controls import ack_first, fence_off, hopeful, journal_off, never_stale, write_behind
-from tests.failures.rig import ROOT
+from tests.failures.controls import ack_first, fence_off, hopeful, journal_off, never_stale, too_short, write_behind
+from tests.failures.rig import ENDED_EARLY, ROOT
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -40,6 +40,11 @@ async def test_answers_before_the_write_leave_repeats_that_no_journal_tells_of()
 async def test_a_lost_connection_is_no_yes() -> None:
     line = await hopeful(seed=1)
     assert "lost" in line.broken, str(line)
+
+
+async def test_a_fault_behind_the_last_message_proves_nothing() -> None:
+    line = await too_short(seed=1)
+    assert line.broken == [ENDED_EARLY], str(line)
 
 
 def test_every_scenario_is_told_of_where_operators_read() -> None:

@@ -19,7 +19,7 @@ IN_FLIGHT = 60  # more messages than lie on the wire: so many more mean that new
 async def redis_kills(seed: int, kills: int, per_second: float = 300) -> Line:
     """Killed and started again with its workers alive: nobody is lost, nobody doubled, and they resume by themselves."""
     async with failure_rig(seed, delay=BUSY) as rig:
-        campaign = await rig.submit(kills * 2 * int(per_second) + 2000, per_second)
+        campaign = await rig.submit(kills * 3 * int(per_second) + 2000, per_second)
         await rig.start_all(2)
         for _ in range(kills):
             await rig.until_more(rig.random.randrange(ENOUGH, int(per_second)))
@@ -34,13 +34,14 @@ async def redis_kills(seed: int, kills: int, per_second: float = 300) -> Line:
 async def redis_cuts(seed: int, cuts: int, per_second: float = 300) -> Line:
     """The connections to Redis are reset or closed, with answers on their way, on a network that is slow both ways."""
     async with failure_rig(seed, over_tcp=True, delay=BUSY) as rig, proxy_to(rig.port) as proxy:
-        campaign = await rig.submit(cuts * 2 * int(per_second) + 2000, per_second)
+        campaign = await rig.submit(cuts * 3 * int(per_second) + 2000, per_second)
         await rig.start_all(2, url=f"redis://127.0.0.1:{proxy.port}")
         for _ in range(cuts):
             proxy.up.delay, proxy.down.delay = rig.random.uniform(0, 0.03), rig.random.uniform(0, 0.03)
             await rig.until_more(rig.random.randrange(ENOUGH, int(per_second)))
             rig.faults += await proxy.cut(rig.random.choice(("rst", "fin")))
             await resumed(rig, faults=0)
+        proxy.heal()
         await rig.finish(campaign)
         return await rig.line("redis_cuts", campaign, bound=0)
 
@@ -48,7 +49,7 @@ async def redis_cuts(seed: int, cuts: int, per_second: float = 300) -> Line:
 async def redis_partitions(seed: int, times: int, per_second: float = 300) -> Line:
     """One worker is cut off from Redis, one way or both, until it is taken over; when it comes back it writes nothing."""
     async with failure_rig(seed, over_tcp=True, delay=BUSY) as rig, AsyncExitStack() as proxies:
-        campaign = await rig.submit(times * 5 * int(per_second) + 2000, per_second)
+        campaign = await rig.submit(times * 8 * int(per_second) + 2000, per_second)
 
         async def start() -> tuple[Hand, Proxy]:
             proxy = await proxies.enter_async_context(proxy_to(rig.port))
@@ -79,7 +80,7 @@ async def redis_partitions(seed: int, times: int, per_second: float = 300) -> Li
 async def relay_kills(seed: int, kills: int, per_second: float = 300, control: str = "") -> Line:
     """The relay dies and comes back: at most one in doubt for each connection that was open then."""
     async with failure_rig(seed, delay=BUSY) as rig, proxy_to(rig.relay_port) as proxy:
-        campaign = await rig.submit(kills * 3 * int(per_second) + 1000, per_second, relay_port=proxy.port)
+        campaign = await rig.submit(kills * 4 * int(per_second) + 2000, per_second, relay_port=proxy.port)
         await rig.start_all(2, control=control)
         bound = 0
         for _ in range(kills):
@@ -97,7 +98,7 @@ async def smtp_cuts(seed: int, cuts: int, per_second: float = 300, together: int
     """Sessions end by FIN or RST at any octet, on a line that is slow and stands still at times. Of `together` messages in one write a
     session may have two writes under way."""
     async with failure_rig(seed, delay=BUSY) as rig, proxy_to(rig.relay_port) as proxy:
-        campaign = await rig.submit(cuts * 2 * int(per_second) + 2000, per_second, relay_port=proxy.port)
+        campaign = await rig.submit(cuts * 4 * int(per_second) + 2000, per_second, relay_port=proxy.port)
         await rig.start_all(2, environ={"SENDENGINE_CHUNK_MESSAGES": str(together)})
         for _ in range(cuts):
             proxy.up.delay = rig.random.uniform(0, 0.1)

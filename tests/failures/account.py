@@ -6,8 +6,8 @@ trial: accepted = sum of outcomes, lost = phantom = cross = 0, duplicates <= the
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from hashlib import blake2b
 
 import msgspec
@@ -26,6 +26,26 @@ class Dot(msgspec.Struct, frozen=True, gc=False):
     is_taken: bool
     is_answered: bool
     is_crossed: bool  # head or body holds another token than the address, or none
+    session: str = ""  # of the relay, by which it came
+    peer: str = ""  # host:port at the other end of it
+    client: str = ""  # what the other end greeted as
+    behind: int = 0  # messages that had come behind it in the session when nothing was answered yet
+
+
+class Doubt(msgspec.Struct, frozen=True):
+    """Whom a worker that was lost left in doubt, and what it greeted as; "" where others greet so, too."""
+
+    client: str
+    tokens: frozenset[str]
+
+
+class Excuses(msgspec.Struct):
+    """What may lead to a second message, person by person."""
+
+    doubts: list[Doubt] = []
+    cut: set[str] = set()  # peers of sessions that were ended on purpose
+    within: int = 1  # so many last messages of such a session may be in doubt
+    forgotten: Set[str] = frozenset()  # tokens of whom writes spoke that Redis lost
 
 
 class Silence(msgspec.Struct, frozen=True):
@@ -56,6 +76,7 @@ class Account(msgspec.Struct, frozen=True):
     denied: int = 0  # the relay took the dot and no other try followed, and the outcome is neither `sent` nor `unknown`
     overturned: int = 0  # the same, and another try followed: it takes a doubt to try again
     doubled: frozenset[str] = frozenset()  # tokens that came twice
+    unexcused: frozenset[str] = frozenset()  # those of them for whom no doubt was left by a fault
 
 
 def token_of(seed: int, campaign: str, row: int) -> str:
@@ -72,9 +93,9 @@ def token_in(address: str) -> str:
 
 def reckon(
     accepted: Mapping[str, str], ended: Iterable[Ended], dots: Sequence[Dot], begun: Iterable[tuple[float, str]],
-    silences: Sequence[Silence],
+    silences: Sequence[Silence], excuses: Excuses | None = None,
 ) -> Account:  # fmt: skip
-    """`accepted`: token -> campaign; `begun`: (wall time, token) of each MAIL."""
+    """`accepted`: token -> campaign; `begun`: (wall time, token) of each MAIL. Without excuses nobody may come twice."""
     outcomes: Counter[str] = Counter()
     last: dict[str, str] = {}
     twice = unreasoned = 0
@@ -104,7 +125,46 @@ def reckon(
         denied=denied,
         overturned=overturned,
         doubled=frozenset(token for token, n in taken.items() if n > 1),
+        unexcused=_unexcused(dots, excuses or Excuses()),
     )
+
+
+def _unexcused(dots: Sequence[Dot], excuses: Excuses) -> frozenset[str]:
+    """Each message of a recipient but the last begun needs an excuse of its own: a worker that brought it was lost, and left it in doubt,
+    or its session was ended with no more behind it than may be in doubt."""
+    came: defaultdict[str, list[int]] = defaultdict(list)
+    for place, dot in enumerate(dots):
+        if dot.is_taken:
+            came[dot.token].append(place)
+    ends = _ends(dots, excuses.cut, excuses.within)
+    found = []
+    for token, places in came.items():
+        if len(places) == 1 or token in excuses.forgotten:
+            continue
+        *early, _ = sorted(places, key=lambda place: dots[place].mail_at)
+        clients = [dots[place].client for place in early if place not in ends]
+        if not _are_all_doubted(clients, [doubt.client for doubt in excuses.doubts if token in doubt.tokens]):
+            found.append(token)
+    return frozenset(found)
+
+
+def _ends(dots: Sequence[Dot], cut: Collection[str], within: int) -> set[int]:
+    """Places of the last messages of sessions that were cut."""
+    last: defaultdict[str, deque[int]] = defaultdict(lambda: deque(maxlen=within))
+    for place, dot in enumerate(dots):
+        if dot.peer in cut:
+            last[dot.session].append(place)
+    return {place for places in last.values() for place in places}
+
+
+def _are_all_doubted(clients: Iterable[str], doubted: list[str]) -> bool:
+    """A doubt excuses one message."""
+    for client in clients:
+        name = client if client in doubted else ""
+        if name not in doubted:
+            return False
+        doubted.remove(name)
+    return True
 
 
 def _denials(last: Mapping[str, str], dots: Sequence[Dot], begun: Iterable[tuple[float, str]]) -> tuple[int, int]:
@@ -143,6 +203,8 @@ class Line(msgspec.Struct, frozen=True):
         own += [name for name in ("lost", "phantom", "cross", "twice", "unreasoned", "denied") if getattr(found, name)]
         if found.duplicates > self.bound:
             own.append("more duplicates than doubts")
+        if found.unexcused:
+            own.append("somebody came twice who was not in doubt")
         if found.duplicates + found.overturned > self.bound:
             own.append("more tries after a dot that was taken than doubts")
         if self.most_doubtful > self.max_doubtful:
@@ -158,8 +220,9 @@ class Line(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         found = self.account
         outcomes = " ".join(f"{name}={n}" for name, n in sorted(found.outcomes.items()))
+        unexcused = f" ({len(found.unexcused)} not in doubt: {' '.join(sorted(found.unexcused)[:3])})" if found.unexcused else ""
         return (
             f"{self.scenario} seed={self.seed} faults={self.faults} accepted={found.accepted} [{outcomes}] lost={found.lost} "
-            f"duplicates={found.duplicates}<={self.bound} phantom={found.phantom} cross={found.cross} W={self.most_doubtful} "
+            f"duplicates={found.duplicates}<={self.bound}{unexcused} phantom={found.phantom} cross={found.cross} W={self.most_doubtful} "
             f"recovery={self.recovery:.1f}s {'BROKEN: ' + '; '.join(self.broken) if self.broken else 'holds'}"
         )

@@ -1,7 +1,8 @@
 """Failpoints: where a worker process breaks, how, and at which passing. Read from the environment of tests/failures/faulty_worker.py.
 
     FAILPOINT="before_append=kill@37"     the 37th time that an append with intents is about to go, the process is killed
-    FAULT_RECORD=FILE                     a line before each fault acts: a fault that was never there proves nothing
+    FAULT_RECORD=FILE                     a line before each fault acts: a fault that was never there proves nothing. It ends with what
+                                          was struck, where that is a session (host:port at our end) or a recipient
     FAULT_RELEASE=FILE                    a stalled process goes on when this file stands
 """
 
@@ -61,17 +62,17 @@ class Faults:
         point = self._point
         return point.action if point is not None and point.step == step and point.nth == self._passed[step] else None
 
-    def reach(self, step: str, outage: Exception) -> None:
+    def reach(self, step: str, outage: Exception, struck: str = "") -> None:
         """Break here if it is the moment. `outage` is what the port raises when the world behind it is away."""
         action = self.pass_(step)
         if action is not None:
-            self.act(action)
+            self.act(action, struck)
             if action == "raise":
                 raise outage
 
-    def act(self, action: str) -> None:
+    def act(self, action: str, struck: str = "") -> None:
         """Write it down, then do it; `raise` is left to the caller, who knows the port."""
-        self._write(f"{self._point} {time.time():.6f}\n")
+        self._write(f"{self._point} {time.time():.6f} {struck}\n")
         if action == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         elif action == "stall":

@@ -155,7 +155,7 @@ class FaultyFeed:
 
     def done(self, delivery: Envelope, attempt: Attempt) -> None:
         try:
-            self._faults.reach("after_reply", ConnectionResetError("reset"))
+            self._faults.reach("after_reply", ConnectionResetError("reset"), delivery.recipient.decode())
         except ConnectionResetError as error:  # the reset came first: the reply was never read
             attempt = msgspec.structs.replace(attempt, reply=None, fault=Fault.DISCONNECTED, detail=str(error))
         if self._is_hopeful and attempt.fault is not None:
@@ -174,20 +174,15 @@ class FaultyChannel(SmtpChannel):
 
 
 class FaultyTransport:
-    """A session's transport that breaks between two octets: what came before has left for the peer, what follows has not.
+    """A session's transport that breaks between two octets: what came before has left for the peer, what follows has not."""
 
-    `wire_log` gets the time of each MAIL that is written, by which a zombie is caught."""
-
-    def __init__(self, inner: asyncio.Transport, faults: Faults, wire_log: str = "") -> None:
+    def __init__(self, inner: asyncio.Transport, faults: Faults) -> None:
         self._inner, self._faults = inner, faults
-        self._log = os.open(wire_log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644) if wire_log else None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
     def write(self, data: bytes) -> None:
-        if self._log is not None and b"MAIL FROM:<" in data:
-            os.write(self._log, b"%.6f\n" % time.time())
         if self._inner.get_write_buffer_size():  # its order would be lost
             self._inner.write(data)
             return
@@ -201,7 +196,7 @@ class FaultyTransport:
     def _break(self, action: str, data: bytes, end: int) -> None:
         """By the socket itself: the transport would keep the octets until the loop turns, and it may turn no more."""
         left = os.write(self._inner.get_extra_info("socket").fileno(), data[:end])
-        self._faults.act(action)
+        self._faults.act(action, "{}:{}".format(*self._inner.get_extra_info("sockname")))
         if action == "raise":
             self._inner.abort()
         elif rest := data[left:]:

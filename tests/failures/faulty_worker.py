@@ -1,8 +1,7 @@
 """A worker process as workers/send.py runs it, its ports wrapped in faults: `python -m tests.failures.faulty_worker`.
 
-The environment says which: FAILPOINT, FAULT_RECORD and FAULT_RELEASE (failpoints.py), FAULT_CONTROL (faulty.CONTROLS), FAULT_WIRE (a file
-for the time of each MAIL written), FAULT_RETAIN (seconds that a journal record outlives its settlement: trims come sooner), FAULT_SWEEP
-(seconds between two sweeps).
+The environment says which: FAILPOINT, FAULT_RECORD and FAULT_RELEASE (failpoints.py), FAULT_CONTROL (faulty.CONTROLS), FAULT_RETAIN
+(seconds that a journal record outlives its settlement: trims come sooner), FAULT_SWEEP (seconds between two sweeps).
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ def _break_transports(faults: Faults) -> None:
         opened = await open_session(*args)  # type: ignore[arg-type]
         if isinstance(opened, Attempt):
             return opened
-        transport = FaultyTransport(opened.transport, faults, os.environ.get("FAULT_WIRE", ""))
+        transport = FaultyTransport(opened.transport, faults)
         return Opened(transport, opened.features)  # type: ignore[arg-type]
 
     setattr(site, "open_session", opening)  # noqa: B010 - it is imported there, not exported

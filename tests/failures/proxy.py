@@ -25,15 +25,18 @@ class Direction:
 
 
 class Proxy:
-    """Listens on a free port of loopback in front of `target`; made by `proxy_to`."""
+    """Listens on a free port of loopback in front of `target`; made by `proxy_to`. `is_telling`: each connection comes from an address of
+    its own, by which the target tells it from all others, for good."""
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, is_telling: bool = False) -> None:
         self.target = target
+        self._is_telling = is_telling
         self.port = 0
         self.up, self.down = Direction(), Direction()
         self.refuses = False  # new connections are closed at once
         self.accepted = 0
         self.cut_connections = 0
+        self.cut_peers: set[str] = set()  # what the target knew them by
         self._pairs: dict[asyncio.Task[None], tuple[asyncio.StreamWriter, asyncio.StreamWriter | None]] = {}
         self._server: asyncio.Server | None = None
 
@@ -47,8 +50,9 @@ class Proxy:
         await self.cut("rst")
 
     @property
-    def open_connections(self) -> int:
-        return len(self._pairs)
+    def peers(self) -> set[str]:
+        """What the target knows the open connections by."""
+        return {"{}:{}".format(*ahead.get_extra_info("sockname")) for _, ahead in self._pairs.values() if ahead is not None}
 
     def blackhole(self, up: bool = True, down: bool = True) -> None:
         for way, is_closed in ((self.up, up), (self.down, down)):
@@ -63,6 +67,7 @@ class Proxy:
 
     async def cut(self, how: str = "rst") -> int:
         """End all connections on both sides, by FIN or RST; what was on its way in them is lost. Their number."""
+        self.cut_peers |= self.peers
         pairs, self._pairs = self._pairs, {}
         for task, sides in pairs.items():
             for side in filter(None, sides):
@@ -81,7 +86,7 @@ class Proxy:
         self.accepted += 1
         self._pairs[task] = (writer, None)
         try:
-            behind, ahead = await asyncio.open_connection("127.0.0.1", self.target)
+            behind, ahead = await asyncio.open_connection("127.0.0.1", self.target, local_addr=self._source())
             self._pairs[task] = (writer, ahead)
             async with asyncio.TaskGroup() as ways:
                 ways.create_task(_carry(reader, ahead, self.up))
@@ -91,6 +96,11 @@ class Proxy:
         finally:
             for side in filter(None, self._pairs.pop(task, ())):
                 _end(side, "fin")
+
+    def _source(self) -> tuple[str, int] | None:
+        """All of 127.0.0.0/8 is loopback."""
+        high, low = divmod(self.accepted, 250)
+        return (f"127.1.{high}.{low + 1}", 0) if self._is_telling else None
 
 
 async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: Direction) -> None:
@@ -131,8 +141,8 @@ def _end(writer: asyncio.StreamWriter, how: str) -> None:
 
 
 @asynccontextmanager
-async def proxy_to(target: int) -> AsyncIterator[Proxy]:
-    proxy = Proxy(target)
+async def proxy_to(target: int, is_telling: bool = False) -> AsyncIterator[Proxy]:
+    proxy = Proxy(target, is_telling)
     await proxy.start()
     try:
         yield proxy

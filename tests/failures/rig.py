@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -27,14 +28,27 @@ from redis.exceptions import RedisError
 from sendengine import records
 from sendengine.client import Client
 from sendengine.config import load
-from sendengine.engine.remains import read, settlements_of
+from sendengine.engine.remains import Remains, read, settlements_of
 from sendengine.launch import EXIT_FENCED
 from sendengine.queue import embedded, keys
 from sendengine.render.message import Message
 from sendengine.trial.sink import SinkOptions
 from sendengine.trial.stage import Stage
 from sendengine.wiring import relay_from_url
-from tests.failures.account import RECOVERS_WITHIN, Account, Dot, Ended, Line, Silence, address_of, reckon, token_in, token_of
+from tests.failures.account import (
+    RECOVERS_WITHIN,
+    Account,
+    Dot,
+    Doubt,
+    Ended,
+    Excuses,
+    Line,
+    Silence,
+    address_of,
+    reckon,
+    token_in,
+    token_of,
+)
 
 ROOT = Path(__file__).parent.parent.parent
 ACCOUNT = "m1"
@@ -50,6 +64,7 @@ SHARED = {"SENDENGINE_ENGINE_SPREAD_ABOVE": "1"}  # every worker attaches to the
 RESUMES_WITHIN = 10.0  # seconds, when Redis is back
 # scenarios whose recoveries are of that kind
 REDIS_IS_BACK = ("redis_kills", "redis_forgets", "power_fails", "forgets_by_turns", "redis_cuts")
+DOUBTFUL = (records.KIND_INTENT, records.KIND_DOUBT)
 LIMIT = 60.0  # seconds that any of these waits may take
 ENDED_EARLY = "the send ended before its faults were over"
 
@@ -61,6 +76,7 @@ class Ledger:
         self._path, self._offset = path, 0
         self.dots: list[Dot] = []
         self.begun: list[tuple[float, str]] = []
+        self._mails: defaultdict[str, list[float]] = defaultdict(list)
 
     def read(self) -> int:
         """Dots so far."""
@@ -79,10 +95,21 @@ class Ledger:
         token = token_in(line["to"])
         if "head" not in line:
             self.begun.append((line["mail_at"], token))
+            self._mails[line["client"]].append(line["mail_at"])
             return
         reply = line["reply"]
         is_crossed = line["head"] != [token] or line["body"] != [token]
-        self.dots.append(Dot(line["mail_at"], token, reply == "" or reply[0] == "2", reply[:1] == "2", is_crossed))
+        self.dots.append(
+            Dot(
+                line["mail_at"], token, reply == "" or reply[0] == "2", reply[:1] == "2", is_crossed, line["session"], line["peer"],
+                line["client"], line["behind"],
+            )
+        )  # fmt: skip
+
+    def mails_since(self, client: str, at: float) -> int:
+        """Transactions that this client began later than that (wall time)."""
+        self.read()
+        return sum(mail_at > at for mail_at in self._mails[client])
 
 
 class Hand(msgspec.Struct, eq=False):
@@ -92,6 +119,7 @@ class Hand(msgspec.Struct, eq=False):
     number: int
     process: subprocess.Popen[bytes] = None  # type: ignore[assignment]  # set when it is started
     id: str = ""
+    client: str = ""  # what it greets as; "" where others greet so, too
     is_expected_to_end: bool = False  # killed, stopped, or broken on purpose
 
     @property
@@ -103,19 +131,15 @@ class Hand(msgspec.Struct, eq=False):
         return self.folder / f"release-{self.number}"
 
     @property
-    def wire(self) -> Path:
-        return self.folder / f"wire-{self.number}"
-
-    @property
     def is_alive(self) -> bool:
         return self.process.poll() is None
 
     def has_fired(self) -> bool:
         return self.record.exists()
 
-    def mails_after(self, at: float) -> int:
-        """MAIL commands that it wrote later than that (wall time)."""
-        return sum(float(line) > at for line in self.wire.read_text().splitlines()) if self.wire.exists() else 0
+    def struck(self) -> str:
+        """What its fault has struck: a session or a recipient."""
+        return self.record.read_text().splitlines()[0].split(" ")[2]
 
 
 class Rig:
@@ -130,6 +154,8 @@ class Rig:
         self.hands: list[Hand] = []
         self.faults = 0
         self.doubts: list[int] = []  # W of each worker that was lost
+        self.excuses = Excuses()
+        self.zombies: list[tuple[str, float]] = []  # what each greets as, and when it was woken
         self.recoveries: list[float] = []
         self.stops: list[tuple[float, float]] = []  # seconds that each warm stop took, and may take
         self.expects: list[str] = []  # promises that were not kept
@@ -200,18 +226,20 @@ class Rig:
     # workers
 
     def start(
-        self, *, failpoint: str = "", control: str = "", url: str = "", is_wired: bool = False, is_shared: bool = True,
+        self, *, failpoint: str = "", control: str = "", url: str = "", is_shared: bool = True,
         environ: Mapping[str, str] | None = None,
     ) -> Hand:  # fmt: skip
         """A worker process: workers.send as it is, or the faulty one when any fault is asked of it."""
         number = len(self.hands)
-        hand = Hand(self.stage.folder, number)
+        hand = Hand(self.stage.folder, number, client=f"worker-{number}.example.com")
         faulty = {
             "FAILPOINT": failpoint, "FAULT_CONTROL": control, "FAULT_RECORD": str(hand.record), "FAULT_RELEASE": str(hand.release),
-            "FAULT_WIRE": str(hand.wire) if is_wired else "",
         }  # fmt: skip
-        is_faulty = bool(failpoint or control or is_wired)
-        own = {**QUICK, **(SHARED if is_shared else {}), **(faulty if is_faulty else {}), **(environ or {}), "PYTHONPATH": str(ROOT)}
+        is_faulty = bool(failpoint or control or any(name.startswith("FAULT_") for name in environ or ()))
+        own = {
+            **QUICK, **(SHARED if is_shared else {}), **(faulty if is_faulty else {}), **(environ or {}), "PYTHONPATH": str(ROOT),
+            "SENDENGINE_HOSTNAME": hand.client,
+        }  # fmt: skip
         if url:
             own["SENDENGINE_REDIS_URL"] = url
         module = "tests.failures.faulty_worker" if is_faulty else "workers.send"
@@ -271,23 +299,35 @@ class Rig:
         return await self.mourn(hand)
 
     async def mourn(self, hand: Hand) -> int:
-        """It is dead, or not reachable: note its doubts before somebody takes over, and how long that takes."""
+        """It is dead, or not reachable: note whom it leaves in doubt before somebody takes over, and how long that takes."""
         died = time.monotonic()
-        w = await self.doubts_of(hand.id)
+        remains = await self._remains(hand.id)
+        self.excuses.doubts.append(Doubt(hand.client, self.in_doubt(remains)))
+        w = sum(len(one.doubts) // records.DOUBT.size for many in settlements_of(remains, 0).values() for one in many)
         self.faults += 1
         self.doubts.append(w)
         watcher = asyncio.create_task(self._until_taken_over(hand.id, died))
         self._watchers.add(watcher)
         return w
 
-    async def doubts_of(self, worker: str) -> int:
+    async def _remains(self, worker: str) -> Remains:
         """Read until nothing more comes: the last append may lie in the server's socket still."""
         journal, before = await self._journal(worker), None
         while journal != before:
             await asyncio.sleep(0.03)
             journal, before = await self._journal(worker), journal
-        settlements = [one for many in settlements_of(read(journal), 0).values() for one in many]
-        return sum(len(one.doubts) // records.DOUBT.size for one in settlements)
+        return read(journal)
+
+    def in_doubt(self, remains: Remains) -> frozenset[str]:
+        """Tokens with an intent and no outcome, or an answer that was lost."""
+        found: set[str] = set()
+        for number, note in remains.notes.items():
+            rows = remains.rows.get(number, {})
+            found.update(self.token(note.campaign, note.batch, row) for row, (kind, _) in rows.items() if kind in DOUBTFUL)
+        return frozenset(found)
+
+    def token(self, campaign: str, batch: int, row: int) -> str:
+        return token_of(self.seed, campaign, records.ROWS * batch + row)
 
     async def _journal(self, worker: str) -> dict[bytes, bytes]:
         found: dict[bytes, bytes] = await self.redis.hgetall(keys.journal(worker))
@@ -300,6 +340,10 @@ class Rig:
 
         await until(is_gone, "a takeover", every=0.1)
         self.recoveries.append(time.monotonic() - since)
+
+    def awake(self, hand: Hand) -> None:
+        """It was taken over, and is about to go on: from now on it begins nothing."""
+        self.zombies.append((hand.client, time.time()))
 
     async def busy(self) -> Hand:
         """A worker that holds a lease."""
@@ -398,7 +442,7 @@ class Rig:
             async for one in self.client.outcomes(campaign):
                 ended.append(Ended(token_in(one.recipient), str(one.outcome), f"{one.status} {one.reply}".strip()))
         self.ledger.read()
-        return reckon(self.accepted, ended, self.ledger.dots, self.ledger.begun, self.silences)
+        return reckon(self.accepted, ended, self.ledger.dots, self.ledger.begun, self.silences, self.excuses)
 
     async def line(self, scenario: str, *campaigns: str, bound: int | None = None) -> Line:
         """The account of the trial. `bound` of duplicates: else the doubts of the workers that were lost. The recovery is that of the
@@ -407,6 +451,7 @@ class Rig:
         recovery, within = max(times, default=(0.0, RECOVERS_WITHIN))
         if scenario in REDIS_IS_BACK:
             within = RESUMES_WITHIN
+        self.promise(not any(self.ledger.mails_since(*zombie) for zombie in self.zombies), "a zombie began a message")
         findings = 0
         for campaign in campaigns:
             findings += len([finding async for finding in self.client.fsck(campaign)])

@@ -43,7 +43,7 @@ async def test_workers_killed_in_mid_send_under_hold() -> None:
 
 
 async def test_workers_killed_with_trains_under_way() -> None:
-    assert holds(await worker_kills(seed=3, kills=3, per_second=600, together=5))
+    assert holds(await worker_kills(seed=3, kills=3, per_second=400, together=5))
 
 
 async def test_workers_told_to_stop_under_load() -> None:

@@ -154,6 +154,8 @@ class Rig:
         self.hands: list[Hand] = []
         self.faults = 0
         self.doubts: list[int] = []  # W of each worker that was lost
+        self.standing: list[int] = []  # W of the one that had most, of workers alive, when a fault met them
+        self.met: list[tuple[float, frozenset[str]]] = []  # wall time of such a fault, and tokens in doubt then
         self.excuses = Excuses()
         self.zombies: list[tuple[str, float]] = []  # what each greets as, and when it was woken
         self.recoveries: list[float] = []
@@ -334,6 +336,27 @@ class Rig:
         assert found, f"{worker} was taken over before its journal could be read"
         return found
 
+    async def until_in_doubt(self, n: int) -> None:
+        """So many intents of living workers stand without outcome: a fault in this moment meets them."""
+
+        async def are_many() -> bool:
+            journals = [await self.redis.hgetall(keys.journal(hand.id)) for hand in self.living]
+            found[:] = [self.in_doubt(read(journal)) for journal in journals]
+            return sum(map(len, found)) >= n
+
+        found: list[frozenset[str]] = []
+        await until(are_many, f"{n} intents without outcome")
+        self.standing.append(max(map(len, found)))
+        self.met.append((time.time(), frozenset[str]().union(*found)))
+
+    def met_on_the_wire(self) -> int:
+        """Of those whom faults met in doubt, so many had a message begun by then: what became of it was learnt while Redis was away."""
+        self.ledger.read()
+        begun: dict[str, float] = {}
+        for at, token in self.ledger.begun:
+            begun[token] = min(at, begun.get(token, at))
+        return sum(begun.get(token, at) < at for at, tokens in self.met for token in tokens)
+
     async def _until_taken_over(self, worker: str, since: float) -> None:
         async def is_gone() -> bool:
             return not await self.redis.exists(keys.journal(worker))
@@ -383,9 +406,12 @@ class Rig:
 
     # Redis
 
-    async def kill_redis(self) -> None:
+    async def kill_redis(self, met: int = 0) -> None:
+        """As soon as so many intents stand without outcome, if any must."""
         status = await asyncio.to_thread(embedded.status, self.stage.folder)
         assert status is not None
+        if met:
+            await self.until_in_doubt(met)
         os.kill(status.pid, signal.SIGKILL)
 
     async def restart_redis(self) -> None:
@@ -457,7 +483,7 @@ class Rig:
             findings += len([finding async for finding in self.client.fsck(campaign)])
         return Line(
             scenario=scenario, seed=self.seed, faults=self.faults, account=await self.account(*campaigns),
-            bound=sum(self.doubts) if bound is None else bound, most_doubtful=max(self.doubts, default=0),
+            bound=sum(self.doubts) if bound is None else bound, most_doubtful=max(self.doubts + self.standing, default=0),
             recovery=recovery, within=within, findings=findings, expects=tuple(self.expects),
         )  # fmt: skip
 

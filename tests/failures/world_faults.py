@@ -12,6 +12,7 @@ from tests.failures.proxy import Proxy, proxy_to
 from tests.failures.rig import Hand, Rig, failure_rig
 
 RESUMES_S = 10.0
+MET = 5  # intents without outcome, at least, whenever Redis goes: what was settled before has nothing to lose
 IN_FLIGHT = 60  # more messages than lie on the wire: so many more mean that new ones were begun
 
 
@@ -22,11 +23,12 @@ async def redis_kills(seed: int, kills: int, per_second: float = 300) -> Line:
         await rig.start_all(2)
         for _ in range(kills):
             await rig.until_more(rig.random.randrange(ENOUGH, int(per_second)))
-            await rig.kill_redis()
+            await rig.kill_redis(MET)
             await asyncio.sleep(rig.random.uniform(0.0, 1.0))  # the outage
             await rig.restart_redis()
             await resumed(rig)
         await rig.finish(campaign)
+        rig.promise(rig.met_on_the_wire() >= kills * MET, f"the kills met {rig.met_on_the_wire()} messages on the wire")
         return await rig.line("redis_kills", campaign, bound=0)
 
 
@@ -38,10 +40,12 @@ async def redis_cuts(seed: int, cuts: int, per_second: float = 300) -> Line:
         for _ in range(cuts):
             proxy.up.delay, proxy.down.delay = rig.random.uniform(0, 0.03), rig.random.uniform(0, 0.03)
             await rig.until_more(rig.random.randrange(ENOUGH, int(per_second)))
+            await rig.until_in_doubt(MET)
             rig.faults += await proxy.cut(rig.random.choice(("rst", "fin")))
             await resumed(rig, faults=0)
         proxy.heal()
         await rig.finish(campaign)
+        rig.promise(rig.met_on_the_wire() >= cuts * MET, f"the cuts met {rig.met_on_the_wire()} messages on the wire")
         return await rig.line("redis_cuts", campaign, bound=0)
 
 

@@ -55,6 +55,7 @@ class Lane:
         self.take_at = 0.0  # not to be looked at before, when hungry (and each share has a time of its own)
         self.wake_at = float("inf")  # a retry, a schedule or a window falls due, hungry or not
         self.is_visiting = self.is_taking = self.is_leaving = self.must_check = self.is_queued = False
+        self.must_return = False  # a visit was due while one was under way, which asked before whatever has changed
         self.must_refresh = False  # the account's settings changed
         self.must_look = False  # something changed while a take was on its way
         self.has_done = False  # a lease has nothing left but to be settled

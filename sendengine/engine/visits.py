@@ -68,6 +68,7 @@ class Visits:
 
     def start(self, lane: Lane) -> None:
         lane.visit_at = 0.0
+        lane.must_return |= lane.is_visiting
         if not lane.is_visiting and not lane.is_gone and not lane.is_distrusted:
             lane.is_visiting = True
             self._spawn(self._visit(lane))
@@ -82,7 +83,7 @@ class Visits:
             lane.bind = ""
         bind = "=" if lane.bind == lane.bind_told else lane.bind
         want, asked_under = self._wanted(lane, now), lane.cut
-        lane.must_check = False
+        lane.must_check = lane.must_return = False
         try:
             settlements = [*(settlement for settlement, _, _ in sending), *returned]
             names = [share.campaign.id for share in held]
@@ -137,7 +138,7 @@ class Visits:
             when = None
         if lane.suspended_until > now:
             when = min(when or lane.suspended_until, lane.suspended_until)
-        if lane.has_done or lane.must_check or lane.returns:
+        if lane.has_done or lane.must_check or lane.must_return or lane.returns:
             when = now
         elif lane.dirty:
             oldest = min(lease.resolved_at or now for lease in lane.dirty)

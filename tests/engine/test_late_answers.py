@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
+from sendengine.channel.memory import MemorySite
 from sendengine.engine.settings import EngineSettings
 from sendengine.engine.work import Delivery
 from sendengine.engine.worker import Worker
@@ -246,3 +247,32 @@ async def _answer_of_the_first_registration_lost() -> tuple[_Registering, str]:
     assert rig.log
     return rig, first
 
+
+
+@pytest.mark.parametrize("opens_after", [0.01, 0.05, 0.12, 0.3])
+def test_a_relay_that_opens_while_a_visit_is_under_way_is_used_at_once(opens_after: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The visit wanted no permits, since the relay was not open when it was asked. On a busy machine its answer comes after the opening."""
+    warm = MemorySite.warm
+
+    def warm_late(site: MemorySite) -> None:
+        asyncio.get_running_loop().call_later(opens_after, warm, site)
+
+    async def history() -> list[float]:
+        rig = Rig()
+        await rig.account(per_hour=36_000.0)
+        await rig.submit(100)
+        queue: Any = rig.start()._queue
+        visit = queue.visit
+
+        async def slow_visit(*args: Any) -> Any:
+            answer = await visit(*args)
+            await asyncio.sleep(0.2)
+            return answer
+
+        queue.visit = slow_visit
+        await asyncio.sleep(3.0)
+        rig.kill()
+        return rig.times()
+
+    monkeypatch.setattr(MemorySite, "warm", warm_late)
+    assert run_virtually(history())

@@ -37,12 +37,14 @@ def _with_failpoints(*actions: str) -> Trial:
 TRIALS: dict[str, Trial] = {
     "worker_kills": lambda seed, times: process_faults.worker_kills(seed, times(100), 500, times(100_000)),
     "worker_kills_hold": lambda seed, times: process_faults.worker_kills(seed, times(25), 400, on_doubt="hold"),
+    "worker_kills_trains": lambda seed, times: process_faults.worker_kills(seed, times(20), 400, together=5),
     "worker_stops": lambda seed, times: process_faults.worker_stops(seed, times(50)),
     "stops_without_redis": lambda seed, times: process_faults.stops_without_redis(seed, times(3)),
     "cancelled_in_doubt": lambda seed, times: process_faults.cancelled_in_doubt(seed, 3),
     "zombies": lambda seed, times: process_faults.zombies(seed, times(4)),
     "steering": lambda seed, times: process_faults.steering(seed, times(8)),
     "steering_unmetered": lambda seed, times: process_faults.steering(seed, times(8), None),
+    "steering_trains": lambda seed, times: process_faults.steering(seed, times(8), None, together=5),
     "orphan": lambda seed, times: process_faults.orphan(seed),
     "slow_relay": lambda seed, times: process_faults.slow_relay(seed, 20.0, 40),
     "under_a_supervisor": lambda seed, times: process_faults.under_a_supervisor(seed, times(3)),
@@ -59,6 +61,7 @@ TRIALS: dict[str, Trial] = {
     "redis_partitions": lambda seed, times: world_faults.redis_partitions(seed, times(4)),
     "relay_kills": lambda seed, times: world_faults.relay_kills(seed, times(6)),
     "smtp_cuts": lambda seed, times: world_faults.smtp_cuts(seed, times(12)),
+    "smtp_cuts_trains": lambda seed, times: world_faults.smtp_cuts(seed, times(12), 600, together=5),
 }
 CONTROLS: dict[str, Callable[[int], Coroutine[Any, Any, Line]]] = {
     "journal_off": controls.journal_off, "fence_off": controls.fence_off, "ack_first": controls.ack_first,

@@ -26,7 +26,7 @@ async def journal_off(seed: int) -> Line:
 async def fence_off(seed: int) -> Line:
     """An append that was refused is taken for an accepted one: the zombie sends what others sent."""
     async with failure_rig(seed, delay=("dot=0.05",)) as rig:
-        campaign = await rig.submit(4000, 200)
+        campaign = await rig.submit(6000, 200)
         sweeping = {"FAULT_SWEEP": "5"}  # for the zombie leaves leases for which no journal stands
         zombie = rig.start(control="fence_off", environ=sweeping)
         await rig.join(zombie)

@@ -21,7 +21,7 @@ from sendengine.queue import embedded, keys
 from tests.failures import aof
 from tests.failures.account import Line
 from tests.failures.process_faults import BUSY, ENOUGH
-from tests.failures.rig import ACCOUNT, LIMIT, Rig, failure_rig, until
+from tests.failures.rig import ACCOUNT, LIMIT, Rig, failure_rig, lasting, until
 from tests.failures.world_faults import resumed
 
 WORKERS = 2
@@ -61,7 +61,7 @@ async def forgets_by_turns(seed: int, kills: int, per_second: float = 300) -> Li
 
 async def _forgets(scenario: str, seed: int, has_power: Sequence[bool], per_second: float) -> Line:
     async with failure_rig(seed, delay=BUSY) as rig:
-        campaign = await rig.submit(len(has_power) * int((LONGEST + 5) * per_second) + 2000, per_second)
+        campaign = await rig.submit(lasting(len(has_power), LONGEST + 5, per_second), per_second)
         await rig.start_all(WORKERS)
         cuts = [await _forget(rig, power, per_second) for power in has_power]
         await rig.finish(campaign)

@@ -13,7 +13,7 @@ import msgspec
 from sendengine.launch import EXIT_COLD, EXIT_FENCED
 from tests.failures.account import STOPS_WITHIN, Doubt, Line, Silence, token_in
 from tests.failures.failpoints import QUEUE_STEPS, REPLY_STEPS, RESCUE_STEPS, WIRE_STEPS, Failpoint
-from tests.failures.rig import SHARED, Hand, Rig, failure_rig, until
+from tests.failures.rig import SHARED, Hand, Rig, failure_rig, lasting, trains_of, until
 
 DRAIN_S = 5.0
 BUSY = ("dot=0.05",)  # so that something is on the wire whenever a fault comes
@@ -21,7 +21,7 @@ ENOUGH = 20  # messages at least between two faults
 FREEZES_S = (1.0, 5.0)
 OUTLIVES_FREEZES = {"SENDENGINE_ENGINE_DEAD_AFTER_S": "6"}
 SHOWS_WITHIN = 0.5  # seconds in which a worker that goes on has written what it had in hand
-UNMETERED_A_ROUND = 8_000
+UNMETERED_A_ROUND = 12_000
 # Several processes start and die at once: on a busy machine a journal could not be read within the rig's own two seconds.
 SEVERAL_AT_ONCE = {"SENDENGINE_ENGINE_DEAD_AFTER_S": "4"}
 BEHIND_A_DOT = ("after_dot", "after_mail", "after_reply")  # a MAIL leaves behind the message before it
@@ -33,15 +33,18 @@ async def worker_kills(
     """One of four workers is killed about each second, and replaced. Under `hold` nobody is sent to twice. Few kills are to meet many
     messages on their way: their dots take longer, but where several travel together anyway."""
     gap = int(per_second)
-    async with failure_rig(seed, delay=BUSY if n else ("dot=0.3",)) as rig:
-        campaign = await rig.submit(max(n, kills * 4 * gap + 2000), per_second, on_doubt)
-        environ = {"SENDENGINE_CHUNK_MESSAGES": str(together)}
+    async with failure_rig(seed, delay=BUSY if n or together > 1 else ("dot=0.3",)) as rig:
+        campaign = await rig.submit(max(n, lasting(kills, 4, per_second)), per_second, on_doubt)
+        environ = trains_of(together)
         await rig.start_all(4, environ=environ)
         for _ in range(kills):
             await rig.until_more(rig.random.randrange(ENOUGH, 2 * gap))
             await asyncio.gather(rig.kill(rig.random.choice(rig.living)), rig.start_all(1, environ=environ))
+        if together > 1:
+            rig.promise_trains(together)
         await rig.finish(campaign)
-        line = await rig.line(f"worker_kills_{on_doubt}", campaign, bound=0 if on_doubt == "hold" else None)
+        name = "worker_kills_trains" if together > 1 else f"worker_kills_{on_doubt}"
+        line = await rig.line(name, campaign, bound=0 if on_doubt == "hold" else None)
         if on_doubt == "hold":
             rig.promise(line.account.outcomes.get("unknown", 0) <= sum(rig.doubts), "more unknown than doubts")
             line = await rig.line("worker_kills_hold", campaign, bound=0)
@@ -51,7 +54,7 @@ async def worker_kills(
 async def worker_stops(seed: int, stops: int, per_second: float = 300) -> Line:
     """TERM under load, two at a time, with some dots that take their time: nothing is in doubt afterwards."""
     async with failure_rig(seed, delay=("dot=1.5%0.02", "dot=0.05")) as rig:
-        campaign = await rig.submit(stops * 3 * int(per_second) + 2000, per_second)
+        campaign = await rig.submit(lasting(stops, 3, per_second), per_second)
         drain = {"SENDENGINE_ENGINE_SHUTDOWN_TIMEOUT_S": str(DRAIN_S)}
         await rig.start_all(4, environ=drain)
         for _ in range(stops // 2):
@@ -68,7 +71,7 @@ async def stops_without_redis(seed: int, rounds: int, per_second: float = 300) -
     """TERM while Redis is away: what they hold cannot be settled, and they leave within the drain limit all the same; when Redis is back
     another goes on from their journals."""
     async with failure_rig(seed, delay=BUSY) as rig:
-        campaign = await rig.submit(rounds * 10 * int(per_second) + 2000, per_second)
+        campaign = await rig.submit(lasting(rounds, 10, per_second), per_second)
         drain = {"SENDENGINE_ENGINE_SHUTDOWN_TIMEOUT_S": str(DRAIN_S)}
         await rig.start_all(3, environ=drain)
         for _ in range(rounds):
@@ -87,7 +90,7 @@ async def cancelled_in_doubt(seed: int, kills: int, per_second: float = 300) -> 
     """Workers die with messages on the wire, and the cancel is acknowledged before anybody takes over: each in doubt ends `unknown`, none
     is sent again, the rest is cancelled."""
     async with failure_rig(seed, delay=("dot=0.3",)) as rig:
-        campaign = await rig.submit(20 * int(per_second), per_second)
+        campaign = await rig.submit(lasting(kills, 5, per_second), per_second)
         await rig.start_all(kills + 1)
         await rig.until_more(5 * ENOUGH)
         doubts = await asyncio.gather(*(rig.kill(hand) for hand in rig.living[:kills]))
@@ -106,7 +109,7 @@ async def cancelled_in_doubt(seed: int, kills: int, per_second: float = 300) -> 
 async def zombies(seed: int, times: int, per_second: float = 300) -> Line:
     """Frozen past the fence, then back: it writes nothing any more, to nobody."""
     async with failure_rig(seed, delay=BUSY) as rig:
-        campaign = await rig.submit(times * 8 * int(per_second) + 2000, per_second)
+        campaign = await rig.submit(lasting(times, 10, per_second), per_second)
         await rig.start_all(3)
         for _ in range(times):
             await rig.until_more(rig.random.randrange(ENOUGH, int(per_second)))
@@ -124,13 +127,13 @@ async def zombies(seed: int, times: int, per_second: float = 300) -> Line:
         return await rig.line("zombies", campaign)
 
 
-async def steering(seed: int, rounds: int, per_second: float | None = 300) -> Line:
+async def steering(seed: int, rounds: int, per_second: float | None = 300, together: int = 1) -> Line:
     """Paused and resumed while a worker is frozen, from before the verb until it must have acted; at last one is killed and the rest is
     cancelled while another is frozen. None: unmetered, where a worker writes as fast as the relay reads."""
-    name = "steering" if per_second else "steering_unmetered"
+    name = "steering" if per_second else "steering_unmetered" if together == 1 else "steering_trains"
     async with failure_rig(seed, delay=BUSY if per_second else ()) as rig:
         campaign = await rig.submit(_enough(rounds + 1, per_second), per_second)
-        await rig.start_all(3, environ=OUTLIVES_FREEZES)
+        await rig.start_all(3, environ={**OUTLIVES_FREEZES, **trains_of(together)})
         for _ in range(rounds):
             await rig.until_more(rig.random.randrange(ENOUGH, 300))
             await frozen_while(rig, await rig.busy(), rig.client.pause(campaign))
@@ -140,6 +143,8 @@ async def steering(seed: int, rounds: int, per_second: float | None = 300) -> Li
         await rig.kill(await rig.busy())
         await rig.until_more(ENOUGH)
         await frozen_while(rig, await rig.busy(), rig.client.cancel(campaign))
+        if together > 1:
+            rig.promise_trains(together)
         await rig.until_ended(campaign)
         await rig.leave()
         return await rig.line(name, campaign, bound=0)  # after a cancel nothing is sent again
@@ -147,7 +152,7 @@ async def steering(seed: int, rounds: int, per_second: float | None = 300) -> Li
 
 def _enough(rounds: int, per_second: float | None) -> int:
     """Recipients for so many rounds, each with some seconds of sending in it."""
-    return rounds * (3 * int(per_second) if per_second else UNMETERED_A_ROUND) + 2000
+    return lasting(rounds, 4, per_second) if per_second else rounds * UNMETERED_A_ROUND
 
 
 async def frozen_while(rig: Rig, hand: Hand, verb: Awaitable[object]) -> None:
@@ -170,7 +175,7 @@ async def frozen_while(rig: Rig, hand: Hand, verb: Awaitable[object]) -> None:
 async def orphan(seed: int, per_second: float = 60) -> Line:
     """The only worker of an account dies; with the settings as they are shipped another goes on within 30 s."""
     async with failure_rig(seed, delay=BUSY) as rig:
-        campaign = await rig.submit(int(per_second) * 40, per_second)
+        campaign = await rig.submit(lasting(1, 30, per_second), per_second)
         for hand in [rig.start(is_shared=False, environ={"SENDENGINE_ENGINE_DEAD_AFTER_S": "10"}) for _ in range(2)]:
             await rig.know(hand)
         await rig.until_sent(ENOUGH)
@@ -198,7 +203,7 @@ async def slow_relay(seed: int, dot_s: float, n: int = 80) -> Line:
 async def rescuers(seed: int, actions: tuple[str, ...], per_second: float = 200) -> Line:
     """Recovery itself is broken at every step of it, by every action; whoever comes next completes it."""
     async with failure_rig(seed, delay=BUSY) as rig:
-        campaign = await rig.submit(len(actions) * 12 * int(per_second) + 2000, per_second)
+        campaign = await rig.submit(lasting(len(actions), 15, per_second), per_second)
         for action in actions:
             healthy = rig.living  # of the round before: they would be there first
             victims = await rig.start_all(len(RESCUE_STEPS))
@@ -230,7 +235,7 @@ def failpoints_of(seed: int, actions: tuple[str, ...]) -> list[Failpoint]:
 async def failpoints(seed: int, points: list[Failpoint], per_second: float = 150, at_once: int = 4) -> Line:
     """Workers that break at their failpoint, some at once, beside a healthy one. The list must last until the last of them has started."""
     async with failure_rig(seed, delay=BUSY) as rig:
-        campaign = await rig.submit(len(points) * 600 + 3000, per_second)
+        campaign = await rig.submit(lasting(len(points), 4, per_second), per_second)
         await rig.start_all(1, environ=SEVERAL_AT_ONCE)
         turns = asyncio.Semaphore(at_once)
 
@@ -289,7 +294,7 @@ def _excuse(rig: Rig, hand: Hand, point: Failpoint) -> None:
 async def under_a_supervisor(seed: int, kills: int, per_second: float = 200) -> Line:
     """As users run it: the supervisor replaces what is killed, and leaves warm."""
     async with failure_rig(seed, delay=BUSY) as rig:
-        campaign = await rig.submit(kills * 5 * int(per_second) + 2000, per_second)
+        campaign = await rig.submit(lasting(kills, 6, per_second), per_second)
         supervisor = rig.stage.worker("-p", "2", environ={"SENDENGINE_ENGINE_DEAD_AFTER_S": "2", **SHARED})
         killed: set[str] = set()
         for _ in range(kills):

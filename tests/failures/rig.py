@@ -61,10 +61,12 @@ MESSAGE = Message(
 )
 QUICK = {"SENDENGINE_ENGINE_DEAD_AFTER_S": "2"}  # a takeover takes 2.5 s then
 SHARED = {"SENDENGINE_ENGINE_SPREAD_ABOVE": "1"}  # every worker attaches to the account
+FEW_SESSIONS = "4"  # with trains: so much waits for each session that its trains are full
 RESUMES_WITHIN = 10.0  # seconds, when Redis is back
 # scenarios whose recoveries are of that kind
 REDIS_IS_BACK = ("redis_kills", "redis_forgets", "power_fails", "forgets_by_turns", "redis_cuts")
 DOUBTFUL = (records.KIND_INTENT, records.KIND_DOUBT)
+STARTS_WITHIN = 20.0  # seconds, all workers of a trial, on a busy machine
 LIMIT = 60.0  # seconds that any of these waits may take
 ENDED_EARLY = "the send ended before its faults were over"
 
@@ -287,6 +289,14 @@ class Rig:
     def living(self) -> list[Hand]:
         return [hand for hand in self.hands if hand.is_alive and not hand.is_expected_to_end]
 
+    def promise_trains(self, together: int) -> None:
+        """So far a quarter of the messages, at the least, had others behind them before they were answered, and there was a full train."""
+        self.ledger.read()
+        behind = [dot.behind for dot in self.ledger.dots]
+        some, most = sum(n > 0 for n in behind), max(behind, default=0)
+        print(f"  trains: {some} of {len(behind)} messages had others behind them, up to {most}")
+        self.promise(some * 4 >= len(behind) and most >= together - 1, "hardly any trains were there")
+
     def promise(self, is_kept: bool, what: str) -> None:
         """What a scenario owes beside the identity."""
         if not is_kept and what not in self.expects:
@@ -486,6 +496,17 @@ class Rig:
             bound=sum(self.doubts) if bound is None else bound, most_doubtful=max(self.doubts + self.standing, default=0),
             recovery=recovery, within=within, findings=findings, expects=tuple(self.expects),
         )  # fmt: skip
+
+
+def lasting(rounds: int, seconds: float, per_second: float) -> int:
+    """Recipients for so many faults, each of so many seconds with all that belongs to it on a busy machine. What is left goes at full
+    speed."""
+    return int((STARTS_WITHIN + rounds * seconds) * per_second)
+
+
+def trains_of(together: int) -> dict[str, str]:
+    """Environment of a worker. Of one message at a time there are no trains, and sessions are as shipped."""
+    return {"SENDENGINE_CHUNK_MESSAGES": str(together), "SENDENGINE_SESSIONS": FEW_SESSIONS} if together > 1 else {}
 
 
 async def until(condition: Callable[[], bool | Awaitable[bool]], what: str, limit: float = LIMIT, every: float = 0.03) -> None:

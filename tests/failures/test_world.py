@@ -6,7 +6,7 @@ import pytest
 
 from tests.failures.forgetting import forgets_by_turns
 from tests.failures.test_processes import holds
-from tests.failures.world_faults import redis_cuts, redis_kills, redis_partitions, relay_kills, smtp_cuts
+from tests.failures.world_faults import redis_cuts, redis_kills, relay_kills, smtp_cuts
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -21,10 +21,6 @@ async def test_redis_forgets_with_workers_alive_and_then_with_them() -> None:
 
 async def test_connections_to_redis_cut_with_answers_under_way() -> None:
     assert holds(await redis_cuts(seed=1, cuts=2))
-
-
-async def test_a_worker_cut_off_from_redis_until_it_is_taken_over() -> None:
-    assert holds(await redis_partitions(seed=1, times=1))
 
 
 async def test_a_relay_killed_and_started_again() -> None:

@@ -9,7 +9,7 @@ from sendengine.launch import EXIT_FENCED
 from tests.failures.account import Line
 from tests.failures.process_faults import BUSY, ENOUGH
 from tests.failures.proxy import Proxy, proxy_to
-from tests.failures.rig import Hand, Rig, failure_rig
+from tests.failures.rig import Hand, Rig, failure_rig, lasting, trains_of
 
 RESUMES_S = 10.0
 MET = 5  # intents without outcome, at least, whenever Redis goes: what was settled before has nothing to lose
@@ -19,7 +19,7 @@ IN_FLIGHT = 60  # more messages than lie on the wire: so many more mean that new
 async def redis_kills(seed: int, kills: int, per_second: float = 300) -> Line:
     """Killed and started again with its workers alive: nobody is lost, nobody doubled, and they resume by themselves."""
     async with failure_rig(seed, delay=BUSY) as rig:
-        campaign = await rig.submit(kills * 3 * int(per_second) + 2000, per_second)
+        campaign = await rig.submit(lasting(kills, 3, per_second), per_second)
         await rig.start_all(2)
         for _ in range(kills):
             await rig.until_more(rig.random.randrange(ENOUGH, int(per_second)))
@@ -35,7 +35,7 @@ async def redis_kills(seed: int, kills: int, per_second: float = 300) -> Line:
 async def redis_cuts(seed: int, cuts: int, per_second: float = 300) -> Line:
     """The connections to Redis are reset or closed, with answers on their way, on a network that is slow both ways."""
     async with failure_rig(seed, over_tcp=True, delay=BUSY) as rig, proxy_to(rig.port) as proxy:
-        campaign = await rig.submit(cuts * 3 * int(per_second) + 2000, per_second)
+        campaign = await rig.submit(lasting(cuts, 3, per_second), per_second)
         await rig.start_all(2, url=f"redis://127.0.0.1:{proxy.port}")
         for _ in range(cuts):
             proxy.up.delay, proxy.down.delay = rig.random.uniform(0, 0.03), rig.random.uniform(0, 0.03)
@@ -52,7 +52,7 @@ async def redis_cuts(seed: int, cuts: int, per_second: float = 300) -> Line:
 async def redis_partitions(seed: int, times: int, per_second: float = 300) -> Line:
     """One worker is cut off from Redis, one way or both, until it is taken over; when it comes back it writes nothing."""
     async with failure_rig(seed, over_tcp=True, delay=BUSY) as rig, AsyncExitStack() as proxies:
-        campaign = await rig.submit(times * 8 * int(per_second) + 2000, per_second)
+        campaign = await rig.submit(lasting(times, 10, per_second), per_second)
 
         async def start() -> tuple[Hand, Proxy]:
             proxy = await proxies.enter_async_context(proxy_to(rig.port))
@@ -60,7 +60,7 @@ async def redis_partitions(seed: int, times: int, per_second: float = 300) -> Li
             await rig.join(hand)
             return hand, proxy
 
-        workers = [await start() for _ in range(3)]
+        workers = list(await asyncio.gather(start(), start(), start()))
         for _ in range(times):
             await rig.until_more(rig.random.randrange(ENOUGH, int(per_second)))
             hand, proxy = workers.pop(rig.random.randrange(len(workers)))
@@ -82,7 +82,7 @@ async def redis_partitions(seed: int, times: int, per_second: float = 300) -> Li
 async def relay_kills(seed: int, kills: int, per_second: float = 300, control: str = "") -> Line:
     """The relay dies and comes back: at most one in doubt for each connection that was open then."""
     async with failure_rig(seed, delay=BUSY) as rig, proxy_to(rig.relay_port, is_telling=True) as proxy:
-        campaign = await rig.submit(kills * 4 * int(per_second) + 2000, per_second, relay_port=proxy.port)
+        campaign = await rig.submit(lasting(kills, 4, per_second), per_second, relay_port=proxy.port)
         await rig.start_all(2, control=control)
         bound = 0
         for _ in range(kills):
@@ -101,8 +101,8 @@ async def smtp_cuts(seed: int, cuts: int, per_second: float = 300, together: int
     """Sessions end by FIN or RST at any octet, on a line that is slow and stands still at times. Of `together` messages in one write a
     session may have two writes under way."""
     async with failure_rig(seed, delay=BUSY) as rig, proxy_to(rig.relay_port, is_telling=True) as proxy:
-        campaign = await rig.submit(cuts * 4 * int(per_second) + 2000, per_second, relay_port=proxy.port)
-        await rig.start_all(2, environ={"SENDENGINE_CHUNK_MESSAGES": str(together)})
+        campaign = await rig.submit(lasting(cuts, 4, per_second), per_second, relay_port=proxy.port)
+        await rig.start_all(2, environ=trains_of(together))
         for _ in range(cuts):
             proxy.up.delay = rig.random.uniform(0, 0.1)
             proxy.up.bandwidth = rig.random.choice((0, 50_000))
@@ -118,9 +118,12 @@ async def smtp_cuts(seed: int, cuts: int, per_second: float = 300, together: int
                 rig.faults += await proxy.cut(rig.random.choice(("rst", "fin")))
                 proxy.heal()
             await resumed(rig, faults=0, limit=30.0)
+        if together > 1:
+            rig.promise_trains(together)
         await rig.finish(campaign)
         rig.excuses.cut, rig.excuses.within = proxy.cut_peers, 1 if together == 1 else 2 * together
-        return await rig.line("smtp_cuts", campaign, bound=proxy.cut_connections * rig.excuses.within)
+        name = "smtp_cuts" if together == 1 else "smtp_cuts_trains"
+        return await rig.line(name, campaign, bound=proxy.cut_connections * rig.excuses.within)
 
 
 async def resumed(rig: Rig, faults: int = 1, limit: float = RESUMES_S) -> None:

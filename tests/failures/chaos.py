@@ -67,6 +67,7 @@ CONTROLS: dict[str, Callable[[int], Coroutine[Any, Any, Line]]] = {
     "journal_off": controls.journal_off, "fence_off": controls.fence_off, "ack_first": controls.ack_first,
     "never_stale": controls.never_stale,
     "write_behind": controls.write_behind, "hopeful": controls.hopeful, "too_short": controls.too_short,
+    "deaf": controls.deaf, "no_trains": controls.no_trains,
 }  # fmt: skip
 HEAD = (
     "scenario", "faults", "accepted", "outcomes", "lost", "duplicates ≤ bound", "phantom", "cross", "W", "recovery s", "proves p",
@@ -82,8 +83,8 @@ class Result(msgspec.Struct, frozen=True):
 
     @property
     def is_good(self) -> bool:
-        """A control must be broken."""
-        return not self.error and bool(self.line.broken) == self.is_control
+        """A control must be broken, and by what was left out."""
+        return not self.error and (controls.fails_as_meant(self.line) if self.is_control else not self.line.broken)
 
     def cells(self) -> list[str]:
         line, found = self.line, self.line.account

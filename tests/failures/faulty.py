@@ -24,8 +24,10 @@ from sendengine.types import Attempt, Envelope, Fault, Relay, Reply, Stage
 from tests.failures.failpoints import Faults
 
 # intents do not stand before the bytes; a refused append is taken for an accepted one; `sent` is settled before the reply; an append's
-# answer stays fresh for ever; an append is answered before it is written; a connection that was lost is taken for a yes
-CONTROLS = ("journal_off", "fence_off", "ack_first", "never_stale", "write_behind", "hopeful")
+# answer stays fresh for ever; an append is answered before it is written; a connection that was lost is taken for a yes; now and then a
+# yes is taken for a connection that was lost
+CONTROLS = ("journal_off", "fence_off", "ack_first", "never_stale", "write_behind", "hopeful", "deaf")
+DEAF_EVERY = 1000
 WRITTEN_LATE_S = 1.0
 LOST = "Redis is away: the answer never came"
 
@@ -144,7 +146,8 @@ class FaultyFeed:
 
     def __init__(self, inner: Feed, faults: Faults, control: str) -> None:
         self._inner, self._faults = inner, faults
-        self._is_early, self._is_hopeful = control == "ack_first", control == "hopeful"
+        self._is_early, self._is_hopeful, self._is_deaf = control == "ack_first", control == "hopeful", control == "deaf"
+        self._done = 0
 
     def next(self, in_company: bool = False) -> Envelope | None:
         delivery = self._inner.next(in_company)
@@ -160,6 +163,9 @@ class FaultyFeed:
             attempt = msgspec.structs.replace(attempt, reply=None, fault=Fault.DISCONNECTED, detail=str(error))
         if self._is_hopeful and attempt.fault is not None:
             attempt = msgspec.structs.replace(attempt, stage=Stage.DOT, reply=Reply(250, "2.0.0", "never said"), fault=None)
+        self._done += 1
+        if self._is_deaf and self._done % DEAF_EVERY == 0:
+            attempt = msgspec.structs.replace(attempt, reply=None, fault=Fault.DISCONNECTED, detail="never heard")
         if not self._is_early:
             self._inner.done(delivery, attempt)
 

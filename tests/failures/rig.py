@@ -68,6 +68,7 @@ REDIS_IS_BACK = ("redis_kills", "redis_forgets", "power_fails", "forgets_by_turn
 DOUBTFUL = (records.KIND_INTENT, records.KIND_DOUBT)
 STARTS_WITHIN = 20.0  # seconds, all workers of a trial, on a busy machine
 LIMIT = 60.0  # seconds that any of these waits may take
+NO_TRAINS = "hardly any trains were there"
 ENDED_EARLY = "the send ended before its faults were over"
 
 
@@ -295,7 +296,7 @@ class Rig:
         behind = [dot.behind for dot in self.ledger.dots]
         some, most = sum(n > 0 for n in behind), max(behind, default=0)
         print(f"  trains: {some} of {len(behind)} messages had others behind them, up to {most}")
-        self.promise(some * 4 >= len(behind) and most >= together - 1, "hardly any trains were there")
+        self.promise(some * 4 >= len(behind) and most >= together - 1, NO_TRAINS)
 
     def promise(self, is_kept: bool, what: str) -> None:
         """What a scenario owes beside the identity."""

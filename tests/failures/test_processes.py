@@ -51,12 +51,9 @@ async def test_workers_told_to_stop_under_load() -> None:
     assert holds(await worker_stops(seed=1, stops=4))
 
 
-async def test_workers_told_to_stop_while_redis_is_away() -> None:
-    assert holds(await stops_without_redis(seed=1, rounds=1))
-
-
-async def test_a_cancel_between_kills_and_the_takeover() -> None:
-    assert holds(await cancelled_in_doubt(seed=1, kills=2))
+async def test_workers_told_to_stop_while_redis_is_away_and_a_cancel_between_kills_and_the_takeover() -> None:
+    lines = await asyncio.gather(stops_without_redis(seed=1, rounds=1), cancelled_in_doubt(seed=1, kills=2))
+    assert [holds(line) for line in lines] == [True, True]
 
 
 async def test_a_zombie_writes_nothing_whether_it_was_frozen_or_cut_off_from_redis() -> None:

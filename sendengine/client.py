@@ -57,6 +57,7 @@ class Client:
     async def __aenter__(self) -> Self:
         self.config = self._given_config or configuration.load()
         self.tiers = configuration.tiers(self.config.tiers_file)
+        self.reasons = configuration.reasons(self.config.holds_file)
         if self._desk is None:
             self._desk = await asyncio.to_thread(_redis_desk, self._url, self.config)
         return self

@@ -19,14 +19,18 @@ from msgspec import Meta
 
 from sendengine.address import is_host_name
 from sendengine.errors import ConfigError
+from sendengine.policy.holds import Reason, lacking
+from sendengine.policy.term import PURGE_SOONEST_DAYS
 from sendengine.policy.tiers import UNMETERED, Tier, nearest
 from sendengine.types import TlsPolicy
 
 Positive = Annotated[float, Meta(gt=0)]
 Some = Annotated[int, Meta(ge=1)]
 Count = Annotated[int, Meta(ge=0)]
+Text = Annotated[str, Meta(pattern=r"\S")]  # not empty
 Path_ = tuple[str, ...]  # of keys, from the top of the file
 
+_is_reason = re.compile(r"[a-z0-9][a-z0-9-]{0,63}").fullmatch
 PREFIX = "SENDENGINE_"
 LARGEST = 1e9  # of any number here, whatever its unit: beyond it times leave the calendar and counters their octets
 T = TypeVar("T")
@@ -70,6 +74,16 @@ class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("horizon_min_ms is above horizon_max_ms")
 
 
+class AccountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    grace_days: Annotated[float, Meta(ge=0)] = 10.0
+    purge_after_days: Annotated[float, Meta(ge=PURGE_SOONEST_DAYS)] = 10.0
+    audit_days: Positive = 3650.0
+
+    def __post_init__(self) -> None:
+        if self.purge_after_days < self.grace_days:
+            raise ValueError("purge_after_days is below grace_days: who renews in grace would find nothing")
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     relay: str = "smtp://127.0.0.1:2525"
     relay_tls: TlsPolicy = TlsPolicy.OPPORTUNISTIC
@@ -82,6 +96,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     state_dir: str = ""
     tiers_file: str = ""
     replies_file: str = ""
+    holds_file: str = ""
     dkim_keys: str = ""
     sessions: Some = 20
     connect_rate: Positive = 20.0
@@ -90,6 +105,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lifetime_h: Positive = 24.0
     retry: str = "1m, 5m*2, 15m*2, 1h*3, 4h*5"
     log_format: Literal["console", "json"] = "console"
+    account: AccountConfig = AccountConfig()
     timeouts: Timeouts = Timeouts()
     engine: EngineConfig = EngineConfig()
 
@@ -123,6 +139,14 @@ class _TierRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     per_hour: Positive | Literal["unmetered"]
     title: str
     price: str = ""
+
+
+class _ReasonRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A table of holds.toml. Whoever is held must learn how it ends and who ends it."""
+
+    title: Text
+    remedy: Text
+    department: Text
 
 
 def load(path: str | None = None, environ: Mapping[str, str] | None = None) -> Config:
@@ -169,6 +193,22 @@ def tiers(path: str = "") -> dict[str, Tier]:
         row = _convert(path, text, value, _TierRow, (name,))
         per_hour = None if row.per_hour == UNMETERED else float(row.per_hour)
         table[name.lower()] = Tier(name.lower(), per_hour, row.title, row.price)
+    return table
+
+
+def reasons(path: str = "") -> dict[str, Reason]:
+    """Why an account may be held, by name (empty: the shipped table). Raises ConfigError where a known reason is not in it, or one has no
+    remedy or no department."""
+    path = path or str(data_file("holds.toml"))
+    text, document = _document(path)
+    table = {}
+    for name, value in document.items():
+        row = _convert(path, text, value, _ReasonRow, (name,))
+        if not _is_reason(name.lower()):
+            raise ConfigError(f"{path}:{_line(text, (name,))}: {name!r} is no name of a reason: letters, digits and dashes")
+        table[name.lower()] = Reason(name.lower(), row.title, row.remedy, row.department)
+    if lacks := lacking(table):
+        raise ConfigError(f"{path}: the reason {lacks[0]!r} has no table, with its title, remedy and department")
     return table
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from sendengine.channel.smtp import SmtpChannel, SmtpSettings, StageTimeouts
-from sendengine.config import Config, data_file
+from sendengine.config import Config, data_file, reasons
 from sendengine.engine.settings import EngineSettings
 from sendengine.engine.worker import Worker
 from sendengine.errors import RefusedInput
@@ -38,7 +38,9 @@ class LoopClock:
 
 
 def build_worker(config: Config, url: str, meter: Meter, worker_id: str) -> Worker:
-    """A worker on a Redis `url`, to be made and run inside one loop."""
+    """A worker on a Redis `url`, to be made and run inside one loop. Raises ConfigError, RefusedInput: a table of holds that leaves
+    somebody without a way out stops it here, though only schedulers read it."""
+    reasons(config.holds_file)
     return Worker(
         queue=build_queue(config, url),
         channel=SmtpChannel(smtp_settings(config), LoopClock()),

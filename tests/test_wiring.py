@@ -8,8 +8,9 @@ import pytest
 
 from sendengine import wiring
 from sendengine.channel.smtp import StageTimeouts
-from sendengine.config import Config, EngineConfig, Timeouts
+from sendengine.config import Config, EngineConfig, Timeouts, data_file
 from sendengine.errors import ConfigError, RefusedInput
+from sendengine.sink.silent import SilentMeter
 from sendengine.types import Relay, TlsPolicy
 
 DEFAULT = Relay("127.0.0.1", 2525)
@@ -86,3 +87,10 @@ def test_smtp_keys_arrive() -> None:
 
 def test_shipped_reply_rules_are_the_default() -> None:
     assert wiring.reply_rules(Config()) is not None
+
+
+async def test_worker_does_not_start_on_holds_without_a_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "holds.toml"
+    path.write_text(data_file("holds.toml").read_text().replace('department = "billing"\n', ""))
+    with pytest.raises(ConfigError, match="department"):
+        wiring.build_worker(Config(holds_file=str(path)), "redis://127.0.0.1:1", SilentMeter(), "w")

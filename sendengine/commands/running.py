@@ -112,6 +112,7 @@ def config_check(context: typer.Context, json: Json = False) -> None:
     signed, no_keys = key_survey(loaded)
     faults += [*wrong, *no_keys]
     found = _read(faults, lambda: config.tiers(loaded.tiers_file))
+    _read(faults, lambda: config.reasons(loaded.holds_file))
     _read(faults, lambda: parse(loaded.retry))
     _read(faults, lambda: default_relay(loaded))
     _read(faults, lambda: reply_rules(loaded))

@@ -177,6 +177,7 @@ class Visited(msgspec.Struct, frozen=True, gc=False):
     idle_us: float  # time in which the relay refused us: no lifetime runs
     acted: tuple[int, ...]  # for each settlement: 1, or 0 when its lease does not stand
     has_begun: bool = False  # a sequential campaign began with this visit: there is more to take
+    closes_us: float = 0.0  # when the account's term ends: nothing goes from then on; 0: it has no end, or is over
 
 
 class CampaignRecord(msgspec.Struct, frozen=True):
@@ -332,6 +333,14 @@ class Heard(msgspec.Struct, frozen=True):
     age: float | None = None
 
 
+class Gated(msgspec.Struct, frozen=True):
+    """What became of a change of an account's term or holds. `status`: done, same (all stands so already), missing (no such account),
+    purging (its purge has begun), late (it was too late for it), moved (what the caller saw does not stand any more)."""
+
+    status: str
+    now_us: float = 0.0
+
+
 class Desk(Protocol):
     """What a scheduler needs of the shared state (queue/desk.py; in-memory twin queue/memory.py). Raises Unavailable when it is away.
 
@@ -361,6 +370,13 @@ class Desk(Protocol):
 
     async def account(self, account: str) -> Mapping[str, str]: ...
     async def accounts(self) -> list[str]: ...
+    async def set_gate(
+        self, account: str, seen: Mapping[str, str], fields: Mapping[str, str], *, before_us: float | None = None, line: bytes = b""
+    ) -> Gated:
+        """Change fields of its term and holds (policy/term.py, policy/holds.py; "" is absent) where `seen` still stands and it is before
+        `before_us`. Every worker is told, of every lane. `line` (JSON) is noted for the audit trail with the change, or not at all."""
+        ...
+
     async def create(
         self, account: str, campaign: str, definition: bytes, at_us: float | None, message: bytes, fields: Mapping[str, str]
     ) -> str:

@@ -42,6 +42,7 @@ class Lane:
         self.interval = 0.0  # seconds between messages; 0: unmetered
         self.is_known = False  # a visit has told the interval
         self.licence_until = 0.0  # unmetered: may send until then
+        self.closes_at = float("inf")  # the account's term ends: nothing goes from then on
         self.cut = 0
         self._void_after: dict[int, float] = {}  # cut number of a grant -> µs of Redis after which its permits are void
         self.idle_us = 0.0
@@ -97,11 +98,13 @@ class Lane:
         self.is_known = True
         self.idle_us = visited.idle_us
         self.see_cut(visited, asked_under)
+        offset = visited.now_us / 1e6 - replied_at
+        self.closes_at = visited.closes_us / 1e6 - offset if visited.closes_us else float("inf")
         if not self.interval:
             has_seen_all = max(visited.cut, asked_under) == self.cut  # else the inbox told of a later change meanwhile
-            self.licence_until = replied_at + 2 * self._settings.horizon_max if visited.permits and has_seen_all else 0.0
+            licence = min(replied_at + 2 * self._settings.horizon_max, self.closes_at)
+            self.licence_until = licence if visited.permits and has_seen_all else 0.0
             return
-        offset = visited.now_us / 1e6 - replied_at
         at = replied_at + visited.delay_us / 1e6
         self.permits.grant(Run(at, self.interval, visited.permits, visited.cut, offset, visited.deal, held))
         if visited.cut < self.cut:  # granted before a cut of which the inbox told first

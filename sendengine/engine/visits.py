@@ -23,6 +23,7 @@ RESYNC_ACCOUNTS = 200  # visited at once when everything is settled again
 RESYNC_S = 2.0  # all of them; who has not answered then keeps no other waiting
 ASK_EVERY, ASK_FOR = 1.0, 10.0
 UNMETERED_VISIT = 0.5  # gate and states are looked at so often where no permits are needed
+CLOSES_SOON = 60.0  # an end of the term that is nearer is looked at, though nothing else brings a visit
 
 
 class Visits:
@@ -136,6 +137,8 @@ class Visits:
             when = now + self._settings.tick
         else:
             when = None
+        if lane.rows and lane.closes_at < (now + CLOSES_SOON if when is None else when):
+            when = lane.closes_at + self._settings.tick  # what is held goes back
         if lane.suspended_until > now:
             when = min(when or lane.suspended_until, lane.suspended_until)
         if lane.has_done or lane.must_check or lane.must_return or lane.returns:

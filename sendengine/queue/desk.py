@@ -15,7 +15,7 @@ from sendengine.policy.durability import Persistence
 from sendengine.policy.grants import SPAN
 from sendengine.policy.signing import KeyEntry, encode, field
 from sendengine.policy.tiers import interval_us
-from sendengine.ports import Heard, OutcomeChunk, Repair, Standing, Stored
+from sendengine.ports import Gated, Heard, OutcomeChunk, Repair, Standing, Stored
 from sendengine.queue import keys, scripts
 from sendengine.queue.cluster import open_link
 from sendengine.queue.link import Argument
@@ -80,6 +80,27 @@ class RedisDesk:
 
     async def accounts(self) -> list[str]:
         return sorted(name.decode() for name in await self._link.call("SMEMBERS", keys.ACCOUNTS))
+
+    async def set_gate(
+        self, account: str, seen: Mapping[str, str], fields: Mapping[str, str], *, before_us: float | None = None, line: bytes = b""
+    ) -> Gated:
+        flat: list[Argument] = [len(seen), *(item for pair in [*seen.items(), *fields.items()] for item in pair)]
+        limit = "" if before_us is None else f"{before_us:.0f}"
+        status, *rest = await self._script("gate", account, self._cut_delay, limit, line, *flat)
+        if not rest:
+            return Gated(status.decode())
+        for lane, number, at in zip(rest[1::3], rest[2::3], rest[3::3], strict=True):
+            await self._tell(account + lane.decode(), number, float(at))
+        if status == b"same":  # who asked before may have died before it told anybody
+            for lane in await self._lanes(account):
+                await self._tell(lane)
+        return Gated(status.decode(), float(rest[0]))
+
+    async def _lanes(self, account: str) -> list[str]:
+        """Those that there are."""
+        names = [account + channel for channel in keys.CHANNELS]
+        found = await asyncio.gather(*(self._link.call("EXISTS", keys.account(name)) for name in names))
+        return [name for name, exists in zip(names, found, strict=True) if exists]
 
     # signing keys
 

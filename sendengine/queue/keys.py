@@ -3,10 +3,15 @@
 All keys of an account carry the hash tag {m1234}, all of a worker {w:ID}, so that each script touches one Cluster slot.
 Scripts get the first key of their slot and form the others from it (lua/lib.lua), by the same names as here.
 
-account slot, A = {m1234}
-  A               hash    the account: tier, rate (messages/h, "" unmetered), iv (µs between messages, 0 unmetered), last (µs of Redis
+account slot: B = {m1234} is the account's own; A is a lane of it, a channel with its own clock, queue and states: {m1234} for e-mail
+  B               hash    beside the fields of the e-mail lane: term, term_ends (µs, absent: no end), grace and purge_after (days),
+                          hold:REASON (JSON, policy/holds.py), gate (0 under a hold, else term_ends; absent: neither), closed_at (µs
+                          since when it is shut, where a script saw that), audits (lines noted for the audit trail so far)
+  B:audit         hash    number -> µs and JSON: lines that the audit trail has not taken yet
+  A               hash    the lane: tier, rate (messages/h, "" unmetered), iv (µs between messages, 0 unmetered), last (µs of Redis
                           time of the last permit granted), cut and cut_at (number and µs of the last cut), relay, bind (what binds now),
-                          idle (µs that the relay refused us: no lifetime runs), boosts (grants of speed so far), boost:N (one of them:
+                          idle (µs in which the relay refused us or the gate was shut: no lifetime runs), idle_at (up to when it
+                          counts these), boosts (grants of speed so far), boost:N (one of them:
                           from µs, until µs, interval, then JSON), grants (the same 24 octets of those that are not over)
   A:sends         zset    campaign -> µs of its creation
   A:open          set     campaigns that have not ended
@@ -62,15 +67,23 @@ SWEEP = "{x}:sweep"
 
 INFO_SECONDS = 86400
 
+CHANNELS = ("", "/sms")  # what stands behind an account's name in that of its lanes
 LEVELS = range(9, -1, -1)
 
 
-def account(account: str) -> str:
-    return "{" + account + "}"
+def account(lane: str) -> str:
+    """`m1234` is its e-mail lane, `m1234/sms` another one."""
+    name, slash, channel = lane.partition("/")
+    return "{" + name + "}" + slash + channel
 
 
-def campaign(account_id: str, campaign_id: str) -> str:
-    return f"{{{account_id}}}:c:{campaign_id}"
+def home(lane: str) -> str:
+    """What belongs to the account, whatever the lane."""
+    return "{" + lane.partition("/")[0] + "}"
+
+
+def campaign(lane: str, campaign_id: str) -> str:
+    return f"{account(lane)}:c:{campaign_id}"
 
 
 def journal(worker: str) -> str:

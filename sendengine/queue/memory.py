@@ -133,14 +133,15 @@ class MemoryQueue:
         singles = state.campaigns.get(TRANSACTIONAL)
         if singles is not None and "retention" in singles.fields:
             singles.forget_old(self._now(), float(singles.fields["retention"]), 20)
-        return state.next_need(), {token: lease.worker for token, lease in state.leases.items()}
+        return state.next_need(self._now()), {token: lease.worker for token, lease in state.leases.items()}
 
     async def is_idle(self, account: str) -> bool:
         """Nothing of it is due now, waits for a retry, or is leased."""
         state = self._store.accounts.get(account, Account())
         sending = [state.campaigns[name] for name in (*state.run, TRANSACTIONAL) if name in state.campaigns]
-        has_retries = any(campaign.retries for campaign in sending)
-        return not (state.leases or has_retries or 0 <= state.next_need() <= self._now())
+        now = self._now()
+        has_retries = state.shut_since(now) is None and any(campaign.retries for campaign in sending)
+        return not (state.leases or has_retries or 0 <= state.next_need(now) <= now)
 
     async def claim_sweep(self, seconds: float) -> bool:
         store, now = self._store, self._now()
@@ -199,6 +200,8 @@ class MemoryQueue:
         self, account: str, worker: str, rows: int, tokens: Sequence[bytes], has_first: Sequence[str], has_retries: Sequence[str]
     ) -> Taken:
         state, now = self._store.accounts.get(account, Account()), self._now()
+        if state.shut_since(now) is not None:
+            return Taken(-1.0, -1.0, (), ())
         look = look_at_schedules(state, now)
         taking = Taking(state, worker, rows, tokens, now)
         for campaign in turns(state, now, has_first, has_retries):
@@ -209,7 +212,7 @@ class MemoryQueue:
         names = [name for name in (TRANSACTIONAL, *state.run) if name in state.campaigns and name not in has_retries]
         wakes = [*(state.campaigns[name].next_retry for name in names), *state.looks.values()]
         wake = float(round(min((at for at in wakes if at is not None), default=-1)))
-        return Taken(state.next_need(), wake, look, tuple(taking.leases))
+        return Taken(state.next_need(now), wake, look, tuple(taking.leases))
 
     async def visit(
         self, account: str, want: int, horizon_us: float, bind: str, held: Sequence[str], settlements: Sequence[Settlement],
@@ -223,8 +226,10 @@ class MemoryQueue:
             return Visited(now, 0, 0.0, 0, 0.0, 0.0, b"", b"", 0.0, acted)
         if bind != "=":
             bind_to(state, now, bind)
-        may_send = [name in state.run or name == TRANSACTIONAL for name in held]
-        permits, delay, interval = grant(state, now, want if any(may_send) else 0, horizon_us, lead_us)
+        is_shut = state.shut_since(now) is not None
+        may_send = [not is_shut and (name in state.run or name == TRANSACTIONAL) for name in held]
+        closes = 0.0 if is_shut else float(state.home.get("gate", 0))
+        permits, delay, interval = grant(state, now, want if any(may_send) else 0, horizon_us, lead_us, closes)
         return Visited(
             now_us=now,
             cut=fields.number("cut"),
@@ -237,4 +242,5 @@ class MemoryQueue:
             idle_us=float(fields.get("idle", 0)),
             acted=acted,
             has_begun=state.has_begun,
+            closes_us=closes,
         )

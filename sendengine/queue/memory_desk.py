@@ -10,8 +10,9 @@ from sendengine.policy.durability import Persistence
 from sendengine.policy.grants import FIELD, SPAN
 from sendengine.policy.signing import KeyEntry, decode, encode, field
 from sendengine.policy.tiers import interval_us
-from sendengine.ports import Heard, OutcomeChunk, Repair, Standing, Stored
+from sendengine.ports import Gated, Heard, OutcomeChunk, Repair, Standing, Stored
 from sendengine.queue.keys import INFO_SECONDS
+from sendengine.queue.memory_gate import change
 from sendengine.queue.memory_repair import restore
 from sendengine.queue.memory_settling import mask_of
 from sendengine.queue.memory_state import IN_MEMORY, Account, Campaign, MemoryStore, StoredBatch
@@ -47,7 +48,7 @@ class MemoryDesk:
         self._store.spread(account, cut, cut_us)
         state = self._store.accounts.get(account)
         if state is not None and not state.leases:
-            self._store.offer(account, state.next_need())
+            self._store.offer(account, state.next_need(self._now()))
 
     async def now_us(self) -> float:
         return self._now()
@@ -60,12 +61,12 @@ class MemoryDesk:
     # accounts
 
     async def create_account(self, account: str, fields: Mapping[str, str]) -> bool:
-        accounts = self._store.accounts
-        if account in accounts:
+        store = self._store
+        if account in store.accounts:
             return False
-        accounts[account] = Account()
-        accounts[account].fields.update(fields, last="0", cut="0")
-        accounts[account].fields.set_times(created=self._now())
+        made = store.make(account)
+        made.fields.update(fields, last="0", cut="0")
+        made.fields.set_times(created=self._now())
         return True
 
     async def set_account(self, account: str, fields: Mapping[str, str]) -> bool:
@@ -113,6 +114,17 @@ class MemoryDesk:
 
     async def accounts(self) -> list[str]:
         return sorted(self._store.accounts)
+
+    async def set_gate(
+        self, account: str, seen: Mapping[str, str], fields: Mapping[str, str], *, before_us: float | None = None, line: bytes = b""
+    ) -> Gated:
+        gated, cuts = change(self._store, account, self._now(), self._cut_delay, seen, fields, before_us, line)
+        for lane, cut in cuts.items():
+            self._tell(account + lane, *cut)
+        if gated.status == "same":  # who asked before may have died before it told anybody
+            for lane in self._store.lanes(account):
+                self._tell(account + lane)
+        return gated
 
     # signing keys
 

@@ -15,20 +15,21 @@ def bind_to(state: Account, now: float, bind: str) -> None:
     """What binds now, since when; the time in which the relay refused us is no lifetime's."""
     fields = state.fields
     limit, _, lift = bind.partition("|")
-    before, since, *_ = (*fields.get("bind", "").split("|", 2), "")
+    before = fields.get("bind", "").partition("|")[0]
     if limit == before:
         return
     if before in ("relay", "site"):
-        fields.add("idle", int(now) - int(since))
+        fields.set_times(idle=state.idle_until(now), idle_at=now)
     if limit:
         fields["bind"] = f"{limit}|{now:.0f}|{lift}"
     else:
         fields.forget("bind")
 
 
-def grant(state: Account, now: float, want: int, horizon: float, lead: float) -> tuple[int, float, float]:
+def grant(state: Account, now: float, want: int, horizon: float, lead: float, closes: float = 0.0) -> tuple[int, float, float]:
     """Permits, µs until the first, and between them: GCRA, one clock an account. A clock that fell behind saves up no credit (design 3.2);
-    permits end before the rate changes, and those beyond are spaced at the rate that holds there (docs/design/009)."""
+    permits end before the rate changes, and those beyond are spaced at the rate that holds there (docs/design/009). None at `closes` (0:
+    never) or later."""
     last, (interval, turn) = float(state.fields.get("last", 0)), state.speed(now)
     if interval and turn is None:
         state.fields.forget("grants")  # all are over
@@ -42,7 +43,7 @@ def grant(state: Account, now: float, want: int, horizon: float, lead: float) ->
         begins = turn
         interval, turn = state.speed(begins)
         first = max(last + interval, begins, now + lead - min(LATE_US, interval))
-    upto = now + horizon if turn is None else min(now + horizon, turn - 1)
+    upto = min([now + horizon, *(end - 1 for end in (turn, closes or None) if end is not None)])
     permits = max(0, min(want, floor((upto - first) / interval) + 1))
     if permits:
         state.fields["last"] = f"{first + (permits - 1) * interval:.3f}"

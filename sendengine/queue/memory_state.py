@@ -13,7 +13,7 @@ from math import ceil
 from sendengine.policy.durability import Persistence
 from sendengine.policy.grants import FIELD, SPAN
 from sendengine.ports import News, OutcomeChunk
-from sendengine.queue.keys import LEVELS
+from sendengine.queue.keys import CHANNELS, LEVELS
 from sendengine.records import TRANSACTIONAL
 from sendengine.types import Outcome, SendState
 
@@ -129,10 +129,12 @@ class Campaign:
 
 
 class Account:
-    """What an account's slot holds."""
+    """What a lane of an account holds. `home`: the fields of the account itself, which for e-mail are its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, home: Fields | None = None) -> None:
         self.fields = Fields()
+        self.home = self.fields if home is None else home
+        self.audit: dict[int, bytes] = {}  # lines that the audit trail has not taken yet
         self.campaigns: dict[str, Campaign] = {}  # oldest first
         self.run: dict[str, int] = {}  # campaigns that may send now -> messages served since one joined
         self.line: list[str] = []
@@ -181,14 +183,29 @@ class Account:
             self.line.remove(campaign.id)
         self.advance()
 
+    def shut_since(self, now: float) -> float | None:
+        """Since when the account's gate is shut; None while it is open."""
+        gate = self.home.get("gate")
+        return float(self.home.get("closed_at", gate)) if gate is not None and now >= float(gate) else None
+
+    def idle_until(self, now: float) -> float:
+        """µs that count against no lifetime: what was counted, and since when the gate, or a relay that refuses us, forbids all sending."""
+        limit, since, *_ = (*self.fields.get("bind", "").split("|", 2), "")
+        causes = [self.shut_since(now), float(since) if limit in ("relay", "site") else None]
+        begins = [cause for cause in causes if cause is not None]
+        counted = self.fields.number("idle")
+        return counted + max(0.0, now - max(min(begins), self.fields.number("idle_at"))) if begins else counted
+
     def rest(self, campaign: Campaign, now: float) -> None:
-        """Paused or outside its window, no lifetime runs. Both at once count once."""
+        """Paused or outside its window, no lifetime runs. Both at once count once, and so does what is idle time of the whole lane."""
         fields = campaign.fields
         rests = campaign.state == SendState.PAUSED or fields.get("open") == "0"
         if rests and "resting" not in fields:
-            fields.set_times(resting=now)
+            fields.set_times(resting=now, rested=self.idle_until(now))
         elif not rests and "resting" in fields:
-            fields.add("idle", int(now) - int(fields.pop("resting")))
+            counted = self.idle_until(now) - fields.number("rested")
+            fields.add("idle", int(max(0.0, now - fields.number("resting") - counted)))
+            fields.forget("resting", "rested")
 
     def start(self, campaign: Campaign) -> None:
         """Its time has come: a scheduled campaign takes its place; one of the line that is through has left that."""
@@ -233,8 +250,10 @@ class Account:
         if live := [span for name, span in spans.items() if ends[name] > now]:
             fields.set_octets("grants", b"".join(live))
 
-    def next_need(self) -> float:
-        """When does it need a worker next? 0: now; -1: never, as things stand."""
+    def next_need(self, now: float) -> float:
+        """When does it need a worker next? 0: now; -1: never, as things stand; so while its gate is shut."""
+        if self.shut_since(now) is not None:
+            return -1.0
         needs = list(self.looks.values())
         for name in (*self.run, TRANSACTIONAL):
             campaign = self.campaigns.get(name)
@@ -285,6 +304,16 @@ class MemoryStore:
         self.swept_until = 0.0
         self.signing_keys: dict[str, bytes] = {}
         self.key_changes = 0
+
+    def lanes(self, account: str) -> dict[str, Account]:
+        """Those that there are, by what stands behind the account's name."""
+        return {lane: self.accounts[account + lane] for lane in CHANNELS if account + lane in self.accounts}
+
+    def make(self, lane: str) -> Account:
+        """A lane other than e-mail's begins beside an account that stands."""
+        name, slash, _ = lane.partition("/")
+        made = self.accounts[lane] = Account(self.accounts[name].fields if slash else None)
+        return made
 
     def spread(self, account: str, cut: int = 0, cut_us: float = 0.0) -> None:
         """News into every registered worker's inbox."""

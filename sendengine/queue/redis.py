@@ -110,10 +110,11 @@ class RedisQueue:
             reply = await scripts.commit(self._link, "settle", (key,), *args, mark=keys.mark(key))
         else:
             reply = await self._script("settle" if settlements else "visit", key, *args)
-        now, cut, cut_us, n, delay, interval, deal, stopped, idle, acted, begun = reply
+        now, cut, cut_us, n, delay, interval, deal, stopped, idle, acted, begun, closes = reply
         return Visited(
-            float(now), cut, float(cut_us), n, float(delay), float(interval), deal, stopped, float(idle), tuple(acted), bool(begun)
-        )
+            float(now), cut, float(cut_us), n, float(delay), float(interval), deal, stopped, float(idle), tuple(acted), bool(begun),
+            float(closes),
+        )  # fmt: skip
 
     async def campaign(self, account: str, campaign: str) -> CampaignRecord | None:
         key = keys.campaign(account, campaign)

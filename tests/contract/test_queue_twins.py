@@ -21,13 +21,15 @@ from sendengine.types import Outcome
 LONG = 3_600_000  # ms: a retry that this test does not see
 TIMES = {  # their presence is compared, not their values
     "created", "at", "sealed_at", "paused_at", "closed_at", "resting", "idle", "cancelled_at", "finished", "through", "last", "cut_at",
+    "rested", "idle_at", "resumed_at", "gate", "term_ends",
 }  # fmt: skip
 CAMPAIGNS = ["a", "b", "line1", "line2"]
 campaign = st.sampled_from(CAMPAIGNS)
 
 
 def comparable(fields: dict[str, str]) -> dict[str, str]:
-    return {name: "set" if name in TIMES else value for name, value in fields.items()}
+    bind = {"bind": fields["bind"].partition("|")[0]} if "bind" in fields else {}  # since when, stands behind it
+    return {name: "set" if name in TIMES else value for name, value in fields.items()} | bind
 
 
 def sorted_masks(standing: Standing) -> tuple[Any, ...]:
@@ -102,6 +104,24 @@ class Twins(RuleBasedStateMachine):
     @rule(name=campaign, is_open=st.booleans())
     def window(self, name: str, is_open: bool) -> None:
         self.both(lambda bench: bench.queue.window("m1", name, is_open, None))
+
+    @rule(what=st.sampled_from(["hold:a", "hold:b"]), stands=st.booleans())
+    def hold(self, what: str, stands: bool) -> None:
+        self.both(lambda bench: _gate(bench, {what: "{}" if stands else ""}))
+
+    @rule(is_over=st.booleans())
+    def term(self, is_over: bool) -> None:
+        """It ended a second ago, or goes on for an hour."""
+
+        async def change(bench: Bench) -> str:
+            ends = await bench.desk.now_us() + (-1e6 if is_over else 3.6e9)
+            return await _gate(bench, {"term": "active", "term_ends": f"{ends:.0f}"})
+
+        self.both(change)
+
+    @rule(bind=st.sampled_from(["relay|x", "", "site|y", "rate|z"]))
+    def bind(self, bind: str) -> None:
+        self.both(lambda bench: _bind(bench, bind))
 
     @rule(n=st.sampled_from([1, 100, 1000]), tokens=st.integers(1, 8), skip=st.lists(campaign, max_size=1))
     def take(self, n: int, tokens: int, skip: list[str]) -> None:
@@ -184,6 +204,16 @@ async def _permits(bench: Bench, want: int, held: list[str]) -> tuple[Any, ...]:
     return visited.permits, visited.deal, visited.stopped, visited.cut, visited.interval_us
 
 
+async def _gate(bench: Bench, fields: dict[str, str]) -> str:
+    return (await bench.desk.set_gate("m1", {}, fields)).status
+
+
+async def _bind(bench: Bench, bind: str) -> tuple[int, bytes, bool]:
+    """Idle time is counted where it was told that there was some."""
+    visited = await bench.visit(0, [*CAMPAIGNS], bind=bind)
+    return visited.permits, visited.stopped, visited.closes_us > 0
+
+
 async def _both_views(bench: Bench, name: str) -> tuple[Any, Standing]:
     return await bench.fields(name), await bench.desk.standing("m1", name)
 
@@ -209,7 +239,7 @@ def test_redis_and_memory_do_the_same(redis_url: str) -> None:
     run_state_machine_as_test(
         Twins,
         settings=settings(
-            max_examples=8, stateful_step_count=30, deadline=None, database=None,
+            max_examples=12, stateful_step_count=30, deadline=None, database=None,
             phases=[Phase.generate], suppress_health_check=list(HealthCheck),
         ),
     )

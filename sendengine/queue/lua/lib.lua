@@ -1,7 +1,9 @@
--- Shared by the scripts of an account's slot. KEYS[1] is the account; every other key is formed from it. Times are µs of Redis' clock.
+-- Shared by the scripts of an account's slot. KEYS[1] is a lane of the account, A; every other key is formed from it. Times are µs of Redis'
+-- clock. B is what belongs to the account, whatever the lane: the e-mail lane is B itself, {m1234}; another's name stands behind it.
 -- masks, states and settling stand apart because each call of a script makes its functions anew, at half a µs each.
 local A = KEYS[1]
 local call, sub, byte, pack, unpack_ = redis.call, string.sub, string.byte, struct.pack, struct.unpack
+local B = byte(A, -1) == 125 and A or string.match(A, '^[^}]*}')
 local TRANSACTIONAL = 'transactional'
 local begun = 0          -- 1 when a campaign of the line started in this call
 

@@ -2,10 +2,11 @@
 -- What would bring a worker to this account; on the way, old single messages are forgotten.  KEYS[1] account.
 -- Replies {next need µs (0 now, -1 never), leases, 1 when something is due now or waits for a retry (a schedule does not count),
 -- then token, worker pairs}.
-local need, retention = next_need(), call('HGET', send_key(TRANSACTIONAL), 'retention')
-if retention then forget_old(clock(), retention, 20) end
-local has_work = need == 0 or (need > 0 and need <= clock())
-has_work = has_work or call('EXISTS', A .. ':again', send_key(TRANSACTIONAL) .. ':w') > 0
+local now = clock()
+local need, retention = next_need(now), call('HGET', send_key(TRANSACTIONAL), 'retention')
+if retention then forget_old(now, retention, 20) end
+local has_work = need == 0 or (need > 0 and need <= now)
+has_work = has_work or not shut_since(now) and call('EXISTS', A .. ':again', send_key(TRANSACTIONAL) .. ':w') > 0
 local out = {int(need), call('HLEN', A .. ':lease'), has_work and 1 or 0}
 local all = call('HGETALL', A .. ':lease')
 for i = 1, #all, 2 do

@@ -1,4 +1,4 @@
--- include: speed turns
+-- include: speed turns gating
 -- The states of campaigns: who may send, whose turn it is, when it ends (docs/queue-states.md).
 -- The run set: who may send now. Served counts start anew whenever one joins, so shares are equal from then on.
 local function sync_run(id)
@@ -42,14 +42,16 @@ local function mend_line(id)
   advance()
 end
 
--- Paused or outside its window, no lifetime runs: `resting` since then, `idle` µs in all. Both at once count once.
+-- Paused or outside its window, no lifetime runs: `resting` since then, `idle` µs in all. Both at once count once, and so does what is idle
+-- time of the whole lane anyway: `rested` is how much that was when the rest began.
 local function sync_rest(id, now)
-  local s = call('HMGET', send_key(id), 'state', 'open', 'resting')
+  local s = call('HMGET', send_key(id), 'state', 'open', 'resting', 'rested')
   local rests = s[1] == 'paused' or s[2] == '0'
-  if rests and not s[3] then call('HSET', send_key(id), 'resting', int(now))
+  if rests and not s[3] then call('HSET', send_key(id), 'resting', int(now), 'rested', int(idle_until(now)))
   elseif s[3] and not rests then
-    call('HINCRBY', send_key(id), 'idle', int(now - s[3]))
-    call('HDEL', send_key(id), 'resting')
+    local counted = s[4] and idle_until(now) - s[4] or 0
+    call('HINCRBY', send_key(id), 'idle', int(math.max(0, now - s[3] - counted)))
+    call('HDEL', send_key(id), 'resting', 'rested')
   end
 end
 
@@ -77,8 +79,9 @@ local function cut(now, delay)
   return number, at
 end
 
--- When does this account need a worker next? 0: now; -1: never, as things stand.
-local function next_need()
+-- When does this account need a worker next? 0: now; -1: never, as things stand; so while its gate is shut.
+local function next_need(now)
+  if shut_since(now) then return -1 end
   local need = -1
   local function earliest(set)
     local first = tonumber(call('ZRANGE', set, 0, 0, 'WITHSCORES')[2])

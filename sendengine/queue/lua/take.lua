@@ -6,8 +6,9 @@
 -- rows and MOST with retries that are due: those of which the worker has enough use up no place. In each, retries that are due come first, then what was given back, then the streams by level.
 -- Replies: next need µs (0 now, -1 never), next look µs (schedule, window or retry; -1 never), campaigns whose window must be looked at,
 --          leases: token, id, batch, mask, histories, stored batch, message (transactional), µs that do not count against lifetimes,
---          workers that died of it.
+--          workers that died of it. While the gate is shut there is nothing to take, and nothing to look at.
 local grant = {now = clock(), worker = ARGV[1], want = tonumber(ARGV[2]), tokens = {}, leases = {}}
+if shut_since(grant.now) then return {'-1', '-1', {}, {}} end
 for i = 1, #ARGV[3], 8 do grant.tokens[#grant.tokens + 1] = sub(ARGV[3], i, i + 7) end
 local has_first, has_retries, look, n = {}, {}, {}, tonumber(ARGV[4])
 for i = 5, #ARGV do (i < 5 + n and has_first or has_retries)[ARGV[i]] = true end
@@ -51,4 +52,4 @@ end
 if not has_retries[TRANSACTIONAL] then earliest(send_key(TRANSACTIONAL) .. ':w') end
 earliest(A .. ':again', has_retries)
 earliest(A .. ':at')
-return {int(next_need()), int(wake), look, grant.leases}
+return {int(next_need(grant.now)), int(wake), look, grant.leases}

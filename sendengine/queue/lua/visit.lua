@@ -3,28 +3,39 @@
 -- ARGV: permits wanted, horizon µs, lead µs (a clock that fell behind starts so late), binding ("limit|lift", "" nothing binds, "=" no change),
 --       number of campaigns held, their ids, then per settlement 9: token, final mask, records, dictionary, nums, deferred, doubts,
 --       mask of rows given back ("" none), blame: "", "suspect" or "kill" (docs/design/010).
--- Permits end before the rate changes; those beyond it are spaced at the rate that holds there (docs/design/009).
+-- Permits end before the rate changes, and before the term does; those beyond it are spaced at the rate that holds there (docs/design/009).
 -- Replies: now µs, cut number, cut µs, permits n, delay of the first µs, µs between (0 unmetered), deal (one octet a permit: place in the
 --          held list; "" when there is one), held campaigns that may not send now (octets), µs that the relay refused, settlements that
---          acted, 1 when one of the line has begun.
+--          acted, 1 when one of the line has begun, µs at which the term ends ("0": no end, or it is over). While the gate is shut all held
+--          campaigns may not send.
 -- Never writes for a lease that does not stand, so a purged account is not re-created. Settlements need settle.lua, which includes this.
 local now = clock()
 local held, at, acted = {}, 6 + tonumber(ARGV[5]), {}
 for i = 6, at - 1 do held[#held + 1] = ARGV[i] end
 for i = at, #ARGV, 9 do acted[#acted + 1] = settle(now, unpack(ARGV, i, i + 8)) end
-local a = call('HMGET', A, 'iv', 'last', 'cut', 'cut_at', 'idle', 'bind', 'grants')
-if not a[1] then return {int(now), 0, '0', 0, '0', '0', '', '', '0', acted, 0} end
+local a = call('HMGET', A, 'iv', 'last', 'cut', 'cut_at', 'idle', 'bind', 'grants', 'gate')
+if not a[1] then return {int(now), 0, '0', 0, '0', '0', '', '', '0', acted, 0, '0'} end
+local gate = tonumber(A == B and a[8] or A ~= B and call('HGET', B, 'gate'))
+local is_shut = gate and now >= gate
 local last, iv, turn = num(a[2]), speed(tonumber(a[1]), a[7], now)
 if a[7] and not turn and a[1] ~= '0' then call('HDEL', A, 'grants') end   -- all are over
 if ARGV[4] ~= '=' then
   local limit, since = string.match(a[6] or '', '^([%a_]*)|(%d*)')
   if limit ~= string.match(ARGV[4], '^[%a_]*') then
-    if limit == 'relay' or limit == 'site' then a[5] = call('HINCRBY', A, 'idle', int(now - since)) end
+    if limit == 'relay' or limit == 'site' then           -- as idle_until in gating.lua
+      local from = is_shut and math.min(since, num(call('HGET', B, 'closed_at') or gate)) or since
+      a[5] = call('HINCRBY', A, 'idle', int(math.max(0, now - math.max(from, num(call('HGET', A, 'idle_at'))))))
+      call('HSET', A, 'idle_at', int(now))
+    end
     local new, lift = string.match(ARGV[4], '^([%a_]*)|?(.*)')
     if new == '' then call('HDEL', A, 'bind') else call('HSET', A, 'bind', new .. '|' .. int(now) .. '|' .. lift) end
   end
 end
 local stopped, sharers, most, is_held = {}, {}, 0, false
+if is_shut then
+  for i = 1, #held do stopped[i] = string.char(i - 1) end
+  held = {}
+end
 local scores = #held > 0 and call('ZMSCORE', A .. ':run', unpack(held)) or {}
 for i, id in ipairs(held) do
   local served = tonumber(scores[i])
@@ -48,7 +59,7 @@ if want > 0 and (is_held or #sharers > 0) then
       iv, turn = speed(tonumber(a[1]), a[7], from)
       first = soonest(from)
     end
-    local upto = turn and math.min(now + horizon, turn - 1) or now + horizon
+    local upto = math.min(now + horizon, (turn or 1e18) - 1, (gate or 1e18) - 1)
     n = math.max(0, math.min(want, math.floor((upto - first) / iv) + 1))
     if n > 0 then call('HSET', A, 'last', string.format('%.3f', first + (n - 1) * iv)) end
   end
@@ -70,4 +81,4 @@ elseif n > 0 and #sharers == 1 and call('ZCARD', A .. ':run') > 1 then
   call('ZADD', A .. ':ready', 'XX', call('ZINCRBY', A .. ':run', n, sharers[1][3]), sharers[1][3])
 end
 return {int(now), num(a[3]), a[4] or '0', n, string.format('%.1f', first - now), string.format('%.3f', iv), table.concat(deal), table.concat(stopped),
-  a[5] or '0', acted, begun}
+  a[5] or '0', acted, begun, gate and not is_shut and int(gate) or '0'}

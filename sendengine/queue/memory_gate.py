@@ -1,0 +1,50 @@
+"""The gate in memory, the twin of lua/gate.lua: the one way to change an account's term or holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sendengine.policy.holds import FIELD
+from sendengine.ports import Gated
+from sendengine.queue.memory_state import Fields, MemoryStore
+
+
+def change(
+    store: MemoryStore, account: str, now: float, cut_delay: float, seen: Mapping[str, str], fields: Mapping[str, str],
+    before_us: float | None, line: bytes,
+) -> tuple[Gated, dict[str, tuple[int, float]]]:  # fmt: skip
+    """What became of it, and the cut of each lane that had one."""
+    lanes = store.lanes(account)
+    if "" not in lanes:
+        return Gated("missing"), {}
+    home = lanes[""].fields
+    if (refusal := _refusal(home, now, seen, before_us)) is not None:
+        return Gated(refusal), {}
+    if all(home.get(name, "") == value for name, value in fields.items()):
+        return Gated("same", now), {}
+    since, before = lanes[""].shut_since(now), home.get("gate")
+    _write(home, fields)
+    gate = "0" if any(name.startswith(FIELD) for name in home) else home.get("term_ends")
+    is_shut = gate is not None and now >= float(gate)
+    if since is not None and not is_shut:
+        for lane in lanes.values():  # by the gate of before
+            lane.fields.set_times(idle=lane.idle_until(now), idle_at=now)
+    _write(home, {"gate": gate or "", "closed_at": f"{now if since is None else since:.0f}" if is_shut else ""})
+    if line:
+        home.add("audits", 1)
+        lanes[""].audit[home.number("audits")] = b"%.0f %b" % (now, line)
+    return Gated("done", now), {name: lane.cut(now, cut_delay) for name, lane in lanes.items() if gate != before}
+
+
+def _refusal(home: Fields, now: float, seen: Mapping[str, str], before_us: float | None) -> str | None:
+    if "purging" in home:
+        return "purging"
+    if any(home.get(name, "") != value for name, value in seen.items()):
+        return "moved"
+    return "late" if before_us is not None and now >= before_us else None
+
+
+def _write(home: Fields, fields: Mapping[str, str]) -> None:
+    """"" is absent."""
+    for name, value in fields.items():
+        home.forget(name) if value == "" else home.update({name: value})

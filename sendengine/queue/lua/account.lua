@@ -1,4 +1,4 @@
--- include: lib states
+-- include: lib cutting
 -- Make an account or change its settings.  KEYS[1] account.  ARGV: "new"/"set", cut delay µs, then field, value pairs (never iv, last or cut).
 -- A change cuts, so that workers ask anew and read it.
 -- Replies {1} done, {1, cut number, cut µs} changed, {0} it exists already (new) or does not exist (set).

@@ -1,4 +1,4 @@
--- include: lib states
+-- include: lib cutting
 -- Write a grant of speed, or end one.  KEYS[1] account.  ARGV: cut delay µs, then "new", from µs, until µs, µs between messages, JSON;
 -- or "end", number.  The clock is cut first, at the speed of before. Those over for more than 30 days are forgotten.
 -- Replies {number, cut number, cut µs}, or {} when there is no such account, no such grant, or it is over.

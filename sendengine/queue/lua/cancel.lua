@@ -1,4 +1,4 @@
--- include: lib masks states settling
+-- include: lib masks states settling cutting
 -- Cancel a campaign: all that is not on its way ends as cancelled (unknown where in doubt), whatever their number, at once.
 -- KEYS[1] account.  ARGV: campaign, cut delay µs.   Replies {'done', cut number, cut µs}, {'same'}, {'closed', state}.
 local id, key, now = ARGV[1], send_key(ARGV[1]), clock()

@@ -1,4 +1,4 @@
--- include: lib states
+-- include: lib cutting gating
 -- Change an account's term or holds: the one way to (docs/design/016).  KEYS[1] B, the account's own hash.
 -- ARGV: cut delay µs; µs from which on it is too late ("" never); a line for the audit trail ("" none); number of fields that must be as the
 --       caller saw them, these as field, value pairs; then field, value pairs to be. "" is absent.

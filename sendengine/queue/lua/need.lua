@@ -1,4 +1,4 @@
--- include: lib masks states forgetting
+-- include: lib masks states forgetting needing
 -- What would bring a worker to this account; on the way, old single messages are forgotten.  KEYS[1] account.
 -- Replies {next need µs (0 now, -1 never), leases, 1 when something is due now or waits for a retry (a schedule does not count),
 -- then token, worker pairs}.

@@ -1,4 +1,4 @@
--- include: lib states
+-- include: lib states resting cutting
 -- Pause a campaign: permits it might have used are cut, leases come back by their workers.  KEYS[1] account.  ARGV: campaign, cut delay µs.
 -- and why, when it was not a user's word ("" else).  Replies {'done', cut number, cut µs}, {'same'}, {'closed', state}.
 local id, key, now = ARGV[1], send_key(ARGV[1]), clock()

@@ -1,4 +1,4 @@
--- include: lib states
+-- include: lib cutting
 -- Change the speed of an account, in mid-send too.  KEYS[1] account.  ARGV: tier name, messages per hour ("" unmetered), µs between
 -- messages, cut delay µs.  The clock goes back on its old grid and then runs at the new rate: no burst, nothing lost.
 -- Replies {cut number, cut µs}, or {} when there is no such account.

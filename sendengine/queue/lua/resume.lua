@@ -1,4 +1,4 @@
--- include: lib states
+-- include: lib states resting cutting
 -- Resume a paused campaign; the time it stood does not count against lifetimes.  KEYS[1] account.  ARGV: campaign, cut delay µs.
 -- Replies {'done', cut number, cut µs}, {'same'} (it is not paused), {'closed', state}.
 local id, key, now = ARGV[1], send_key(ARGV[1]), clock()

@@ -1,5 +1,5 @@
--- include: speed turns gating
--- The states of campaigns: who may send, whose turn it is, when it ends (docs/queue-states.md).
+-- include: turns
+-- The states of campaigns: who may send, whose turn it is, when it ends (docs/queue-states.md). Beside it stand resting, cutting and needing.
 -- The run set: who may send now. Served counts start anew whenever one joins, so shares are equal from then on.
 local function sync_run(id)
   if id == TRANSACTIONAL then return end
@@ -42,19 +42,6 @@ local function mend_line(id)
   advance()
 end
 
--- Paused or outside its window, no lifetime runs: `resting` since then, `idle` µs in all. Both at once count once, and so does what is idle
--- time of the whole lane anyway: `rested` is how much that was when the rest began.
-local function sync_rest(id, now)
-  local s = call('HMGET', send_key(id), 'state', 'open', 'resting', 'rested')
-  local rests = s[1] == 'paused' or s[2] == '0'
-  if rests and not s[3] then call('HSET', send_key(id), 'resting', int(now), 'rested', int(idle_until(now)))
-  elseif s[3] and not rests then
-    local counted = s[4] and idle_until(now) - s[4] or 0
-    call('HINCRBY', send_key(id), 'idle', int(math.max(0, now - s[3] - counted)))
-    call('HDEL', send_key(id), 'resting', 'rested')
-  end
-end
-
 -- Its time has come: a scheduled campaign takes its place; one of the line that is through has left that, and only its retries are to come.
 local function start(id)
   local key = send_key(id)
@@ -62,37 +49,6 @@ local function start(id)
   local s = call('HMGET', key, 'sequential', 'through')
   if s[1] == '1' and not s[2] then call('HSET', key, 'state', 'sequential') advance()
   else call('HSET', key, 'state', 'sending') sync_run(id) end
-end
-
--- Cut (design 3.2): permits later than now + delay, granted under a smaller number, are void; the clock goes back on its grid.
--- Where the rate changes between the cut and the last permit, no further than an interval before the cut (docs/design/009).
-local function cut(now, delay)
-  local a = call('HMGET', A, 'iv', 'last', 'cut', 'grants')
-  local last, at = num(a[2]), now + delay
-  if last > at then
-    local grid, before = speed(num(a[1]), a[4], last), speed(num(a[1]), a[4], at)
-    if grid > 0 then last = last - math.ceil((last - at) / grid) * grid end
-    if before ~= grid then last = math.max(last, at - before) end
-  end
-  local number = num(a[3]) + 1
-  call('HSET', A, 'last', string.format('%.3f', last), 'cut', number, 'cut_at', int(at))
-  return number, at
-end
-
--- When does this account need a worker next? 0: now; -1: never, as things stand; so while its gate is shut.
-local function next_need(now)
-  if shut_since(now) then return -1 end
-  local need = -1
-  local function earliest(set)
-    local first = tonumber(call('ZRANGE', set, 0, 0, 'WITHSCORES')[2])
-    if first and (need < 0 or first < need) then need = first end
-  end
-  local key = send_key(TRANSACTIONAL)
-  if call('EXISTS', A .. ':ready') == 1 or has_ready(key) then return 0 end
-  earliest(key .. ':w')
-  earliest(A .. ':again')
-  earliest(A .. ':at')
-  return need
 end
 
 -- The end of a campaign, when its last recipient has an outcome: counts stay, outcomes and payloads for `retention` seconds.

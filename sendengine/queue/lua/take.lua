@@ -1,4 +1,4 @@
--- include: lib taking
+-- include: lib taking needing
 -- Take batches for a worker: READY rows become LEASED (design 3.1.3).  KEYS[1] account.
 -- ARGV: worker, rows wanted per campaign (of retries, and of the others), tokens (8 octets each, one a lease at most),
 --       number of ids of which the worker has enough first tries, these ids, then the ids of which it has enough retries.

@@ -1,4 +1,4 @@
--- include: lib states
+-- include: lib states resting cutting
 -- A campaign's send window opens or closes (the caller knows time zones).  KEYS[1] account.  ARGV: campaign, open 1/0, µs of the next look
 -- ("" never), cut delay µs.  Replies {cut number, cut µs}, or {} when nothing changed.
 local id, key, now = ARGV[1], send_key(ARGV[1]), clock()

@@ -23,13 +23,15 @@ from sendengine import config as configuration
 from sendengine.config import Config
 from sendengine.errors import Conflict, RefusedInput, SendEngineError, Unavailable
 from sendengine.intake import Intake
+from sendengine.policy import gate
 from sendengine.policy import retry as schedules
 from sendengine.policy.durability import Durability, weakest
+from sendengine.policy.term import Verb
 from sendengine.policy.times import parse_duration, parse_time, possible
 from sendengine.policy.window import Window
 from sendengine.ports import Desk
 from sendengine.render.message import Message
-from sendengine.scheduler import accounts, fsck, names, planning, quarantine, resend, single, sources, submitting, view, why
+from sendengine.scheduler import accounts, audit, fsck, gates, names, planning, quarantine, resend, single, sources, submitting, view, why
 from sendengine.scheduler.accounts import Account
 from sendengine.scheduler.binding import Binding
 from sendengine.scheduler.fsck import Checked, Finding
@@ -111,6 +113,39 @@ class Client:
         """Another password or TLS policy for the account's present relay; what is None stays. Raises Conflict, NotFound, RefusedInput."""
         return await self.set_relay(account, await accounts.relay_with(self.desk, account, password, tls))
 
+    # term and holds
+
+    async def hold(self, account: str, reason: str, *, text: str = "", who: str = "") -> Account:
+        """Block its sending within 1 s, mid-send too, without losing or repeating anything; reading still works. Several may stand at once,
+        one a reason; the same one again changes its text at most. Raises NotFound (account, reason), RefusedInput."""
+        await gates.hold(self.desk, self.reasons, account, reason, text, who)
+        return await self.account(account)
+
+    async def release(self, account: str, reason: str, *, why: str = "", who: str = "") -> Account:
+        """Lift a hold. With the last one sending resumes where it stopped, at its rate. Raises Conflict where none stands for it."""
+        await gates.release(self.desk, account, reason, why, who)
+        return await self.account(account)
+
+    async def term(self, account: str) -> gates.Term:
+        """Where it stands in its term."""
+        await names.existing_account(self.desk, account)
+        return gates.shown_term(await view.look(self.desk, account))
+
+    async def set_term(self, account: str, verb: str, *, ends: Moment = None, why: str = "", who: str = "") -> gates.Term:
+        """`verb`: trial (begin one, until `ends`), renew (active until `ends`; None is without an end; of one in grace, too: sending
+        resumes within 1 s), cancel (no renewal; nothing else changes before it ends), reactivate (take that back), expire (it ends now).
+        Raises Conflict where its phase forbids that, RefusedInput, NotFound."""
+        if verb not in list(Verb):
+            raise RefusedInput(f"a term does not {verb!r}", f"one of {' '.join(Verb)}")
+        until = _wall(ends, await self._now())
+        await gates.change_term(self.desk, self.config.account, account, Verb(verb), until, why, who)
+        return await self.term(account)
+
+    async def audit(self, account: str) -> AsyncIterator[audit.Entry]:
+        """Who did what to an account, when and why; the oldest first. Of an account that is gone, too."""
+        async for entry in audit.read(self.desk, names.account_id(account)):
+            yield entry
+
     async def account(self, account: str) -> Account:
         await names.existing_account(self.desk, account)
         return accounts.shown(await view.look(self.desk, account))
@@ -134,8 +169,9 @@ class Client:
         says); `lifetime`: how long, "12h" or seconds. `strict`: one bad row refuses the whole list. `on_reject` gets refused rows as they
         are met, `on_absent` each field that has a default and was in no column, with the nearest column.
 
-        Raises NotFound, RefusedInput, Conflict (the id stands with other rows or settings) and Unavailable (repeat the call)."""
-        await names.existing_account(self.desk, account)
+        Raises NotFound, RefusedInput, Conflict (the id stands with other rows or settings; the account is held, in grace or deleted) and
+        Unavailable (repeat the call)."""
+        await self._admitted(account)
         now = await self._now()
         order = Order(
             ref=Ref(account, names.campaign_id(campaign) if campaign else names.new_campaign_id(now, os.urandom(4))),
@@ -151,6 +187,7 @@ class Client:
     async def resend(self, campaign: str) -> Send:
         """A new send, ID-r1, to those of a send without `sent`. Raises Conflict unless that has ended."""
         ref = await names.resolve(self.desk, campaign)
+        await self._admitted(ref.account)
         order = await resend.order_again(self.desk, ref)
         if await anext(resend.missing(self.desk, ref), None) is None:
             raise RefusedInput(f"{ref}: every recipient was sent to")
@@ -166,13 +203,18 @@ class Client:
         self, *, account: str, message: Message, to: str, sender: str = "", fields: Mapping[str, Any] | None = None, key: str | None = None
     ) -> single.Single:  # fmt: skip
         """One transactional message, ahead of bulk. The same `key` again is the same message, for as long as outcomes are kept; without
-        one, each call is a message of its own."""
-        await names.existing_account(self.desk, account)
+        one, each call is a message of its own. Raises Conflict where the account is held, in grace or deleted."""
+        await self._admitted(account)
         key = key or _uid()
         try:
             return await single.send(self.desk, self.config, account, message, to, sender, _uid(), fields or {}, key)
         except Unavailable as error:
             raise Unavailable(str(error), f"it may be queued already: the same call with the key {key!r} never makes it two") from error
+
+    async def _admitted(self, account: str) -> None:
+        """Raises Conflict with the remedy where an account takes no sends now."""
+        fields = await names.existing_account(self.desk, account)
+        gate.admit(account, fields, await self._now())
 
     async def estimate(self, account: str, recipients: int, *, at: Moment = None, finish_by: Moment = None) -> planning.Estimate:
         await names.existing_account(self.desk, account)
@@ -334,7 +376,8 @@ def _redis_desk(url: str | None, config: Config) -> Desk:
     from sendengine.queue.embedded import resolve_url
 
     found = resolve_url(os.environ, url or config.redis_url, Path(config.state_dir) if config.state_dir else None)
-    return RedisDesk(found, config.engine.cut_delay_ms * 1000, int(config.retention_days * 86400), config.wait_ms)
+    own, account = config.engine, config.account
+    return RedisDesk(found, own.cut_delay_ms * 1000, int(config.retention_days * 86400), config.wait_ms, account.audit_days)
 
 
 def _uid() -> str:

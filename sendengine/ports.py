@@ -333,6 +333,14 @@ class Heard(msgspec.Struct, frozen=True):
     age: float | None = None
 
 
+class AuditLine(msgspec.Struct, frozen=True):
+    """One line of an account's audit trail (scheduler/audit.py writes them); `entry` orders them."""
+
+    entry: str
+    at_ms: int
+    line: bytes
+
+
 class Gated(msgspec.Struct, frozen=True):
     """What became of a change of an account's term or holds. `status`: done, same (all stands so already), missing (no such account),
     purging (its purge has begun), late (it was too late for it), moved (what the caller saw does not stand any more)."""
@@ -375,6 +383,14 @@ class Desk(Protocol):
     ) -> Gated:
         """Change fields of its term and holds (policy/term.py, policy/holds.py; "" is absent) where `seen` still stands and it is before
         `before_us`. Every worker is told, of every lane. `line` (JSON) is noted for the audit trail with the change, or not at all."""
+        ...
+
+    async def note(self, account: str, line: bytes) -> None:
+        """A line for its audit trail, of a change that carried none. An account that is gone has its trail still."""
+        ...
+
+    async def audit(self, account: str, after: str, limit: int) -> list[AuditLine]:
+        """Those later than the entry `after` ("" from the first)."""
         ...
 
     async def create(

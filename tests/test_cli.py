@@ -34,7 +34,7 @@ STATUS = [
     "campaign", "account", "state", "sealed", "rows", "accepted", "rejected", "duplicates", "sent", "bounced", "expired",
     "suppressed", "cancelled", "unknown", "pending", "deferred", "quarantined", "rate_contracted", "rate_achieved", "started_at",
     "through_at",
-    "finished_at", "finish_estimate", "binding",
+    "finished_at", "finish_estimate", "passes_term", "binding",
 ]  # fmt: skip
 OUTCOME = [
     "campaign", "account", "recipient", "index", "outcome", "status", "reply", "relay", "attempts", "queued_at", "finished_at",
@@ -343,7 +343,7 @@ def test_relay_password_is_never_printed(run: Shell) -> None:
 
 def test_account_has_the_fields_of_the_account_side_too(run: Shell) -> None:
     found = run("account", "show", "m1", "--json").json
-    assert (found["term"], found["holds"], found["credits"]) == (None, [], None)
+    assert (found["term"]["phase"], found["holds"], found["credits"]) == (None, [], None)
 
 
 def test_retry_schedule_of_an_account(run: Shell) -> None:

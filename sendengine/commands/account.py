@@ -1,4 +1,4 @@
-"""`account create|show|list|set-tier|boost|unboost|set-relay` and `tiers`."""
+"""`account create|show|list|set-tier|boost|unboost|set-relay|hold|release|term|audit` and `tiers`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,19 @@ from sendengine.commands.common import Json
 if TYPE_CHECKING:
     from sendengine.client import Client
     from sendengine.scheduler.accounts import Account, Boost
+    from sendengine.scheduler.audit import Entry
+    from sendengine.scheduler.gates import Hold, Term
     from sendengine.types import Relay
 
-app = common.group("Accounts and their speed.")
+app = common.group("Accounts: their speed, their term and what holds them.")
 
 Id = Annotated[str, typer.Argument(metavar="m1234")]
 TLS_METAVAR = "none|opportunistic|required|verify"
 Tls = Annotated[str, typer.Option(metavar=TLS_METAVAR)]
 PasswordFile = Annotated[Path | None, typer.Option(help="The relay's password, on the file's first line.")]
 Retry = Annotated[str | None, typer.Option(metavar="'1m, 5m*2, 1h'", help="When its sends try again; '': as the configuration says.")]
+Who = Annotated[str, typer.Option(metavar="NAME", help="Who does it, for the audit trail; else the user of this machine.")]
+Because = Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason, for the audit trail.")]
 SIZES = {"10k": 10_000, "100k": 100_000, "1M": 1_000_000}
 
 
@@ -42,7 +46,7 @@ def create(
 
 @app.command()
 def show(account: Id, json: Json = False) -> None:
-    """Tier, rate, sends, and what binds now."""
+    """Tier, rate, term, holds, sends, and what binds now."""
     _show(common.call(lambda client: client.account(account)), json)
 
 
@@ -59,10 +63,13 @@ def list_(account: Annotated[str, typer.Argument(metavar="[m1234]")] = "", json:
             common.emit(each)
         return
     rows = [
-        (each.account, each.tier, each.rate, each.rate_achieved, len(each.sends), each.binding.limit if each.binding else None)
+        (
+            each.account, each.tier, each.rate, each.rate_achieved, each.term.phase, each.term.ends,
+            ", ".join(hold.reason for hold in each.holds) or None, len(each.sends), each.binding.limit if each.binding else None,
+        )
         for each in found
-    ]
-    common.show_table("", ("account", "tier", "msg/h", "achieved", "sends", "binds"), rows)
+    ]  # fmt: skip
+    common.show_table("", ("account", "tier", "msg/h", "achieved", "term", "ends", "held for", "sends", "binds"), rows)
 
 
 @app.command("set-tier")
@@ -128,6 +135,85 @@ def set_relay(
     _show(common.call(change), json)
 
 
+@app.command()
+def hold(
+    account: Id,
+    reason: Annotated[str, typer.Option(metavar="REASON", help="As in unpaid-fee; a wrong one names them all.")],
+    text: Annotated[str, typer.Option(metavar="TEXT", help="What the customer is told beside the reason's remedy.")] = "",
+    who: Who = "",
+    json: Json = False,
+) -> None:
+    """Block its sending, within 1 s and mid-send too; nothing is lost."""
+    _show(common.call(lambda client: client.hold(account, reason, text=text, who=who or common.user())), json)
+
+
+@app.command()
+def release(
+    account: Id,
+    reason: Annotated[str, typer.Option(metavar="REASON", help="Which hold is lifted, see `show`.")],
+    text: Annotated[str, typer.Option("--text", metavar="TEXT", help="Why, for the audit trail.")] = "",
+    who: Who = "",
+    json: Json = False,
+) -> None:
+    """Lift a hold; with the last one its sends go on where they stopped."""
+    _show(common.call(lambda client: client.release(account, reason, why=text, who=who or common.user())), json)
+
+
+@app.command()
+def term(
+    account: Id,
+    trial: Annotated[str, typer.Option(metavar="TIME", help="Begin a trial until then: +14d, RFC 3339, 'YYYY-MM-DD HH:MM' (here).")] = "",
+    renew: Annotated[str, typer.Option(metavar="TIME|never", help="Active until then, or without an end; in grace, too.")] = "",
+    cancel: Annotated[bool, typer.Option("--cancel", help="No renewal; it sends at full rate until its term ends.")] = False,
+    ends: Annotated[str, typer.Option(metavar="TIME", help="With --cancel, of a term without an end: when it ends.")] = "",
+    reactivate: Annotated[bool, typer.Option("--reactivate", help="Take the cancelling back.")] = False,
+    expire: Annotated[bool, typer.Option("--expire", help="It ends now.")] = False,
+    why: Because = "",
+    who: Who = "",
+    json: Json = False,
+) -> None:
+    """Where its term stands; or change it, in force within 1 s."""
+    from sendengine.errors import RefusedInput
+
+    asked = {"trial": trial, "renew": renew, "cancel": cancel, "reactivate": reactivate, "expire": expire}
+    verbs = [verb for verb, is_asked in asked.items() if is_asked]
+    if len(verbs) > 1:
+        raise RefusedInput(f"--{verbs[0]} and --{verbs[1]} at once?", "one change at a time")
+    if ends and not cancel:
+        raise RefusedInput("--ends goes with --cancel", "--renew TIME says until when it is renewed")
+    until = {"trial": trial, "renew": "" if renew == "never" else renew, "cancel": ends}.get(verbs[0] if verbs else "", "") or None
+
+    async def change(client: Client) -> Term:
+        if not verbs:
+            return await client.term(account)
+        return await client.set_term(account, verbs[0], ends=until, why=why, who=who or common.user())
+
+    found = common.call(change)
+    if json:
+        common.emit(found)
+        return
+    common.show_facts(account, _term_facts(found))
+
+
+@app.command()
+def audit(account: Id, json: Json = False) -> None:
+    """Who did what to it, when and why; of an account that is gone, too."""
+
+    async def read(client: Client) -> list[Entry]:
+        return [entry async for entry in client.audit(account)]
+
+    found = common.call(read)
+    if json:
+        for entry in found:
+            common.emit(entry)
+        return
+    rows = [
+        (entry.at, entry.who or None, entry.what, entry.why, " ".join(f"{name}={value}" for name, value in entry.facts.items()))
+        for entry in found
+    ]
+    common.show_table("", ("at", "who", "what", "why", ""), rows)
+
+
 def tiers(json: Json = False) -> None:
     """The tiers, and the time each takes."""
     from sendengine import config
@@ -172,6 +258,23 @@ def _boost_said(each: Boost) -> str:
     return said + (f", by {each.who}" if each.who else "") + (f": {each.why}" if each.why else "")
 
 
+def _term_facts(found: Term) -> list[tuple[str, object]]:
+    if found.phase is None:
+        return [("term", "none: it sends without end")]
+    return [
+        ("term", found.phase),
+        ("ends", found.ends or "never"),
+        ("may be renewed until", found.grace_ends),
+        ("may be purged from", found.purge_at),
+        ("may send", "yes" if found.may_send else "no: sendengine account term " + found.account + " --renew TIME"),
+    ]
+
+
+def _hold_said(each: Hold) -> str:
+    said = f"{each.title}, since {common.shown(each.since)}" + (f", by {each.who}" if each.who else "")
+    return f"{said}{f': {each.text}' if each.text else ''}. What to do: {each.remedy}. Who lifts it: {each.department}"
+
+
 def _show(found: Account, json: bool) -> None:
     if json:
         common.emit(found)
@@ -181,6 +284,8 @@ def _show(found: Account, json: bool) -> None:
         ("rate in force", "unmetered" if found.rate is None else f"{found.rate:,.0f} messages per hour"),
         *((f"boost {each.boost}", _boost_said(each)) for each in found.boosts),
         ("rate achieved", found.rate_achieved),
+        *_term_facts(found.term),
+        *((f"held: {each.reason}", _hold_said(each)) for each in found.holds),
         ("relay", found.relay or "the configuration's"),
         ("its user", found.relay_user),
         ("its TLS", found.relay_tls),

@@ -130,6 +130,7 @@ def estimate(
     facts: list[tuple[str, object]] = [
         ("recipients", found.recipients),
         ("will be through", found.finish_estimate or "at the rate that its relay allows"),
+        ("beyond the end of the term", "yes: the rest is held until that is renewed" if found.passes_term else None),
         ("that takes", None if found.seconds is None else common.duration(found.seconds)),
     ]
     if found.finish_by is not None:
@@ -272,6 +273,9 @@ def _note_absent(field: str, nearest: str) -> None:
 
 
 def _show(made: Send, json: bool) -> None:
+    if made.passes_term:
+        renewing = f"sendengine account term {made.account} --renew TIME"
+        common.note(f"warning: {made.id} will not be through before the term of {made.account} ends; the rest is held then ({renewing})")
     if json:
         common.emit(made)
         return

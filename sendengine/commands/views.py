@@ -43,6 +43,7 @@ def facts(send: Status) -> list[tuple[str, object]]:
         ("through", send.through_at),
         ("finished", send.finished_at),
         ("will be through", _estimate(send)),
+        ("beyond the end of the term", "yes: the rest is held until that is renewed" if send.passes_term else None),
         ("binds now", said(send.binding)),
     ]
 

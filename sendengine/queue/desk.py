@@ -15,7 +15,7 @@ from sendengine.policy.durability import Persistence
 from sendengine.policy.grants import SPAN
 from sendengine.policy.signing import KeyEntry, encode, field
 from sendengine.policy.tiers import interval_us
-from sendengine.ports import Gated, Heard, OutcomeChunk, Repair, Standing, Stored
+from sendengine.ports import AuditLine, Gated, Heard, OutcomeChunk, Repair, Standing, Stored
 from sendengine.queue import keys, scripts
 from sendengine.queue.cluster import open_link
 from sendengine.queue.link import Argument
@@ -29,12 +29,15 @@ ANSWER_SECONDS = 20.0  # a person, or a web process, waits no longer
 
 class RedisDesk:
     """Owner of one link. `cut_delay_us` is D of design 3.2, `retention` seconds that transactional outcomes are kept, `wait_ms` how long
-    what is accepted waits for a replica (0: for none)."""
+    what is accepted waits for a replica (0: for none), `audit_days` how long audit trails are kept."""
 
-    def __init__(self, url: str, cut_delay_us: float = 200_000, retention: int = 7 * 86400, wait_ms: int = 0) -> None:
+    def __init__(
+        self, url: str, cut_delay_us: float = 200_000, retention: int = 7 * 86400, wait_ms: int = 0, audit_days: float = 3650.0
+    ) -> None:
         self._link = open_link(url, ANSWER_SECONDS, wait_ms)
         self._cut_delay = f"{cut_delay_us:.0f}"
         self._retention = retention
+        self._audit_days = audit_days
 
     async def _script(self, name: str, account: str, *args: Argument) -> Any:
         """A write. A repeat that finds all done already is acknowledged no sooner than the first."""
@@ -94,7 +97,35 @@ class RedisDesk:
         if status == b"same":  # who asked before may have died before it told anybody
             for lane in await self._lanes(account):
                 await self._tell(lane)
+        await self._fill_trail(account)
         return Gated(status.decode(), float(rest[0]))
+
+    async def note(self, account: str, line: bytes) -> None:
+        if await self._script("note", account, line):
+            await self._fill_trail(account)
+        else:
+            await self._write_trail(account, ["", f"{await self.now_us():.0f}", line])
+
+    async def audit(self, account: str, after: str, limit: int) -> list[AuditLine]:
+        await self._fill_trail(account)
+        start = f"({after}" if after else "-"
+        found = await self._link.call("XRANGE", keys.trail(account), start, "+", "COUNT", limit)
+        return [AuditLine(entry.decode(), int(entry.split(b"-")[0]), flat[1]) for entry, flat in found]
+
+    async def _fill_trail(self, account: str) -> None:
+        """What was noted with the changes goes where it outlives the account. Who noted it may have died before: the next one comes by."""
+        noted = keys.account(account) + ":audit"
+        flat = await self._link.call("HGETALL", noted)
+        if not flat:
+            return
+        lines = sorted(zip(map(int, flat[::2]), flat[1::2], strict=True))
+        await self._write_trail(account, [part for number, line in lines for part in (number, *line.split(b" ", 1))])
+        await self._link.call("HDEL", noted, *flat[::2])
+
+    async def _write_trail(self, account: str, lines: list[Argument]) -> None:
+        oldest = (await self.now_us() / 1e6 - self._audit_days * 86400) * 1000
+        key = keys.trail(account)
+        await scripts.commit(self._link, "audit", (key,), f"{max(0.0, oldest):.0f}", *lines, mark=keys.mark(keys.INDEX))
 
     async def _lanes(self, account: str) -> list[str]:
         """Those that there are."""

@@ -51,6 +51,7 @@ no slot of their own
   {x}:workers     set     workers that have a journal
   {x}:accounts    set     all accounts
   {x}:id:ID       set     accounts that have a campaign of this id (so that a bare id can be resolved)
+  {x}:audit:m1234 stream  an account's audit trail, <ms>-<number> -> line (JSON: who, what, why); it outlives the account
   {x}:dkim        hash    the private keys that the fleet shares: SELECTOR._domainkey.DOMAIN -> JSON (algorithm, key, µs from when it
                           signs), and "#" = how often they changed
   {x}:sweep       string  who sweeps; expires by itself
@@ -100,6 +101,10 @@ def info(worker: str) -> str:
 
 def holders(campaign_id: str) -> str:
     return f"{{x}}:id:{campaign_id}"
+
+
+def trail(account_id: str) -> str:
+    return f"{{x}}:audit:{account_id}"
 
 
 def mark(slot: str) -> str:

@@ -10,7 +10,7 @@ from sendengine.policy.durability import Persistence
 from sendengine.policy.grants import FIELD, SPAN
 from sendengine.policy.signing import KeyEntry, decode, encode, field
 from sendengine.policy.tiers import interval_us
-from sendengine.ports import Gated, Heard, OutcomeChunk, Repair, Standing, Stored
+from sendengine.ports import AuditLine, Gated, Heard, OutcomeChunk, Repair, Standing, Stored
 from sendengine.queue.keys import INFO_SECONDS
 from sendengine.queue.memory_gate import change
 from sendengine.queue.memory_repair import restore
@@ -24,15 +24,17 @@ PRINT_OCTETS = 8
 
 
 class MemoryDesk:
-    """Owner of nothing: the state is the store's. `retention`: seconds that transactional outcomes are kept."""
+    """Owner of nothing: the state is the store's. `retention`: seconds that transactional outcomes are kept; `audit_days`: audit trails."""
 
     def __init__(
-        self, store: MemoryStore, now_us: Callable[[], float], cut_delay_us: float = 200_000, retention: int = 7 * 86400
-    ) -> None:
+        self, store: MemoryStore, now_us: Callable[[], float], cut_delay_us: float = 200_000, retention: int = 7 * 86400,
+        audit_days: float = 3650.0,
+    ) -> None:  # fmt: skip
         self._all = store
         self._now_us = now_us
         self._cut_delay = cut_delay_us
         self._retention = retention
+        self._audit_days = audit_days
 
     @property
     def _store(self) -> MemoryStore:
@@ -121,10 +123,32 @@ class MemoryDesk:
         gated, cuts = change(self._store, account, self._now(), self._cut_delay, seen, fields, before_us, line)
         for lane, cut in cuts.items():
             self._tell(account + lane, *cut)
+        self._fill_trail(account)
         if gated.status == "same":  # who asked before may have died before it told anybody
             for lane in self._store.lanes(account):
                 self._tell(account + lane)
         return gated
+
+    async def note(self, account: str, line: bytes) -> None:
+        state, said = self._store.accounts.get(account), b"%.0f %b" % (self._now(), line)
+        if state is None:
+            self._store.write_trail(account, {0: said}, self._kept_from())
+            return
+        state.fields.add("audits", 1)
+        state.audit[state.fields.number("audits")] = said
+        self._fill_trail(account)
+
+    async def audit(self, account: str, after: str, limit: int) -> list[AuditLine]:
+        self._fill_trail(account)
+        return [line for line in self._store.trails.get(account, ()) if not after or _place(line.entry) > _place(after)][:limit]
+
+    def _fill_trail(self, account: str) -> None:
+        if (state := self._store.accounts.get(account)) is not None and state.audit:
+            self._store.write_trail(account, state.audit, self._kept_from())
+            state.audit.clear()
+
+    def _kept_from(self) -> float:
+        return (self._now() / 1e6 - self._audit_days * 86400) * 1000
 
     # signing keys
 

@@ -12,7 +12,7 @@ from math import ceil
 
 from sendengine.policy.durability import Persistence
 from sendengine.policy.grants import FIELD, SPAN
-from sendengine.ports import News, OutcomeChunk
+from sendengine.ports import AuditLine, News, OutcomeChunk
 from sendengine.queue.keys import CHANNELS, LEVELS
 from sendengine.records import TRANSACTIONAL
 from sendengine.types import Outcome, SendState
@@ -302,6 +302,7 @@ class MemoryStore:
         self.inboxes: dict[str, list[News]] = {}
         self.infos: dict[str, tuple[float, bytes]] = {}  # what a worker said -> until when it holds
         self.swept_until = 0.0
+        self.trails: dict[str, list[AuditLine]] = {}
         self.signing_keys: dict[str, bytes] = {}
         self.key_changes = 0
 
@@ -314,6 +315,18 @@ class MemoryStore:
         name, slash, _ = lane.partition("/")
         made = self.accounts[lane] = Account(self.accounts[name].fields if slash else None)
         return made
+
+    def write_trail(self, account: str, lines: Mapping[int, bytes], keep_from_ms: float) -> None:
+        """As lua/audit.lua: each line (µs and JSON) once, by their numbers; 0 is the next one."""
+        trail = self.trails.setdefault(account, [])
+        for number, line in sorted(lines.items()):
+            last_ms, last = map(int, trail[-1].entry.split("-")) if trail else (0, 0)
+            number = number or last + 1
+            if number > last:
+                us, _, said = line.partition(b" ")
+                ms = max(last_ms, int(us) // 1000)
+                trail.append(AuditLine(f"{ms}-{number}", ms, said))
+        self.trails[account] = [line for line in trail if line.at_ms >= keep_from_ms]
 
     def spread(self, account: str, cut: int = 0, cut_us: float = 0.0) -> None:
         """News into every registered worker's inbox."""

@@ -15,6 +15,7 @@ from sendengine.policy.tiers import Tier, interval_us, parse_rate
 from sendengine.policy.times import format_time
 from sendengine.ports import Desk
 from sendengine.scheduler.binding import Binding, account_binding
+from sendengine.scheduler.gates import Hold, Term, shown_holds, shown_term
 from sendengine.scheduler.names import account_id, existing_account
 from sendengine.scheduler.view import View, moment, rate_achieved, wall
 from sendengine.types import Relay, TlsPolicy
@@ -37,7 +38,8 @@ class Account(msgspec.Struct, frozen=True):
     """Rates in messages per hour; `rate` is the one in force now, `tier_rate` the tier's; None is unmetered. `boosts` hold now or will.
     `relay` is host:port, None for the configuration's, "unreadable" for what no release understands; `relay_user` and `relay_tls` are
     its own ones, None where it has none; `retry` the schedule of its sends,
-    None for the configuration's. `term`, `holds` and `credits` are not kept yet. No secret is in here."""
+    None for the configuration's. `term` says where it stands in its time, `holds` what blocks it. `credits` are not kept yet. No secret is
+    in here."""
 
     account: str
     tier: str
@@ -49,8 +51,8 @@ class Account(msgspec.Struct, frozen=True):
     relay_user: str | None
     relay_tls: str | None
     retry: str | None
-    term: datetime | None
-    holds: list[str]
+    term: Term
+    holds: list[Hold]
     credits: int | None
     created_at: datetime | None
     sends: list[str]  # those that have not ended
@@ -156,8 +158,8 @@ def shown(view: View) -> Account:
         relay_user=relay.user or None if relay else None,
         relay_tls=str(relay.tls) if relay else None,
         retry=view.fields.get("retry") or None,
-        term=None,
-        holds=[],
+        term=shown_term(view),
+        holds=shown_holds(view.fields),
         credits=None,
         created_at=moment(view.fields, "created"),
         sends=[f"{view.account}:{campaign}" for campaign in view.open_sends],

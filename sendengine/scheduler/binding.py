@@ -27,18 +27,24 @@ def binding(view: View, campaign: str) -> Binding | None:
     send = view.sends[campaign]
     if send["state"] in ENDED or (campaign == TRANSACTIONAL and not pending(send)):
         return None
-    return _state_binds(view, campaign, send) or _surroundings_bind(view, send) or _rest_binds(view, campaign, send)
+    return _gate_binds(view) or _state_binds(view, campaign, send) or _surroundings_bind(view, send) or _rest_binds(view, campaign, send)
 
 
 def account_binding(view: View) -> Binding | None:
-    """What binds the account: the limit of the send that runs, else of the oldest one."""
+    """What binds the account: its gate, else the limit of the send that runs, else of the oldest one."""
     campaign = binding_send(view)
-    return None if campaign is None else binding(view, campaign)
+    return _gate_binds(view) if campaign is None else binding(view, campaign)
 
 
 def binding_send(view: View) -> str | None:
     """The send whose limit is the account's; None while nothing binds any."""
     return next((campaign for campaign in [*view.running, *view.going_on] if binding(view, campaign) is not None), None)
+
+
+def _gate_binds(view: View) -> Binding | None:
+    """A hold, or a term that is over: whatever else stands in the way, nothing of the account goes before that is lifted."""
+    shut = view.shut
+    return None if shut is None else Binding(shut.limit, wall(shut.since), shut.lift)
 
 
 def _state_binds(view: View, campaign: str, send: Mapping[str, str]) -> Binding | None:

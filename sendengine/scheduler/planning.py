@@ -12,7 +12,7 @@ from sendengine.policy.estimate import Job, estimate
 from sendengine.policy.grants import changes, rate_at
 from sendengine.policy.tiers import Tier
 from sendengine.policy.times import format_time
-from sendengine.scheduler.view import View, jobs, wall
+from sendengine.scheduler.view import View, jobs, passes_term, wall
 
 
 class TierEstimate(msgspec.Struct, frozen=True):
@@ -32,6 +32,7 @@ class Estimate(msgspec.Struct, frozen=True):
     seconds: float | None
     finish_by: datetime | None
     makes_it: bool | None
+    passes_term: bool  # it ends after the account's term does
     tier: str | None  # the slowest that makes it
     tiers: list[TierEstimate]
 
@@ -64,6 +65,7 @@ def plan(view: View, tiers: Mapping[str, Tier], recipients: int, start: float | 
         seconds=None if own is None else round(own - max(view.now, start or 0.0), 3),
         finish_by=None if finish_by is None else wall(finish_by),
         makes_it=makes_it(own),
+        passes_term=passes_term(view, own),
         tier=next((row.tier for row in rows if row.makes_it), None),
         tiers=rows,
     )

@@ -8,13 +8,14 @@ import msgspec
 
 from sendengine.scheduler.binding import Binding, binding
 from sendengine.scheduler.names import Ref
-from sendengine.scheduler.view import ENDED, View, finish_estimate, moment, number, pending, rate_achieved, wall
+from sendengine.scheduler.view import ENDED, View, finish_estimate, moment, number, passes_term, pending, rate_achieved, wall
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Times are of MAIL on the wire (finished_at: of the last outcome). Rates are messages per hour; rate_contracted is None for an
     unmetered account and once the send has ended, when rate_achieved is the average over all of it. Counts may lag by 5 s.
-    pending = accepted - sum of outcomes; deferred of these wait for a retry, quarantined ones for a person."""
+    pending = accepted - sum of outcomes; deferred of these wait for a retry, quarantined ones for a person. `passes_term`: it will not be
+    through before the account's term ends, and what is left then is held until that is renewed."""
 
     campaign: str  # the full form, m1234:ID
     account: str
@@ -39,6 +40,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     through_at: datetime | None
     finished_at: datetime | None
     finish_estimate: datetime | None
+    passes_term: bool
     binding: Binding | None
 
 
@@ -78,6 +80,7 @@ def status(view: View, campaign: str) -> Status:
         through_at=moment(send, "through"),
         finished_at=moment(send, "finished"),
         finish_estimate=None if estimate is None else wall(estimate),
+        passes_term=passes_term(view, estimate),
         binding=bound,
     )
 

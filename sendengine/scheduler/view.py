@@ -12,8 +12,10 @@ from struct import Struct
 
 import msgspec
 
+from sendengine.policy import gate
 from sendengine.policy.estimate import Job, estimate
 from sendengine.policy.grants import Grant, changes, grants_of, rate_at
+from sendengine.policy.term import term_of
 from sendengine.policy.times import LAST
 from sendengine.policy.window import Window
 from sendengine.ports import Desk, Heard
@@ -59,6 +61,11 @@ class View(msgspec.Struct, frozen=True):
     def changes(self) -> list[tuple[float, float]]:
         """The rates to come, with their times."""
         return changes(self.tier_rate, self.grants, self.now)
+
+    @property
+    def shut(self) -> gate.Shut | None:
+        """Why the account may not send now; None while it may."""
+        return gate.shut(self.account, self.fields, self.now)
 
     @property
     def open_sends(self) -> dict[str, Mapping[str, str]]:
@@ -178,11 +185,17 @@ def jobs(view: View) -> dict[str, Job]:
     return {campaign: _job(view, campaign, send) for campaign, send in view.open_sends.items()}
 
 
+def passes_term(view: View, estimate: float | None) -> bool:
+    """Whether what will be through then goes beyond the end of the account's term: the rest of it is held from there on."""
+    term = term_of(view.fields)
+    return estimate is not None and term is not None and term.ends is not None and estimate >= term.ends
+
+
 def finish_estimate(view: View, campaign: str) -> float | None:
-    """When the send will be through; None when it is, or while nobody can tell (paused, and what waits behind it in the line).
-    Without a worker, as if one ran. Single messages have no end."""
+    """When the send will be through; None when it is, or while nobody can tell (paused, what waits behind it in the line, held).
+    Without a worker, as if one ran; beyond the end of the term, as if that were renewed. Single messages have no end."""
     send = view.sends[campaign]
-    if campaign == TRANSACTIONAL or send["state"] in (*ENDED, "paused") or send.get("through"):
+    if campaign == TRANSACTIONAL or send["state"] in (*ENDED, "paused") or send.get("through") or view.shut is not None:
         return None
     todo = jobs(view)
     achieved = sum(rate_achieved(view.sends[other], view.now) or 0.0 for other in view.running)

@@ -9,7 +9,7 @@ import msgspec
 from sendengine.policy.times import format_time
 from sendengine.ports import Desk
 from sendengine.records import TRANSACTIONAL
-from sendengine.scheduler.binding import Binding, binding, binding_send
+from sendengine.scheduler.binding import Binding, account_binding, binding, binding_send
 from sendengine.scheduler.names import Ref
 from sendengine.scheduler.view import ENDED, View, look, moment, number, pending, wall
 
@@ -27,7 +27,7 @@ async def of_account(desk: Desk, account: str) -> Why:
     view = await look(desk, account)
     campaign = binding_send(view) or next(iter(view.going_on), None)
     if campaign is None:
-        return Why(campaign=None, others=0, binding=None, next_retry=None, idle="the account has nothing to send")
+        return Why(campaign=None, others=0, binding=account_binding(view), next_retry=None, idle="the account has nothing to send")
     return await _of(desk, view, campaign)
 
 

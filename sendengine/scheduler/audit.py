@@ -1,0 +1,54 @@
+"""The audit trail of an account: who did what, when and why. Lines are only ever added, with the change that they tell of; the trail
+outlives the account."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+
+import msgspec
+
+from sendengine.ports import AuditLine, Desk
+from sendengine.scheduler.view import wall
+
+READ_AT_ONCE = 500
+
+
+class Line(msgspec.Struct, frozen=True, omit_defaults=True):
+    """As the trail keeps it; what is said beside it is in `facts`."""
+
+    what: str
+    who: str = ""
+    why: str = ""
+    facts: dict[str, str] = {}
+
+
+class Entry(msgspec.Struct, frozen=True):
+    account: str
+    at: datetime
+    who: str
+    what: str
+    why: str
+    facts: dict[str, str]
+
+
+def line(what: str, who: str, why: str = "", **facts: str) -> bytes:
+    return msgspec.json.encode(Line(what, who, why, {name: value for name, value in facts.items() if value}))
+
+
+async def read(desk: Desk, account: str) -> AsyncIterator[Entry]:
+    """The oldest first."""
+    after = ""
+    while lines := await desk.audit(account, after, READ_AT_ONCE):
+        for each in lines:
+            yield _entry(account, each)
+        after = lines[-1].entry
+
+
+def _entry(account: str, kept: AuditLine) -> Entry:
+    """A line of a later release, or a damaged one, hides no other."""
+    try:
+        said = msgspec.json.decode(kept.line, type=Line)
+    except msgspec.MsgspecError:
+        said = Line("unreadable", facts={"line": kept.line.decode(errors="replace")})
+    return Entry(account, wall(kept.at_ms / 1000), said.who, said.what, said.why, said.facts)

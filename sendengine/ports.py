@@ -109,11 +109,12 @@ class Channel(Protocol):
 
 class News(msgspec.Struct, frozen=True, array_like=True):
     """Something changed in an account. Permits later than cut_us (Redis time), granted under a smaller cut number, are void;
-    cut 0: none are."""
+    cut 0: none are. `listed`: how often its list of suppressed addresses has changed; -1: this is no news of it."""
 
     account: str
     cut: int
     cut_us: float
+    listed: int = -1
 
 
 class Appended(msgspec.Struct, frozen=True, gc=False):
@@ -163,6 +164,7 @@ class Settlement(msgspec.Struct, frozen=True, gc=False):
     doubts: bytes = b""
     back: bytes = b""  # mask of the rows that are READY again; a lease without rows is gone
     blame: Blame = Blame.NONE
+    marks: bytes = b""  # what the outcomes say of their addresses (policy.suppression.pack_mark)
 
 
 class Visited(msgspec.Struct, frozen=True, gc=False):
@@ -178,6 +180,22 @@ class Visited(msgspec.Struct, frozen=True, gc=False):
     acted: tuple[int, ...]  # for each settlement: 1, or 0 when its lease does not stand
     has_begun: bool = False  # a sequential campaign began with this visit: there is more to take
     closes_us: float = 0.0  # when the account's term ends: nothing goes from then on; 0: it has no end, or is over
+    listed: int = -1  # changes of the list of suppressed addresses; -1: there is none
+
+
+class Standings(msgspec.Struct, frozen=True, gc=False):
+    """What an account's list says of addresses, by their place in the question: entries (policy.suppression) of those that are suppressed;
+    the places of those that bounced softly the last time."""
+
+    barred: Mapping[int, bytes]
+    soft: frozenset[int]
+
+
+class Late(msgspec.Struct, frozen=True, gc=False):
+    """Changes of the list so far, and whom they concern since the number that was asked for; None: too many to name."""
+
+    listed: int
+    addresses: Sequence[bytes] | None
 
 
 class CampaignRecord(msgspec.Struct, frozen=True):
@@ -214,6 +232,12 @@ class Queue(Protocol):
         lead_us: float = 0.0,
     ) -> Visited:  # fmt: skip
         """Settlements in, permits out; a clock that fell behind starts no sooner than `lead_us` from now, less a credit of 10 ms."""
+        ...
+
+    async def standings(self, account: str, addresses: Sequence[bytes]) -> Standings: ...
+    async def late(self, account: str, listed: int) -> Late: ...
+    async def payload(self, account: str, campaign: str, batch: int) -> bytes | None:
+        """What is stored of a batch (batch.unpack); None when it is gone."""
         ...
 
     async def campaign(self, account: str, campaign: str) -> CampaignRecord | None: ...
@@ -376,6 +400,22 @@ class Desk(Protocol):
         """From now on it does not hold; False when there is no such grant, or it is over."""
         ...
 
+    async def suppress(self, account: str, entries: Mapping[bytes, bytes], tells: bool = True) -> int | None:
+        """Addresses onto the account's list (policy.suppression.encode), a thousand at most; how many are new, None where there is no such
+        account. Without `tells` workers find out by themselves, within some seconds: for a part of many, whose last one tells."""
+        ...
+
+    async def unsuppress(self, account: str, addresses: Sequence[bytes]) -> int:
+        """Off the list, and their soft bounces are forgotten; how many stood there."""
+        ...
+
+    async def suppressed(self, account: str, addresses: Sequence[bytes]) -> list[bytes | None]: ...
+    async def suppressions(self, account: str, cursor: int, limit: int) -> tuple[int, list[tuple[bytes, bytes]]]:
+        """Some of the list, from cursor 0 on until it is 0 again. While it grows an address may come twice, none is left out that stood
+        there all the while."""
+        ...
+
+    async def count_suppressed(self, account: str) -> int: ...
     async def account(self, account: str) -> Mapping[str, str]: ...
     async def accounts(self) -> list[str]: ...
     async def set_gate(

@@ -132,6 +132,36 @@ class RedisDesk:
         names = [account + channel for channel in keys.CHANNELS]
         found = await asyncio.gather(*(self._link.call("EXISTS", keys.account(name)) for name in names))
         return [name for name, exists in zip(names, found, strict=True) if exists]
+    # who gets nothing any more
+
+    async def suppress(self, account: str, entries: Mapping[bytes, bytes], tells: bool = True) -> int | None:
+        if not entries:
+            return 0
+        reply = await self._script("suppress", account, *(item for pair in entries.items() for item in pair))
+        if not reply:
+            return None
+        new, _, changes = reply
+        if tells:  # a repeat, too: who asked before may have died before it told anybody
+            for lane in await self._lanes(account):
+                await spread_news(self._link, lane, 0, 0.0, changes)
+        return int(new)
+
+    async def unsuppress(self, account: str, addresses: Sequence[bytes]) -> int:
+        """Workers need not hear of it: whom they barred has an outcome, and whom they open later they ask for."""
+        home = keys.home(account)
+        await self._link.call("HDEL", home + ":soft", *addresses)
+        return int(await self._link.commit("HDEL", home + ":sup", *addresses, mark=keys.mark(home)))
+
+    async def suppressed(self, account: str, addresses: Sequence[bytes]) -> list[bytes | None]:
+        found: list[bytes | None] = await self._link.call("HMGET", keys.home(account) + ":sup", *addresses)
+        return found
+
+    async def suppressions(self, account: str, cursor: int, limit: int) -> tuple[int, list[tuple[bytes, bytes]]]:
+        after, flat = await self._link.call("HSCAN", keys.home(account) + ":sup", cursor, "COUNT", limit)
+        return int(after), list(zip(flat[::2], flat[1::2], strict=True))
+
+    async def count_suppressed(self, account: str) -> int:
+        return int(await self._link.call("HLEN", keys.home(account) + ":sup"))
 
     # signing keys
 

@@ -6,7 +6,11 @@ Scripts get the first key of their slot and form the others from it (lua/lib.lua
 account slot: B = {m1234} is the account's own; A is a lane of it, a channel with its own clock, queue and states: {m1234} for e-mail
   B               hash    beside the fields of the e-mail lane: term, term_ends (µs, absent: no end), grace and purge_after (days),
                           hold:REASON (JSON, policy/holds.py), gate (0 under a hold, else term_ends; absent: neither), closed_at (µs
-                          since when it is shut, where a script saw that), audits (lines noted for the audit trail so far)
+                          since when it is shut, where a script saw that), audits (lines noted for the audit trail so far),
+                          sup (how often B:sup got an address or a graver reason; absent: there never was one, nor a soft bounce)
+  B:sup           hash    addresses that get nothing any more -> weight of the reason, since (policy/suppression.py)
+  B:late          list    the last of them, the newest last
+  B:soft          hash    address -> soft bounces, and bounces of a full mailbox, in a row (an octet each)
   B:audit         hash    number -> µs and JSON: lines that the audit trail has not taken yet
   A               hash    the lane: tier, rate (messages/h, "" unmetered), iv (µs between messages, 0 unmetered), last (µs of Redis
                           time of the last permit granted), cut and cut_at (number and µs of the last cut), relay, bind (what binds now),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from sendengine.errors import Fenced, SendEngineError, Unavailable
 from sendengine.policy.durability import Persistence
 from sendengine.policy.signing import KeyEntry, decode
-from sendengine.ports import Appended, CampaignRecord, Settlement, Taken, Visited
+from sendengine.ports import Appended, CampaignRecord, Late, Settlement, Standings, Taken, Visited
 from sendengine.queue.keys import INFO_SECONDS
 from sendengine.queue.memory_desk import MemoryDesk
 from sendengine.queue.memory_granting import bind_to, deal, grant
@@ -25,6 +25,7 @@ __all__ = ["MemoryDesk", "MemoryQueue", "MemoryStore"]
 
 TOKEN, BEAT, CONFIRMED = b"t", b"b", b"c"
 NEWS = 1000
+LATE = 500  # addresses that are named at most
 
 
 class MemoryQueue:
@@ -243,4 +244,21 @@ class MemoryQueue:
             acted=acted,
             has_begun=state.has_begun,
             closes_us=closes,
+            listed=state.listed,
         )
+
+    async def standings(self, account: str, addresses: Sequence[bytes]) -> Standings:
+        state = self._store.accounts.get(account, Account())
+        barred = {at: state.suppressed[name] for at, name in enumerate(addresses) if name in state.suppressed}
+        return Standings(barred, frozenset(at for at, name in enumerate(addresses) if name in state.soft))
+
+    async def late(self, account: str, listed: int) -> Late:
+        state = self._store.accounts.get(account, Account())
+        changes = max(0, state.listed)
+        is_nameable = listed <= changes <= listed + LATE
+        return Late(changes, state.late[listed:] if is_nameable else None)
+
+    async def payload(self, account: str, campaign: str, batch: int) -> bytes | None:
+        found = self._store.accounts.get(account, Account()).campaigns.get(campaign)
+        stored = found.batches.get(batch) if found else None
+        return stored.payload if stored else None

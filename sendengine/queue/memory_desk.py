@@ -149,6 +149,34 @@ class MemoryDesk:
 
     def _kept_from(self) -> float:
         return (self._now() / 1e6 - self._audit_days * 86400) * 1000
+    # who gets nothing any more
+
+    async def suppress(self, account: str, entries: Mapping[bytes, bytes], tells: bool = True) -> int | None:
+        state = self._store.accounts.get(account)
+        if state is None or not entries:
+            return None if state is None else 0
+        new = state.suppress(entries)
+        if tells:
+            for lane in self._store.lanes(account):
+                self._store.spread(account + lane, listed=state.listed)
+        return new
+
+    async def unsuppress(self, account: str, addresses: Sequence[bytes]) -> int:
+        state = self._store.accounts.get(account, Account())
+        for address in addresses:
+            state.soft.pop(address, None)
+        return sum(state.suppressed.pop(address, None) is not None for address in addresses)
+
+    async def suppressed(self, account: str, addresses: Sequence[bytes]) -> list[bytes | None]:
+        return [self._store.accounts.get(account, Account()).suppressed.get(address) for address in addresses]
+
+    async def suppressions(self, account: str, cursor: int, limit: int) -> tuple[int, list[tuple[bytes, bytes]]]:
+        """By address; the twin's cursor is a place in that order."""
+        listed = sorted(self._store.accounts.get(account, Account()).suppressed.items())
+        return (cursor + limit if cursor + limit < len(listed) else 0), listed[cursor : cursor + limit]
+
+    async def count_suppressed(self, account: str) -> int:
+        return len(self._store.accounts.get(account, Account()).suppressed)
 
     # signing keys
 

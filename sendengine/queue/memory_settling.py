@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from struct import Struct
 
+from sendengine.policy.suppression import Mark, Reason, encode, unpack_marks
 from sendengine.ports import Blame, Settlement
 from sendengine.queue.memory_state import OUTCOME_FIELDS, Account, Campaign, History, Lease, Portion, Retry
 from sendengine.records import DEFERRED, DOUBT, FIRST_TRY, NO_REPLY, NUMS, OUTCOME, TRANSACTIONAL
@@ -33,6 +34,7 @@ def settle(account: Account, now: float, settlement: Settlement) -> int:
     if lease is None:
         return 0
     acting = _Settling(account, account.campaigns[lease.campaign], lease, settlement.dictionary.decode(), now)
+    acting.marks(settlement.marks)
     acting.outcomes(settlement.records)
     acting.deferred(settlement.deferred)
     acting.charge(settlement.blame)
@@ -67,6 +69,28 @@ class _Settling:
     def _write(self, records: bytes) -> None:
         if records:
             self._campaign.write_outcomes(self._now, self._lease.batch, records, self._dictionary, self._lease.worker)
+
+    def marks(self, marks: bytes) -> None:
+        """What its outcomes say of their addresses, while their rows are leased: so each counts once."""
+        soft, bad = self._account.soft, {}
+        first: dict[bytes, tuple[Mark, int]] = {}
+        for row, mark, enough, address in unpack_marks(marks):
+            if self._acts_on(row):
+                first.setdefault(address, (mark, enough))
+        for address, (mark, enough) in first.items():
+            reason = Reason.HARD_BOUNCED if mark is Mark.HARD else None
+            if mark in (Mark.SOFT, Mark.FULL):
+                counts = soft.setdefault(address, [0, 0])
+                kind = mark is Mark.FULL
+                counts[kind] = min(255, counts[kind] + 1)
+                self._account.home.setdefault("sup", "0")
+                if 0 < enough <= counts[kind]:
+                    reason = Reason.SOFT_BOUNCED
+            if reason is not None:
+                bad[address] = encode(reason, self._now / 1e6)
+            if reason is not None or mark is Mark.GOOD:
+                soft.pop(address, None)
+        self._account.suppress(bad)
 
     def outcomes(self, records: bytes) -> None:
         """A row once in doubt never ends as expired, suppressed or cancelled."""

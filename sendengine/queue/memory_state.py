@@ -129,11 +129,15 @@ class Campaign:
 
 
 class Account:
-    """What a lane of an account holds. `home`: the fields of the account itself, which for e-mail are its own."""
+    """What a lane of an account holds. `home`: the fields of the account itself, which for e-mail are its own; so is the list of those who
+    get nothing any more."""
 
-    def __init__(self, home: Fields | None = None) -> None:
+    def __init__(self, home: Account | None = None) -> None:
         self.fields = Fields()
-        self.home = self.fields if home is None else home
+        self.home = self.fields if home is None else home.fields
+        self.suppressed: dict[bytes, bytes] = {} if home is None else home.suppressed  # address -> entry (policy.suppression)
+        self.late: list[bytes] = [] if home is None else home.late  # those that came onto it, all of them, the newest last
+        self.soft: dict[bytes, list[int]] = {} if home is None else home.soft  # address -> soft bounces, and of a full mailbox, in a row
         self.audit: dict[int, bytes] = {}  # lines that the audit trail has not taken yet
         self.campaigns: dict[str, Campaign] = {}  # oldest first
         self.run: dict[str, int] = {}  # campaigns that may send now -> messages served since one joined
@@ -141,6 +145,21 @@ class Account:
         self.looks: dict[str, float] = {}  # campaign -> when its schedule or window needs a look
         self.leases: dict[bytes, Lease] = {}
         self.has_begun = False  # one of the line started since the last visit
+
+    @property
+    def listed(self) -> int:
+        """Changes of the list of suppressed addresses; -1 when there is none."""
+        return int(self.home.get("sup", -1))
+
+    def suppress(self, entries: Mapping[bytes, bytes]) -> int:
+        """The graver reason stands, the first of equal ones. How many are new."""
+        changed = {name: entry for name, entry in entries.items() if entry[0] > self.suppressed.get(name, b"\0")[0]}
+        new = len(changed.keys() - self.suppressed.keys())
+        self.suppressed.update(changed)
+        self.late += changed
+        if changed:
+            self.home.add("sup", len(changed))
+        return new
 
     def sync_run(self, campaign: Campaign) -> None:
         """Served counts start anew whenever a campaign joins, so shares are equal from then on."""
@@ -313,7 +332,7 @@ class MemoryStore:
     def make(self, lane: str) -> Account:
         """A lane other than e-mail's begins beside an account that stands."""
         name, slash, _ = lane.partition("/")
-        made = self.accounts[lane] = Account(self.accounts[name].fields if slash else None)
+        made = self.accounts[lane] = Account(self.accounts[name] if slash else None)
         return made
 
     def write_trail(self, account: str, lines: Mapping[int, bytes], keep_from_ms: float) -> None:
@@ -328,10 +347,10 @@ class MemoryStore:
                 trail.append(AuditLine(f"{ms}-{number}", ms, said))
         self.trails[account] = [line for line in trail if line.at_ms >= keep_from_ms]
 
-    def spread(self, account: str, cut: int = 0, cut_us: float = 0.0) -> None:
+    def spread(self, account: str, cut: int = 0, cut_us: float = 0.0, listed: int = -1) -> None:
         """News into every registered worker's inbox."""
         for worker in self.workers:
-            self.inboxes.setdefault(worker, []).append(News(account, cut, cut_us))
+            self.inboxes.setdefault(worker, []).append(News(account, cut, cut_us, listed))
 
     def offer(self, account: str, need_us: float) -> None:
         """Into the index; a need that is sooner wins, -1 (never) is not written."""

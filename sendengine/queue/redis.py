@@ -12,7 +12,7 @@ from sendengine import records
 from sendengine.errors import SendEngineError
 from sendengine.policy.durability import Persistence
 from sendengine.policy.signing import KeyEntry, decode
-from sendengine.ports import Appended, CampaignRecord, Leased, News, Settlement, Taken, Visited
+from sendengine.ports import Appended, CampaignRecord, Late, Leased, News, Settlement, Standings, Taken, Visited
 from sendengine.queue import keys, scripts
 from sendengine.queue.cluster import open_link
 from sendengine.queue.link import Argument, Caller
@@ -23,9 +23,9 @@ encode_news = msgspec.msgpack.Encoder().encode
 INBOX_SECONDS = 3600
 
 
-async def spread_news(link: Caller, account: str, cut: int, cut_us: float) -> None:
+async def spread_news(link: Caller, account: str, cut: int, cut_us: float, listed: int = -1) -> None:
     """Into every registered worker's inbox; returns when all of them have it. An inbox nobody reads goes by itself."""
-    news = encode_news(News(account, cut, cut_us))
+    news = encode_news(News(account, cut, cut_us, listed))
     boxes = [keys.inbox(worker.decode()) for worker in await link.call("SMEMBERS", keys.WORKERS)]
     await asyncio.gather(
         *(link.call("RPUSH", box, news) for box in boxes), *(link.call("EXPIRE", box, INBOX_SECONDS) for box in boxes)
@@ -104,17 +104,36 @@ class RedisQueue:
     ) -> Visited:  # fmt: skip
         args: list[Argument] = [want, f"{horizon_us:.0f}", f"{lead_us:.0f}", bind, len(held), *held]
         for s in settlements:
-            args += (s.token, s.final, s.records, s.dictionary, s.nums, s.deferred, s.doubts, s.back, s.blame.value)
+            args += (s.token, s.final, s.records, s.dictionary, s.nums, s.deferred, s.doubts, s.back, s.blame.value, s.marks)
         key = keys.account(account)
         if settlements and not held:  # a rescue, or what was settled lately once more: the journal that proves it goes afterwards
             reply = await scripts.commit(self._link, "settle", (key,), *args, mark=keys.mark(key))
         else:
             reply = await self._script("settle" if settlements else "visit", key, *args)
-        now, cut, cut_us, n, delay, interval, deal, stopped, idle, acted, begun, closes = reply
+        now, cut, cut_us, n, delay, interval, deal, stopped, idle, acted, begun, closes, listed = reply
         return Visited(
             float(now), cut, float(cut_us), n, float(delay), float(interval), deal, stopped, float(idle), tuple(acted), bool(begun),
-            float(closes),
+            float(closes), listed,
         )  # fmt: skip
+
+    async def standings(self, account: str, addresses: Sequence[bytes]) -> Standings:
+        """Two commands, in one write. They may be answered at two moments: what comes between them brings news."""
+        home = keys.home(account)
+        barred, soft = await asyncio.gather(
+            self._link.call("HMGET", home + ":sup", *addresses), self._link.call("HMGET", home + ":soft", *addresses)
+        )
+        return Standings(
+            {at: entry for at, entry in enumerate(barred) if entry is not None},
+            frozenset([at for at, counts in enumerate(soft) if counts is not None]),
+        )
+
+    async def late(self, account: str, listed: int) -> Late:
+        changes, is_whole, *addresses = await self._script("late", keys.home(account), listed)
+        return Late(changes, addresses if is_whole else None)
+
+    async def payload(self, account: str, campaign: str, batch: int) -> bytes | None:
+        stored = await self._link.call("HGET", keys.campaign(account, campaign) + ":p", batch)
+        return None if stored is None else stored[21:]
 
     async def campaign(self, account: str, campaign: str) -> CampaignRecord | None:
         key = keys.campaign(account, campaign)

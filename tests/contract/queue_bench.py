@@ -57,7 +57,7 @@ def doubts(rows: Iterable[int], tries: int = 1, first: int = 100) -> bytes:
 
 def settlement(
     token: bytes, finals: bytes = b"", deferred: bytes = b"", doubts: bytes = b"", back: Iterable[int] = (), at: float = NOON,
-    blame: Blame = Blame.NONE,
+    blame: Blame = Blame.NONE, marks: bytes = b"",
 ) -> Settlement:  # fmt: skip
     """Outcomes as a worker settles them; every row with a record was mailed at `at`."""
     rows, counts, tried = [], [0] * 6, 0
@@ -68,7 +68,8 @@ def settlement(
     mails = len(rows) + len(deferred) // records.DEFERRED.size + len(doubts) // records.DOUBT.size
     times = (at, at, at) if mails else (0.0, 0.0, 0.0)
     nums = records.NUMS.pack(*counts, tried, mails, *times)
-    return Settlement(token, records.mask_of(rows), finals, b"{}", nums, deferred, doubts, records.mask_of(back) if back else b"", blame)
+    given = records.mask_of(back) if back else b""
+    return Settlement(token, records.mask_of(rows), finals, b"{}", nums, deferred, doubts, given, blame, marks)
 
 
 def rows(lease: Leased) -> list[int]:

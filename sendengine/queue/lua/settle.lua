@@ -1,2 +1,2 @@
--- include: lib masks states settling visit
+-- include: lib masks states suppressing settling visit
 -- A visit that brings outcomes: visit.lua with the settling parts in front of it. One without them need not make their functions.

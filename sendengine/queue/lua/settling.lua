@@ -109,8 +109,35 @@ local function sample(old, mails, last)
   if #old >= 32 and at - unpack_('<dd', old, #old - 31) < 1e6 then old = sub(old, 1, #old - 16) end
   return sub(old .. pack('<dd', math.max(last, at), total), -192)
 end
+-- What these outcomes say of their addresses, while their rows are leased: so a mark counts once, and the list has who bounced hard before
+-- the outcome is told. marks: row, 1 good, 2 soft, 3 soft: full, 4 hard; soft ones in a row that are enough; octets of the address; the address.
+-- B:soft holds soft and full ones in a row, an octet each.
+local WEIGHT_SOFT, WEIGHT_HARD = 51, 52
+local function note_marks(now, marks, mask)
+  local at, bad, seen, counts = 1, {}, {}, 0
+  while at <= #marks do
+    local row, mark, enough, size = byte(marks, at, at + 3)
+    local address = sub(marks, at + 4, at + 3 + size)
+    at = at + 4 + size
+    if has(mask, row) and not seen[address] then
+      seen[address] = true
+      local weight = mark == 4 and WEIGHT_HARD
+      if mark == 2 or mark == 3 then
+        local soft, full = byte(call('HGET', B .. ':soft', address) or '\0\0', 1, 2)
+        if mark == 2 then soft = math.min(255, soft + 1) else full = math.min(255, full + 1) end
+        call('HSET', B .. ':soft', address, string.char(soft, full))
+        counts = counts + 1
+        if enough > 0 and (mark == 2 and soft or full) >= enough then weight = WEIGHT_SOFT end
+      end
+      if weight then bad[#bad + 1] = address bad[#bad + 1] = string.char(weight) .. pack('<I4', now / 1e6) end
+      if weight or mark == 1 then call('HDEL', B .. ':soft', address) end
+    end
+  end
+  if counts > 0 then call('HSETNX', B, 'sup', 0) end
+  if #bad > 0 then suppress(bad) end
+end
 -- nums: sent bounced expired suppressed cancelled unknown tried mails (2 each), first MAIL, last first try's MAIL, last MAIL (µs, 8 each)
-local function settle(now, token, final, records, dictionary, nums, deferred, doubts, back, blame)
+local function settle(now, token, final, records, dictionary, nums, deferred, doubts, back, blame, marks)
   local v = call('HGET', A .. ':lease', token)
   if not v then return 0 end
   local mask, k, level, taken, id, worker, past = lease_unpack(v)
@@ -118,6 +145,7 @@ local function settle(now, token, final, records, dictionary, nums, deferred, do
   local s = call('HMGET', key, 'state', 'on_doubt', 'max_doubt', 'doubts', 'first_mail', 'first_mail_last', 'last_mail', 'recent', 'accepted', 'tried', 'leased', 'killed')
   local cancelled, tally, left, n = s[1] == 'cancelled', {}, mask, 0
   local c = {unpack_('<I2I2I2I2I2I2I2I2ddd', nums)}
+  if #marks > 0 then note_marks(now, marks, mask) end
   if #records > 0 then
     if s[4] or mask_and(final, mask) ~= final then records, final = admit(records, mask, key, k, s[4], tally)
     else

@@ -104,6 +104,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     retention_days: Positive = 7.0
     lifetime_h: Positive = 24.0
     retry: str = "1m, 5m*2, 15m*2, 1h*3, 4h*5"
+    soft_bounces: Annotated[int, Meta(ge=0, le=255)] = 10
+    full_bounces: Annotated[int, Meta(ge=0, le=255)] = 30
     log_format: Literal["console", "json"] = "console"
     account: AccountConfig = AccountConfig()
     timeouts: Timeouts = Timeouts()

@@ -19,6 +19,7 @@ from sendengine.engine.worker import Worker
 from sendengine.errors import RefusedInput
 from sendengine.keyring import KeyRecord, Keyring, described, read_directory, survey_directory
 from sendengine.policy.replies import ReplyRules, parse_rules
+from sendengine.policy.suppression import Limits
 from sendengine.ports import Meter
 from sendengine.queue.redis import RedisQueue
 from sendengine.relays import password_from, relay_from_url, text_of
@@ -77,6 +78,7 @@ def engine_settings(config: Config) -> EngineSettings:
         shutdown=own.shutdown_timeout_s * WIRE_SHARE,
         waits_for_replica=config.wait_ms > 0,
         require_durable=config.require_durable,
+        limits=Limits(soft=config.soft_bounces, full=config.full_bounces),
     )
 
 

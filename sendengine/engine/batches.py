@@ -15,6 +15,7 @@ from sendengine.engine.campaigns import Campaigns, envelope
 from sendengine.engine.delivery import UNRENDERABLE, Deliveries
 from sendengine.engine.journal import Journal
 from sendengine.engine.lane import Lane
+from sendengine.engine.screening import Screening
 from sendengine.engine.takeover import give_back
 from sendengine.engine.turnstile import Turnstile
 from sendengine.engine.work import Lease, Share
@@ -32,10 +33,11 @@ class Batches:
     """Owner of the compiled campaigns and of the leases' numbers."""
 
     def __init__(
-        self, queue: Queue, journal: Journal, deliveries: Deliveries, now: Callable[[], float],
+        self, queue: Queue, journal: Journal, deliveries: Deliveries, screening: Screening, now: Callable[[], float],
         is_shared: Callable[[], bool], is_over: Callable[[Lane], bool],
     ) -> None:  # fmt: skip
         self._queue, self._journal, self._deliveries, self._now = queue, journal, deliveries, now
+        self._screening = screening
         self._turnstile = Turnstile(now, is_shared)
         self._is_over = is_over
         self._campaigns = Campaigns(queue)
@@ -79,6 +81,9 @@ class Batches:
             self._refuse_all(lane, lease, rows, str(error))
             return
         places = {position: at for at, position in enumerate(batch.positions)}
+        await self._screening.look_up(lane, lease, rows, [batch.recipients[places[row]] for row in rows])
+        if lease.barred:
+            rows = [row for row in rows if row not in lease.barred]
         wanted = [places[row] for row in rows]
         names = [batch.recipients[at] for at in wanted]
         columns = [[column[at] for at in wanted] for column in batch.columns]
@@ -134,6 +139,9 @@ class Batches:
         bad = {row for row, _ in refused}
         lease.pending = [row for row in lease.pending if row not in bad]
         lane.add(lease)
+        if lease.barred:
+            self._screening.settle_barred(lane, lease)
+        self._screening.look(lane)  # the list may have changed since it was asked
         for row, reason in refused:
             self._deliveries.decide(lane, lease, row, Outcome.BOUNCED, UNRENDERABLE, reason)
 

@@ -24,6 +24,7 @@ from sendengine.engine.work import Delivery, Lease
 from sendengine.errors import SendEngineError
 from sendengine.policy import retry
 from sendengine.policy.replies import ReplyRules
+from sendengine.policy.suppression import mark_of, pack_mark
 from sendengine.policy.verdict import Action, Scope, Verdict, judge
 from sendengine.ports import Keyring, Meter
 from sendengine.reply import strip_ids
@@ -42,6 +43,7 @@ LONGEST_DELAY = 3600.0
 LONGEST_HALF = 65000.0  # what a half float holds
 EXPIRED_TEXT = ("4.4.7", "expired before a relay took it")
 UNRENDERABLE = "5.6.0"
+SUPPRESSED = "5.7.1"  # not authorised: it is us who refuse it
 
 
 class Deliveries:
@@ -68,6 +70,9 @@ class Deliveries:
             if picked is None:
                 return False
             lease, row = picked
+            if lease.barred and row in lease.barred:
+                self.suppress(lane, lease, row)
+                continue
             if row in lease.past and self._has_expired(lane, lease, row):
                 continue
             try:
@@ -138,6 +143,11 @@ class Deliveries:
         self.decide(lane, lease, row, Outcome.EXPIRED, *EXPIRED_TEXT, tries=tries)
         return True
 
+    def suppress(self, lane: Lane, lease: Lease, row: int) -> None:
+        """It is on the account's list."""
+        tries = lease.past[row][0] if row in lease.past else 0
+        self.decide(lane, lease, row, Outcome.SUPPRESSED, SUPPRESSED, f"suppressed: {lease.barred[row]}", tries)
+
     def decide(self, lane: Lane, lease: Lease, row: int, outcome: Outcome, status: str, text: str, tries: int = 0) -> None:
         """An outcome that needs no wire. The row was taken out of `pending` by the caller."""
         delivery = Delivery()
@@ -146,8 +156,15 @@ class Deliveries:
         number = self._texts.number("", status, text, "")
         what = outcome | (0 if row in lease.past else records.FIRST_TRY)
         body = records.OUTCOME.pack(row, what, tries, number, 0, 0.0, 0.0, 0)  # no MAIL: it ends when it is settled
+        self._mark(lease, row, outcome, status)
         self._journal.resolve(delivery, records.KIND_OUTCOME, body, 0.0, number)
         self._meter.outcome(outcome)
+
+    def _mark(self, lease: Lease, row: int, outcome: Outcome, status: str) -> None:
+        """What its end says of its address rides with the settlement of it."""
+        mark, address = mark_of(outcome, status), lease.recipients.get(row)
+        if mark is not None and address is not None:
+            lease.unmarked[row] = pack_mark(row, mark, address, self._settings.limits)
 
     # attempt -> outcome
 
@@ -168,6 +185,8 @@ class Deliveries:
         if verdict.action is Action.SENT:
             lane.accept(attempt.mail_at)
             lease.campaign.refused_in_row = 0
+            if lease.soft and delivery.row in lease.soft:
+                self._mark(lease, delivery.row, Outcome.SENT, verdict.status)
         else:
             self._feed_back(lane, lease.campaign, attempt, verdict)
             if verdict.action is Action.RETURNED:
@@ -192,6 +211,8 @@ class Deliveries:
             self._journal.resolve(delivery, records.KIND_DOUBT, body, mail_wall, number)
             self._meter.doubtful()
         else:
+            if outcome is not Outcome.SENT:
+                self._mark(lease, delivery.row, outcome, verdict.status)
             self._journal.resolve(delivery, records.KIND_OUTCOME, records.OUTCOME.pack(*fields), mail_wall, number)
             self._meter.outcome(outcome)
 

@@ -7,7 +7,7 @@ and in it a retry (at most 1 of 5 while first tries wait), else a first try (dom
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from sendengine.engine.feed import Feed
@@ -58,6 +58,9 @@ class Lane:
         self.is_visiting = self.is_taking = self.is_leaving = self.must_check = self.is_queued = False
         self.must_return = False  # a visit was due while one was under way, which asked before whatever has changed
         self.must_refresh = False  # the account's settings changed
+        self.listed = -1  # how often the list of suppressed addresses has changed; -1: there is none
+        self.must_screen = False  # something held was screened under another number: nothing is picked until it is (screening.py)
+        self.is_screening = False
         self.must_look = False  # something changed while a take was on its way
         self.has_done = False  # a lease has nothing left but to be settled
         self.bind = ""
@@ -158,8 +161,11 @@ class Lane:
     def has_leases(self) -> bool:
         return any(share.leases for share in self.shares.values())
 
+    def iter_leases(self) -> Iterator[Lease]:
+        return (lease for share in self.shares.values() for lease in share.leases.values())
+
     def leases(self) -> list[Lease]:
-        return [lease for share in self.shares.values() for lease in share.leases.values()]
+        return list(self.iter_leases())
 
     def unsettled(self) -> Iterator[Unsettled]:
         """What became of its deliveries and stands in the journal alone."""
@@ -231,6 +237,12 @@ class Lane:
         lease.pending.clear()
         self.dirty[lease] = None
         self.has_done = True
+
+    def withhold(self, lease: Lease, rows: Collection[int]) -> None:
+        """These of its pending rows are not picked: the caller knows what becomes of them."""
+        if rows:
+            lease.pending = [row for row in lease.pending if row not in rows]
+            lease.share.count(lease, -len(rows))
 
     def return_row(self, lease: Lease, row: int) -> None:
         """A recipient that was picked and certainly not sent."""

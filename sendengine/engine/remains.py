@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from sendengine import records
+from sendengine.policy.suppression import Mark, mark_of
 from sendengine.ports import Blame, Settlement
 from sendengine.types import Outcome
 
@@ -111,6 +112,18 @@ def settle_untold(remains: Remains, token: bytes) -> Settlement:
         may_be_sent |= remains.rows[number].keys()
     rows = _intents(range(records.ROWS) if remains.lacks_ticks else sorted(may_be_sent))
     return _settlement(token, rows, {}, 0, Blame.SUSPECT, DAMAGED)
+
+
+def marks_in(settlement: Settlement) -> dict[int, Mark]:
+    """By row, what its outcomes say of their addresses. An outcome whose text is lost says nothing of a bounce."""
+    texts = msgspec.json.decode(settlement.dictionary, type=dict[str, _ReplyText])
+    found = {}
+    for record in records.decode_outcomes(settlement.records):
+        status = texts.get(str(record.reply), ("", "", ""))[0]
+        mark = mark_of(record.outcome, status)
+        if mark is not None:
+            found[record.row] = mark
+    return found
 
 
 def _intents(rows: Iterable[int]) -> Rows:

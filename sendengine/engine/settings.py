@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from sendengine.policy.suppression import Limits
+
 
 class EngineSettings(msgspec.Struct, frozen=True):
     tick: float = 0.020  # one append and one look at what falls due
@@ -29,4 +31,5 @@ class EngineSettings(msgspec.Struct, frozen=True):
     shutdown: float = 30.0  # what is on the wire at a warm stop gets so long
     waits_for_replica: bool = False  # what the queue acknowledges, a replica has (said, not done, here)
     require_durable: bool = False
+    limits: Limits = Limits()  # soft bounces in a row that put an address on its account's list
     no_answer: float = 10.0  # an append unanswered for so long: the connection is given up

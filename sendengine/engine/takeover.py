@@ -18,10 +18,12 @@ import msgspec
 import structlog
 
 from sendengine import records
+from sendengine.batch import unpack
 from sendengine.engine.identity import Identity
-from sendengine.engine.remains import ALL_ROWS, Remains, read, settle_untold, settlements_of
+from sendengine.engine.remains import ALL_ROWS, Remains, marks_in, read, settle_untold, settlements_of
 from sendengine.engine.settings import EngineSettings
-from sendengine.errors import Unavailable
+from sendengine.errors import SendEngineError, Unavailable
+from sendengine.policy.suppression import pack_mark
 from sendengine.ports import Blame, Queue, Settlement
 
 log = structlog.get_logger("sendengine.takeover")
@@ -104,19 +106,20 @@ class Takeover:
             _log_damage(name, remains, journal)
         is_told = not remains.lacks_notes or await self._add_untold(name, remains, rescued)
         self._seen.pop(name, None)
-        if not await self._free(name, rescued) or not is_told:
+        if not await self._free(name, rescued, {note.token: note for note in remains.notes.values()}) or not is_told:
             return
         await self._bury(name)
         self._freed.pop(name, None)
         log.warning("worker_taken_over", worker=name, accounts=len(rescued), leases=sum(map(len, rescued.values())))
 
-    async def _free(self, name: str, rescued: Mapping[str, list[Settlement]]) -> bool:
+    async def _free(self, name: str, rescued: Mapping[str, list[Settlement]], notes: Mapping[bytes, records.Note]) -> bool:
         """Its leases, account by account, and each back into the index. False while one is out of reach, as its slot of a Cluster may be
         alone: the journal stands until that one is freed, and the others' permits are cut once."""
         freed = self._freed.setdefault(name, set())
 
         async def free(account: str) -> None:
-            await self._queue.visit(account, 0, 0.0, "=", [], rescued[account])
+            marked = await asyncio.gather(*(self._marked(account, notes, settlement) for settlement in rescued[account]))
+            await self._queue.visit(account, 0, 0.0, "=", [], marked)
             await self._queue.leave(account)
             await self._queue.offer(account, 0)
             freed.add(account)
@@ -124,6 +127,20 @@ class Takeover:
         for account, why in (await _each([account for account in rescued if account not in freed], free)).items():
             log.warning("account_not_freed", worker=name, account=account, error=why)
         return freed >= rescued.keys()
+
+    async def _marked(self, account: str, notes: Mapping[bytes, records.Note], settlement: Settlement) -> Settlement:
+        """With what its outcomes say of their addresses, as their worker would have settled them; which had bounced softly before is not
+        known here, so that each success is one."""
+        found, note = marks_in(settlement), notes.get(settlement.token)
+        if not found or note is None or (stored := await self._queue.payload(account, note.campaign, note.batch)) is None:
+            return settlement
+        try:
+            batch = unpack(stored)
+        except SendEngineError:  # nobody can read it, or this release cannot: its outcomes stand all the same
+            return settlement
+        names = dict(zip(batch.positions, batch.recipients, strict=True))
+        marks = [pack_mark(row, mark, names[row].encode(), self._settings.limits) for row, mark in found.items() if row in names]
+        return msgspec.structs.replace(settlement, marks=b"".join(marks))
 
     async def _add_untold(self, name: str, remains: Remains, rescued: dict[str, list[Settlement]]) -> bool:
         """Its leases that no readable note names. Without a note lacking they were never sent from, and are the sweep's. False while an

@@ -15,6 +15,7 @@ from sendengine.engine.feed import Feed
 from sendengine.engine.identity import Identity
 from sendengine.engine.journal import Journal
 from sendengine.engine.lane import Lane
+from sendengine.engine.screening import Screening
 from sendengine.engine.settings import EngineSettings
 from sendengine.engine.takeover import give_back
 from sendengine.engine.visits import MOST_HELD, Visits
@@ -40,15 +41,16 @@ class Takes:
     """Owner of the lanes."""
 
     def __init__(
-        self, queue: Queue, journal: Journal, deliveries: Deliveries, visits: Visits, settings: EngineSettings,
-        identity: Identity, now: Callable[[], float], feed_for: Callable[[Relay], Feed], relay_of: Callable[[Mapping[str, str]], Relay],
+        self, queue: Queue, journal: Journal, deliveries: Deliveries, visits: Visits, screening: Screening,
+        settings: EngineSettings, identity: Identity, now: Callable[[], float], feed_for: Callable[[Relay], Feed],
+        relay_of: Callable[[Mapping[str, str]], Relay],
         spawn: Callable[[Coroutine[object, object, None]], None], attached: Callable[[], None],
     ) -> None:  # fmt: skip
         self._queue, self._journal, self._deliveries, self._visits = queue, journal, deliveries, visits
         self._settings, self._identity, self._now = settings, identity, now
         self._feed_for, self._relay_of, self._spawn = feed_for, relay_of, spawn
         self._attached = attached
-        self._batches = Batches(queue, journal, deliveries, now, lambda: len(self.lanes) > 1, self._is_over)
+        self._batches = Batches(queue, journal, deliveries, screening, now, lambda: len(self.lanes) > 1, self._is_over)
         self._found: deque[str] = deque()
         self._owed: dict[str, float] = {}  # accounts that belong into the index, which did not take them
         self._unreadable: dict[str, tuple[set[str], float]] = {}  # by account: campaigns, and until when they are left alone
@@ -102,6 +104,7 @@ class Takes:
         lane = self.lanes[account] = Lane(account, relay, feed, self._settings)
         lane.interval = float(fields.get("iv", 0)) / 1e6
         lane.is_known = True
+        lane.listed = int(fields.get("sup", -1))
         names, until = self._unreadable.pop(account, (set(), 0.0))
         if until > self._now():
             lane.ignored = names

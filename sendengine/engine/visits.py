@@ -107,6 +107,7 @@ class Visits:
                 if not lease.is_closing:  # it was given back, and something of it is on the wire yet
                     lane.give_back(lease)
         lane.grant(reply, replied_at, held, asked_under)
+        lane.listed = reply.listed
         if reply.has_begun:
             lane.look_anew()  # there is more to take
             lane.wake_at = 0.0
@@ -174,6 +175,7 @@ class Visits:
             deferred=bytes(lease.deferred),
             doubts=bytes(lease.doubts),
             back=lease.back_mask(),
+            marks=bytes(lease.marks),
         )
 
     def _accepted(self, lane: Lane, settlement: Settlement, lease: Lease, refs: dict[Tick, int], acted: int) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from sendengine.policy.suppression import Reason
 from sendengine.records import FIRST_TRY, KIND_DEFERRED, KIND_DOUBT, KIND_OUTCOME, MASK_OCTETS, NO_REPLY
 
 if TYPE_CHECKING:
@@ -13,6 +15,10 @@ if TYPE_CHECKING:
     from sendengine.engine.journal import Tick
     from sendengine.engine.lane import Lane
     from sendengine.render.renderer import Renderer
+
+
+NONE_BARRED: Mapping[int, Reason] = MappingProxyType({})
+NO_ROWS: frozenset[int] = frozenset()
 
 
 class Delivery:
@@ -60,9 +66,10 @@ class Lease:
     """
 
     __slots__ = (
-        "back", "batch", "campaign", "counts", "deferred", "doubts", "final", "first_mail", "idle_us", "is_closing",
-        "is_retry", "last_first", "last_mail", "mails", "number", "open", "past", "pending", "recipients", "records",
-        "refs", "renderer", "replies", "resolved_at", "sender", "share", "taken_at", "token", "tried", "values",
+        "back", "barred", "batch", "campaign", "counts", "deferred", "doubts", "final", "first_mail", "idle_us", "is_closing",
+        "is_retry", "last_first", "last_mail", "mails", "marks", "number", "open", "past", "pending", "recipients", "records",
+        "refs", "renderer", "replies", "resolved_at", "screened", "sender", "share", "soft", "taken_at", "token", "tried",
+        "unmarked", "values",
     )  # fmt: skip
 
     def __init__(self, number: int, token: bytes, share: Share, batch: int, rows: list[int], taken_at: float, idle_us: float = 0.0) -> None:
@@ -82,6 +89,10 @@ class Lease:
         self.idle_us = idle_us  # of its campaign, when it was taken; a pause ends the lease
         self.is_closing = False
         self.is_retry = False  # every row of it was tried before
+        self.screened = -1  # changes of the account's list under which its rows were looked up
+        self.barred = NONE_BARRED  # rows that are not to be sent, and why
+        self.soft = NO_ROWS  # rows whose address bounced softly the last time
+        self.unmarked: dict[int, bytes] = {}  # row -> what its end says of its address; settled with it
         self.clear()
 
     def clear(self) -> None:
@@ -89,6 +100,7 @@ class Lease:
         self.records = bytearray()
         self.deferred = bytearray()
         self.doubts = bytearray()
+        self.marks = bytearray()
         self.back = 0
         self.final = 0
         self.counts = [0, 0, 0, 0, 0, 0]
@@ -126,6 +138,8 @@ class Lease:
                     self.last_first = mail_wall
                 if not self.first_mail or mail_wall < self.first_mail:
                     self.first_mail = mail_wall
+        if self.unmarked and kind == KIND_OUTCOME:
+            self.marks += self.unmarked.pop(row, b"")
         if not self.resolved_at:
             self.resolved_at = now
 

@@ -22,6 +22,7 @@ from sendengine.engine.identity import Identity
 from sendengine.engine.journal import Journal
 from sendengine.engine.lane import Lane
 from sendengine.engine.pacing import Wheel
+from sendengine.engine.screening import Screening
 from sendengine.engine.settings import EngineSettings
 from sendengine.engine.signer import Signer
 from sendengine.engine.status import Report, report
@@ -74,9 +75,10 @@ class Worker:
             self.journal, settings, rules, meter, now, jitter, self._attend, self._suspend, keyring, self._signer
         )  # fmt: skip
         self._visits = Visits(queue, self.journal, settings, meter, now, self._on_visited, self._spawn)
+        self._screening = Screening(queue, self._deliveries, self._spawn)
         self._takes = Takes(
-            queue, self.journal, self._deliveries, self._visits, settings, self._identity, now, self._feed_for, relay_of, self._spawn,
-            self._attached.set,
+            queue, self.journal, self._deliveries, self._visits, self._screening, settings, self._identity, now, self._feed_for, relay_of,
+            self._spawn, self._attached.set,
         )  # fmt: skip
         self._takeover = Takeover(queue, self._identity, settings, now, lambda: now() + self.journal.wall_offset)
         self._durable = Durable(queue, self._identity, settings)
@@ -346,7 +348,10 @@ class Worker:
             self._meter.appended(self.journal.latency, self.journal.doubtful)
 
     def _use_permits(self, lane: Lane, until: float) -> None:
-        """Permits that fall due before `until`: each goes to whoever is next, or lapses."""
+        """Permits that fall due before `until`: each goes to whoever is next, or lapses. While the lane is screened they wait."""
+        if lane.must_screen:
+            self._queue_due(lane)
+            return
         may = self._may_pick(lane)
         self._note_fullness(lane)
         for due, turn, run in lane.permits.until(until):
@@ -368,7 +373,7 @@ class Worker:
 
     def _may_pick(self, lane: Lane) -> bool:
         return not (
-            lane.is_leaving or lane.must_check or self.journal.is_away
+            lane.is_leaving or lane.must_check or lane.must_screen or self.journal.is_away
             or lane.suspended_until > self._now() or not lane.feed.site.is_open
         )  # fmt: skip
 
@@ -453,6 +458,10 @@ class Worker:
         lane = self._takes.lanes.get(news.account)
         if lane is None:
             return
+        if news.listed >= 0:
+            if news.listed > lane.listed:  # else a visit has told it already
+                self._screening.learn(lane, news.listed)
+            return
         if news.cut:
             lane.learn_cut(news.cut, news.cut_us)
             lane.must_check = True
@@ -464,6 +473,7 @@ class Worker:
     def _on_visited(self, lane: Lane) -> None:
         if lane.must_refresh:
             self._spawn(self._takes.refresh(lane))
+        self._screening.look(lane)
         self._queue_due(lane)
         self._takes.feed(lane)
         if not lane.interval:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sendengine.commands import account, common, dkim, looking, quarantine, running, sends, steering
+from sendengine.commands import account, common, dkim, looking, quarantine, running, sends, steering, suppress
 
 app = common.group("A bulk send engine that sells speed: every account sends at exactly its contracted rate.")
 app.add_typer(account.app, name="account")
@@ -20,6 +20,7 @@ app.add_typer(running.config_app, name="config")
 app.add_typer(dkim.app, name="dkim")
 app.add_typer(running.embedded_app, name="embedded")
 app.add_typer(quarantine.app, name="quarantine")
+app.add_typer(suppress.app, name="suppress")
 VERBS: tuple[Callable[..., None], ...] = (
     account.tiers, sends.estimate, sends.submit, sends.send, looking.status, looking.list_, steering.pause, steering.resume,
     steering.cancel, steering.reverse, steering.move, looking.outcomes, sends.resend, running.worker, looking.workers, looking.top,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any, Self
 
@@ -26,12 +26,15 @@ from sendengine.intake import Intake
 from sendengine.policy import gate
 from sendengine.policy import retry as schedules
 from sendengine.policy.durability import Durability, weakest
+from sendengine.policy.suppression import Suppressed
 from sendengine.policy.term import Verb
 from sendengine.policy.times import parse_duration, parse_time, possible
 from sendengine.policy.window import Window
 from sendengine.ports import Desk
 from sendengine.render.message import Message
-from sendengine.scheduler import accounts, audit, fsck, gates, names, planning, quarantine, resend, single, sources, submitting, view, why
+from sendengine.scheduler import (
+    accounts, audit, fsck, gates, names, planning, quarantine, resend, single, sources, submitting, suppressions, view, why,
+)  # fmt: skip
 from sendengine.scheduler.accounts import Account
 from sendengine.scheduler.binding import Binding
 from sendengine.scheduler.fsck import Checked, Finding
@@ -41,6 +44,7 @@ from sendengine.scheduler.quarantine import SetAside
 from sendengine.scheduler.sources import Recipients
 from sendengine.scheduler.status import Send, Status, as_send, status
 from sendengine.scheduler.submitting import OnAbsent, OnReject, Order
+from sendengine.scheduler.suppressions import Imported
 from sendengine.scheduler.why import Why
 from sendengine.types import OnDoubt, Relay, TlsPolicy
 
@@ -155,6 +159,40 @@ class Client:
             found = await view.look(self.desk, account)
             if found.fields:
                 yield accounts.shown(found)
+
+    # who gets nothing any more
+
+    async def suppress(self, account: str, addresses: Iterable[str], reason: str = "manual") -> int:
+        """Onto the account's list, within 1 s for every worker, mid-send too: who of a send was not reached by then ends as `suppressed`.
+        `reason`: unsubscribed (single messages go to them yet), manual, soft-bounced, hard-bounced or complained; the graver one stands.
+        How many were not on it. Raises NotFound, RefusedInput: then nothing was changed."""
+        await names.existing_account(self.desk, account)
+        return await suppressions.add(self.desk, account, addresses, reason, await self._now())
+
+    async def unsuppress(self, account: str, addresses: Iterable[str]) -> int:
+        """Off the list, whatever the reason; how many stood on it. A send that passed them by does not come back to them."""
+        await names.existing_account(self.desk, account)
+        return await suppressions.remove(self.desk, account, addresses)
+
+    async def suppressed(
+        self, account: str, addresses: Iterable[str] | None = None, *, reason: str | None = None
+    ) -> AsyncIterator[Suppressed]:
+        """The list, or those of `addresses` that are on it. In no order; while it grows one may come twice."""
+        await names.existing_account(self.desk, account)
+        if addresses is None:
+            reading = suppressions.listed(self.desk, account, reason)
+        else:
+            reading = suppressions.found(self.desk, account, addresses)
+        async for each in reading:
+            yield each
+
+    async def import_suppressed(
+        self, account: str, source: suppressions.Source, reason: str = "manual", on_reject: suppressions.OnReject | None = None
+    ) -> Imported:
+        """Any (async) iterable of addresses or of mappings with `email`, and where they have them `reason` and `since`; or a Path to CSV,
+        NDJSON or bare addresses (`-` is standard input). In constant memory; the same again changes nothing."""
+        await names.existing_account(self.desk, account)
+        return await suppressions.load(self.desk, account, source, reason, await self._now(), on_reject)
 
     # submitting
 

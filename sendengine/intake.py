@@ -119,7 +119,7 @@ class Intake:
             raise reading.MissingColumn(EMAIL, rows.absent[EMAIL])
         self.absent = {name: near for name, near in rows.absent.items() if name != EMAIL and (number == 0 or name in self.absent)}
         faults = rows.faults
-        recipients = _normalise_all(rows.emails, faults)
+        recipients = normalise_all(rows.emails, faults)
         priorities = _digits(rows.columns[-1], faults) if self._priority else []
         self._judge(rows.columns, faults)
         batch, octets = self._encode(number, recipients, rows, priorities)
@@ -133,7 +133,7 @@ class Intake:
             fingerprints=self._fingerprints(batch.recipients),
             positions=bytes(batch.positions),
             levels=_levels(batch),
-            rejected=[_rejected(rows.lines[at], number * BATCH_ROWS + at, faults[at], rows.text_of(at)) for at in sorted(faults)],
+            rejected=[rejected_row(rows.lines[at], number * BATCH_ROWS + at, faults[at], rows.text_of(at)) for at in sorted(faults)],
         )
 
     def _judge(self, columns: list[list[Any]], faults: dict[int, str]) -> None:
@@ -176,7 +176,8 @@ class Intake:
         return b"".join(found)
 
 
-def _normalise_all(emails: list[Any], faults: dict[int, str]) -> list[str]:
+def normalise_all(emails: list[Any], faults: dict[int, str]) -> list[str]:
+    """Their normal forms; one that has none is "" and gets its fault."""
     if set(map(type, emails)) == {str} and all_plain(emails):
         return emails
     return [_normalise(at, email, faults) for at, email in enumerate(emails)]
@@ -240,7 +241,7 @@ def _hash(text: str) -> int:
     return int.from_bytes(blake2b(_octets(text), digest_size=4).digest(), "little")
 
 
-def _rejected(line: int, row: int, reason: str, text: str) -> Rejected:
+def rejected_row(line: int, row: int, reason: str, text: str) -> Rejected:
     octets = _octets(text)
     try:
         return Rejected(line, row, reason, octets.decode())

@@ -55,7 +55,7 @@ def submit(
 
     content = _message(sender, message, subject, html, text)
     with ExitStack() as stack:
-        refused = _Rejects(_opened(stack, rejects), rejects)
+        refused = Rejects(opened(stack, rejects), rejects)
         try:
             made = common.call(
                 lambda client: client.submit(
@@ -218,7 +218,7 @@ def _address(sender: str) -> str:
         raise RefusedInput(f"--from {sender!r}: {error}") from None
 
 
-class _Rejects:
+class Rejects:
     """Refused rows: every one goes to the file, and people are told of them when it is known what became of the send."""
 
     def __init__(self, stream: IO[bytes] | None, path: Path | None) -> None:
@@ -258,7 +258,7 @@ class _Rejects:
         return f"{self._count:,} row{'s' * (self._count != 1)}"
 
 
-def _opened(stack: ExitStack, path: Path | None) -> IO[bytes] | None:
+def opened(stack: ExitStack, path: Path | None) -> IO[bytes] | None:
     from sendengine.errors import RefusedInput
 
     try:

@@ -149,6 +149,7 @@ class MemoryDesk:
 
     def _kept_from(self) -> float:
         return (self._now() / 1e6 - self._audit_days * 86400) * 1000
+
     # who gets nothing any more
 
     async def suppress(self, account: str, entries: Mapping[bytes, bytes], tells: bool = True) -> int | None:

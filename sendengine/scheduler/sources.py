@@ -45,7 +45,7 @@ async def batches(recipients: Recipients, intake: Intake) -> AsyncIterator[Packe
         while packed := await asyncio.to_thread(next, cut, None):
             yield packed
     else:
-        with _open(recipients) as stream:
+        with opened(recipients) as stream:
             for packed in _cut(stream, intake):
                 yield packed
 
@@ -54,8 +54,8 @@ def line_of(recipients: Recipients, wanted: reading.Wanted, row: int) -> int | N
     """The physical line of an input row (from 0), where the source can be read again."""
     if not isinstance(recipients, Path) or recipients == STDIN:
         return None
-    with _open(recipients) as stream:
-        chunks, is_ndjson = _sniffed(stream)
+    with opened(recipients) as stream:
+        chunks, is_ndjson = sniffed(stream)
         read = reading.from_ndjson if is_ndjson else reading.from_csv
         for number, found in enumerate(read(chunks, wanted)):
             if number == row // 100:
@@ -110,7 +110,8 @@ class _Spool:
         return RefusedInput(f"{rows} refused, nothing was sent: {shown}", "correct them, or leave out --strict")
 
 
-def _open(path: Path) -> BinaryIO:
+def opened(path: Path) -> BinaryIO:
+    """Raises RefusedInput."""
     try:
         return path.open("rb")
     except OSError as error:
@@ -118,11 +119,11 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _cut(stream: BinaryIO, intake: Intake) -> Iterator[PackedBatch]:
-    chunks, is_ndjson = _sniffed(stream)
+    chunks, is_ndjson = sniffed(stream)
     return intake.from_ndjson(chunks) if is_ndjson else intake.from_csv(chunks)
 
 
-def _sniffed(stream: BinaryIO) -> tuple[Iterator[bytes], bool]:
+def sniffed(stream: BinaryIO) -> tuple[Iterator[bytes], bool]:
     """The stream's chunks, and whether they hold JSON objects. A pipe gives what it has: rows are not kept waiting for a full chunk."""
     read = getattr(stream, "read1", stream.read)
     chunks = iter(lambda: read(_CHUNK), b"")

@@ -60,7 +60,6 @@ class Lane:
         self.must_refresh = False  # the account's settings changed
         self.listed = -1  # how often the list of suppressed addresses has changed; -1: there is none
         self.must_screen = False  # something held was screened under another number: nothing is picked until it is (screening.py)
-        self.is_screening = False
         self.must_look = False  # something changed while a take was on its way
         self.has_done = False  # a lease has nothing left but to be settled
         self.bind = ""

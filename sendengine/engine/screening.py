@@ -1,30 +1,36 @@
 """Who gets nothing any more is not sent to: asked when a batch is opened, and again of what is held when the account's list has changed.
 
 Nothing is asked while an account has no list, and never of what is held but for those who came onto it since: a lease knows under which
-number of changes it was screened (`screened`), the lane which number stands (`listed`). While the two differ nothing of the lane is picked.
-What had been picked before is on its way within a tick and its lead (docs/design/017).
+number of changes it was screened (`screened`), the lane which number stands (`listed`). While the two differ nothing of the lane is picked,
+and what was picked waits. What an earlier append had released goes, within 200 ms of that (docs/design/017).
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 
 from sendengine.engine.delivery import Deliveries
 from sendengine.engine.lane import Lane
-from sendengine.engine.work import Lease
+from sendengine.engine.work import Delivery, Lease
 from sendengine.errors import Unavailable
 from sendengine.policy.suppression import Reason, bars, reason_of
 from sendengine.ports import Queue
 from sendengine.records import TRANSACTIONAL
 
 AT_ONCE = 1000  # addresses in a question
+AGAIN = 0.25  # Redis did not answer
 
 
 class Screening:
-    """Owner of nothing: lanes and leases hold what is known."""
+    """Owner of the deliveries that wait for their lane's look (`parked`); lanes and leases hold what is known."""
 
-    def __init__(self, queue: Queue, deliveries: Deliveries, spawn: Callable[[Coroutine[object, object, None]], None]) -> None:
-        self._queue, self._deliveries, self._spawn = queue, deliveries, spawn
+    def __init__(
+        self, queue: Queue, deliveries: Deliveries, release: Callable[[list[Delivery]], None],
+        spawn: Callable[[Coroutine[object, object, None]], None],
+    ) -> None:  # fmt: skip
+        self._queue, self._deliveries, self._release, self._spawn = queue, deliveries, release, spawn
+        self.parked: dict[Lane, list[Delivery]] = {}
 
     async def look_up(self, lane: Lane, lease: Lease, rows: Sequence[int], names: Sequence[str]) -> None:
         """What the list says of a batch that is being opened: `barred` and `soft` of the lease. Raises Unavailable."""
@@ -52,20 +58,27 @@ class Screening:
     def look(self, lane: Lane) -> None:
         if not lane.must_screen and any(lease.screened != lane.listed for lease in lane.iter_leases()):
             lane.must_screen = True
-        if lane.must_screen and not lane.is_screening:
-            lane.is_screening = True
+            self.parked[lane] = []
             self._spawn(self._screen(lane))
 
+    def park(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Those that may go; the others wait until their lane was looked at: journalled by an append whose answer brought the news of a
+        change, they may have been picked long after it, by a worker that stood still."""
+        free: list[Delivery] = []
+        for delivery in deliveries:
+            waiting = self.parked.get(delivery.lane)
+            (free if waiting is None else waiting).append(delivery)
+        return free
+
     async def _screen(self, lane: Lane) -> None:
-        """Until everything held was screened under the present number. When Redis does not answer the next visit begins it again."""
-        try:
-            while old := [lease for lease in lane.iter_leases() if lease.screened != lane.listed]:
+        """Until everything held was screened under the present number, however long Redis is away."""
+        while old := [lease for lease in lane.iter_leases() if lease.screened != lane.listed]:
+            try:
                 await self._screen_once(lane, old, lane.listed)
-            lane.must_screen = False
-        except Unavailable:
-            pass
-        finally:
-            lane.is_screening = False
+            except Unavailable:
+                await asyncio.sleep(AGAIN)
+        lane.must_screen = False
+        self._release(self.parked.pop(lane))  # the barred ones are void: withdrawn, they end as suppressed when they are picked again
 
     async def _screen_once(self, lane: Lane, leases: Sequence[Lease], listed: int) -> None:
         late = await self._queue.late(lane.account, max(0, min(lease.screened for lease in leases)))

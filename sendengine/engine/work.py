@@ -52,11 +52,12 @@ class Delivery:
 
     @property
     def is_void(self) -> bool:
-        """A cut since its permit was granted reaches back to it, or its campaign was stopped. One without a permit is reached by any cut
-        since it was picked: its intent may have been journalled after a stop, by a worker that stood still, and that answer is fresh."""
-        lane = self.lane
+        """A cut since its permit was granted reaches back to it, its campaign was stopped, or its recipient is suppressed. One without a
+        permit is reached by any cut since it was picked: its intent may have been journalled after a stop, by a worker that stood still,
+        and that answer is fresh."""
+        lane, lease = self.lane, self.lease
         is_cut = self.cut < lane.cut and (not self.permit_us or self.permit_us > lane.void_after(self.cut))
-        return is_cut or self.lease.is_closing or lane.is_distrusted
+        return is_cut or lease.is_closing or lane.is_distrusted or self.row in lease.barred
 
 
 class Lease:

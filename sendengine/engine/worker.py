@@ -75,7 +75,7 @@ class Worker:
             self.journal, settings, rules, meter, now, jitter, self._attend, self._suspend, keyring, self._signer
         )  # fmt: skip
         self._visits = Visits(queue, self.journal, settings, meter, now, self._on_visited, self._spawn)
-        self._screening = Screening(queue, self._deliveries, self._spawn)
+        self._screening = Screening(queue, self._deliveries, self._to_feeds, self._spawn)
         self._takes = Takes(
             queue, self.journal, self._deliveries, self._visits, self._screening, settings, self._identity, now, self._feed_for, relay_of,
             self._spawn, self._attached.set,
@@ -423,8 +423,14 @@ class Worker:
         """Journalled: each to its site's feed, once it is made."""
         if self._signer.pending:
             deliveries = [delivery for delivery in deliveries if delivery.making is None]
-            if not deliveries:
-                return
+        if self._screening.parked:
+            deliveries = self._screening.park(deliveries)
+        if deliveries:
+            self._to_feeds(deliveries)
+
+    def _to_feeds(self, deliveries: list[Delivery]) -> None:
+        if not deliveries:
+            return
         first = deliveries[0].lane.feed
         if all(delivery.lane.feed is first for delivery in deliveries):
             first.release(deliveries)

@@ -21,9 +21,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from sendengine.engine import takeover
 from sendengine.engine.remains import Remains, settlements_of
+from sendengine.engine.screening import Screening
 from sendengine.engine.work import Delivery
 from sendengine.errors import SendEngineError
-from sendengine.ports import Appended, Settlement, Visited
+from sendengine.ports import Appended, Late, Settlement, Visited
 from sendengine.queue.memory import MemoryQueue
 from sendengine.records import NO_ROWS
 from tests import chance
@@ -114,6 +115,11 @@ class Histories(RuleBasedStateMachine):
     @rule(account=ACCOUNTS, then=THEN)
     def send_single_message(self, account: str, then: float) -> None:
         self.run(self.world.transact(account), then)
+
+    @precondition(lambda self: self.campaigns())
+    @rule(place=PLACES, every=st.sampled_from([1, 3, 50]), then=THEN)
+    def suppress(self, place: int, every: int, then: float) -> None:
+        self.run(self.world.suppress(self.at(place), every), then)
 
     def campaigns(self) -> list[Send]:
         return [send for send in self.world.sends.values() if send.batches]
@@ -266,11 +272,21 @@ class _GrantsTwice(MemoryQueue):
         return answer
 
 
-def play(queue: type[MemoryQueue], deed: Callable[[Histories], None], together: int = 1, on_doubt: str = "resend") -> World:
+class _NamesNobodyLate(MemoryQueue):
+    """What is held is never looked at again: a list reaches only what is not yet taken."""
+
+    async def late(self, account: str, listed: int) -> Late:
+        return Late((await super().late(account, listed)).listed, [])
+
+
+def play(
+    queue: type[MemoryQueue], deed: Callable[[Histories], None], together: int = 1, on_doubt: str = "resend",
+    rate: float | None = 200_000.0, way: float = 0.0,
+) -> World:  # fmt: skip
     """One history, to its end."""
     machine = type("Played", (Histories,), {"make_queue": queue})()
     try:
-        machine.begin(latency=0.3, spread=1000.0, rate=200_000.0, together=together, way=0.0)
+        machine.begin(latency=0.3, spread=1000.0, rate=rate, together=together, way=way)
         machine.submit(
             account="m1", rows=900, batches=0, seals=True, on_doubt=on_doubt, sequential=False, priority=False, after=0.0, then=3.0
         )  # fmt: skip
@@ -295,10 +311,20 @@ def pause(machine: Histories) -> None:
     machine.steer(place=0, verb="pause", then=0.0)
 
 
+def suppress_all(machine: Histories) -> None:
+    machine.suppress(place=0, every=1, then=0.0)
+
+
+def suppress_all_while_it_stands_still(machine: Histories) -> None:
+    machine.stop_process(place=0, then=0.0)
+    machine.suppress(place=0, every=1, then=3.0)
+    machine.continue_process(then=0.0)
+
+
 def nothing(machine: Histories) -> None: ...
 
 
-@pytest.mark.parametrize("deed", [kill, pause, nothing])
+@pytest.mark.parametrize("deed", [kill, pause, nothing, suppress_all, suppress_all_while_it_stands_still])
 def test_control_the_whole_engine_passes(deed: Callable[[Histories], None]) -> None:
     play(MemoryQueue, deed)
 
@@ -309,11 +335,19 @@ def test_control_the_whole_engine_passes(deed: Callable[[Histories], None]) -> N
         (_AnswersBeforeItWrites, kill, "duplicates"),
         (_ReadsNoStates, pause, "after it was stopped"),
         (_GrantsTwice, nothing, "MAILs within"),
+        (_NamesNobodyLate, suppress_all, "after it was suppressed"),
     ],
 )
 def test_control_a_rule_left_out_is_reported(queue: type[MemoryQueue], deed: Callable[[Histories], None], what: str) -> None:
     with pytest.raises(AssertionError, match=what):
         play(queue, deed)
+
+
+def test_control_what_was_picked_does_not_wait_for_the_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    play(MemoryQueue, suppress_all_while_it_stands_still, rate=None, way=0.015)
+    monkeypatch.setattr(Screening, "park", lambda self, deliveries: list(deliveries))
+    with pytest.raises(AssertionError, match="after it was suppressed"):
+        play(MemoryQueue, suppress_all_while_it_stands_still, rate=None, way=0.015)
 
 
 @pytest.mark.parametrize("deed", [kill, pause, nothing])

@@ -24,6 +24,7 @@ from sendengine.errors import Fenced
 from sendengine.intake import Intake, PackedBatch
 from sendengine.keyring import Keyring
 from sendengine.policy.replies import ReplyRules
+from sendengine.policy.suppression import Reason, encode
 from sendengine.policy.tiers import interval_us
 from sendengine.ports import Feed
 from sendengine.queue.memory import MemoryDesk, MemoryQueue, MemoryStore
@@ -32,7 +33,7 @@ from sendengine.render.message import dump
 from sendengine.scheduler.fsck import check
 from sendengine.scheduler.names import Ref
 from sendengine.sink.silent import SilentMeter
-from sendengine.types import Attempt, Envelope, Fault, Outcome, Relay, Stage
+from sendengine.types import Attempt, Envelope, Fault, Outcome, Relay, Reply, Stage
 from tests.engine.ceiling import Rates
 from tests.engine.rig import DELIVERED, EPOCH, FIELDS, MESSAGE, replied
 from tests.engine.virtual import VirtualClock, VirtualLoop
@@ -40,7 +41,7 @@ from tests.engine.virtual import VirtualClock, VirtualLoop
 STOPS_WITHIN = 1.0  # seconds after a pause or cancel was acknowledged: domain rule 2
 REST_WITHIN = 600.0  # virtual seconds in which everything must end once nothing stands in its way
 RETRY = "2s, 5s*2, 20s"
-ASKED = ("append", "visit", "take", "find", "offer")  # what a worker that sends asks of Redis
+ASKED = ("append", "visit", "take", "find", "offer", "late", "standings")  # what a worker that sends asks of Redis
 
 
 class Mood(msgspec.Struct, frozen=True):
@@ -60,6 +61,7 @@ MOODS = {
     "250": Mood(DELIVERED, takes=True),
     "rcpt 450": Mood(replied(Stage.RCPT, 450)),
     "rcpt 550": Mood(replied(Stage.RCPT, 550)),
+    "rcpt 5.1.1": Mood(Attempt(Stage.RCPT, Reply(550, "5.1.1", "no such mailbox"), None, 0.0, 0.0)),
     "dot 451": Mood(replied(Stage.DOT, 451)),
     "dot 554": Mood(replied(Stage.DOT, 554)),
     "mail 421": Mood(replied(Stage.MAIL, 421)),
@@ -198,6 +200,7 @@ class World:
         self.taken: Counter[str] = Counter()
         self.heard_last: dict[str, Mood] = {}  # what the relay did about a recipient's latest try
         self.first_tried: set[str] = set()
+        self.suppressed_at: dict[str, float] = {}  # recipient -> when that was acknowledged
         self.crashes = self.losses = 0
         self.companies = 0  # how often several messages went together
         self.faults: list[str] = []
@@ -216,6 +219,8 @@ class World:
         self.mails[send.account].append(now)
         if send.stopped_at is not None and now - send.stopped_at > STOPS_WITHIN:
             self.faults.append(f"{send}: MAIL {now - send.stopped_at:.3f} s after it was stopped")
+        if now - self.suppressed_at.get(recipient, now) > STOPS_WITHIN:
+            self.faults.append(f"{recipient}: MAIL {now - self.suppressed_at[recipient]:.3f} s after it was suppressed")
         if send.is_sequential and recipient not in self.first_tried:
             self._look_at_line(send)
         self.first_tried.add(recipient)
@@ -373,6 +378,13 @@ class World:
         message = dump(msgspec.structs.replace(MESSAGE, subject="Code", text="1\n"))
         assert await self.desk.transact(account, payload, message, recipient) is not None
 
+    async def suppress(self, send: Send, every: int) -> None:
+        """One in so many of its recipients, whatever became of them."""
+        chosen = [name for name, owner in self.owner.items() if owner is send][::every]
+        await self.desk.suppress(send.account, {name.encode(): encode(Reason.COMPLAINED, 0.0) for name in chosen})
+        for name in chosen:
+            self.suppressed_at.setdefault(name, self.loop.time())
+
     async def verb(self, verb: str, send: Send) -> str:
         """What was answered; from a stop's answer on, the relay counts."""
         if verb == "resume" and not send.is_cancelled:
@@ -475,6 +487,8 @@ class World:
             took, outcome = self.taken[name], ended.get(name)
             assert took or outcome is not Outcome.SENT, f"{name} is lost: `sent`, and the relay has nothing"
             is_refused_later = outcome is Outcome.BOUNCED and not self.heard_last[name].takes  # a resend after a doubt
+            if outcome is Outcome.BOUNCED and self.heard_last[name] is MOODS["rcpt 5.1.1"]:
+                assert await self.desk.suppressed(send.account, [name.encode()]) != [None], f"{name} bounced hard, and is not on the list"
             assert not took or outcome in (Outcome.SENT, Outcome.UNKNOWN) or is_refused_later, f"{name} arrived, and is {outcome!r}"
         repeated = sum(max(0, self.taken[name] - 1) for name in mine)
         assert repeated <= sum(standing.doubts.values()), f"{send}: {repeated} duplicates, doubts {standing.doubts}"

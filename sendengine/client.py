@@ -33,7 +33,20 @@ from sendengine.policy.window import Window
 from sendengine.ports import Desk
 from sendengine.render.message import Message
 from sendengine.scheduler import (
-    accounts, audit, fsck, gates, names, planning, quarantine, resend, single, sources, submitting, suppressions, view, why,
+    accounts,
+    audit,
+    fsck,
+    gates,
+    names,
+    planning,
+    quarantine,
+    resend,
+    single,
+    sources,
+    submitting,
+    suppressions,
+    view,
+    why,
 )  # fmt: skip
 from sendengine.scheduler.accounts import Account
 from sendengine.scheduler.binding import Binding

@@ -21,6 +21,7 @@ ENOUGH = 20  # messages at least between two faults
 FREEZES_S = (1.0, 5.0)
 OUTLIVES_FREEZES = {"SENDENGINE_ENGINE_DEAD_AFTER_S": "6"}
 SHOWS_WITHIN = 0.5  # seconds in which a worker that goes on has written what it had in hand
+RESCUED_WITHIN = 2.5  # seconds that a takeover takes, as the rig's workers are set
 UNMETERED_A_ROUND = 12_000
 # Several processes start and die at once: on a busy machine a journal could not be read within the rig's own two seconds.
 SEVERAL_AT_ONCE = {"SENDENGINE_ENGINE_DEAD_AFTER_S": "4"}
@@ -213,10 +214,24 @@ async def rescuers(seed: int, actions: tuple[str, ...], per_second: float = 200)
             hands = [rig.start(failpoint=str(point)) for point in points]
             await asyncio.gather(*(rig.know(hand) for hand in hands))
             await asyncio.gather(*(rig.kill(victim) for victim in victims))
-            await asyncio.gather(*(_follow(rig, hand, point) for hand, point in zip(hands, points, strict=True)))
+            follow = [_follow(rig, hand, point) for hand, point in zip(hands, points, strict=True)]
+            await asyncio.gather(*follow, _die_until_all_fired(rig, hands))
         await rig.join(rig.start())
         await rig.finish(campaign)
         return await rig.line("rescuers", campaign)
+
+
+async def _die_until_all_fired(rig: Rig, rescuers: list[Hand]) -> None:
+    """One that goes on after its fault may take over all that there is, before another has come to its own step: then there is more."""
+
+    def have_fired() -> bool:
+        return all(hand.has_fired() or not hand.is_alive for hand in rescuers)
+
+    while not have_fired():
+        try:
+            await until(have_fired, "all rescuers", limit=3 * RESCUED_WITHIN)
+        except TimeoutError:
+            await rig.kill(await rig.join(rig.start()))
 
 
 def failpoints_of(seed: int, actions: tuple[str, ...]) -> list[Failpoint]:

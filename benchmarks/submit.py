@@ -1,39 +1,60 @@
-"""How fast a list is accepted, in how much memory, and how small it lies in Redis: `python -m benchmarks.submit [ROWS]`.
+"""How fast a list is accepted, in how much memory, and how small it lies in Redis.
 
-A CSV of address and two short fields goes through the Client into an embedded server that syncs every write. Each size runs in a process of
-its own, whose largest resident set is what is shown. What lies in Redis is the memory of its keys (MEMORY USAGE, every element), when
-the list is loaded and after the seal: the server's own (scripts, buffers) is no recipient's.
+A CSV of address and two short fields goes through the Client into an embedded server that syncs every write. Each client is a process
+of its own, whose largest resident set is what is shown; two at once load a list each into the one server. Beside it what the same file
+takes to be read, checked, hashed and packed, and nothing else. What lies in Redis is the memory of its keys (MEMORY USAGE, every
+element), when the list is loaded and after the seal: the server's own (scripts, buffers) is no recipient's.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import platform
 import resource
-import shutil
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
+
+from benchmarks.analysis import Spread, spread
+from benchmarks.bench import Bench, Chart, Figure, Result, bench
 from benchmarks.intake import rows
 from sendengine import Client, Message
+from sendengine.intake import Intake
 from sendengine.ports import Stored
-from sendengine.queue import embedded
 from sendengine.queue.desk import RedisDesk
+from sendengine.scheduler.sources import batches
 
-TEXT = "Hello {{ first_name }} of {{ city }}\r\n"
-SMALL, LARGE = 10_000, 2_000_000
+TITLE = "submit: rows a second from CSV, octets in Redis a recipient, resident memory"
+_MILLION = 1_000_000
+_SHORT = 10_000
+_AT_LEAST = 400_000
+_LOADING_MOST, _SEALED_MOST = 50.0, 32.0
+_FLAT = 1.25  # times as much memory for a hundred times as many rows
+_TEXT = "Hello {{ first_name }} of {{ city }}\r\n"
+_COUNTED = "count"  # with these words a client reads the memory, which takes longer than submitting
+
+
+class Trial(msgspec.Struct, frozen=True):
+    name: str
+    clients: int
+    count: int  # of each
+
+
+class Load(msgspec.Struct, frozen=True):
+    """What one client says of itself; times by the clock that all processes share."""
+
+    began: float
+    ended: float
+    peak_mb: float
+    loading: float = 0.0  # octets a recipient
+    sealed: float = 0.0
 
 
 class MeasuringDesk(RedisDesk):
     """Reads the server's memory when the list is loaded, before the seal frees the fingerprints."""
 
     loaded = sealed = 0
-    measuring = 0.0  # seconds that the reading took
 
     async def seal(self, account: str, campaign: str, batches: int) -> Stored:
         self.loaded = await self.memory()
@@ -42,67 +63,114 @@ class MeasuringDesk(RedisDesk):
         return stored
 
     async def memory(self) -> int:
-        started = time.perf_counter()
-        try:
-            return await self._octets()
-        finally:
-            self.measuring += time.perf_counter() - started
-
-    async def _octets(self) -> int:
         names = await self._link.call("KEYS", "*")
         return sum([await self._link.call("MEMORY", "USAGE", name, "SAMPLES", 0) or 0 for name in names])
 
 
-async def measure(path: Path, url: str) -> dict[str, float]:
-    desk = MeasuringDesk(url)
-    async with Client(desk=desk) as client:
-        await client.create_account("m1", "60k")
-        before = await desk.memory()
-        message = Message(sender="News <news@shop.example>", subject="Hi {{ first_name }}", text=TEXT)
-        started = time.perf_counter()
-        send = await client.submit(account="m1", message=message, recipients=path)
-        seconds = time.perf_counter() - started - desk.measuring
-    await desk.close()
-    n = send.accepted
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    octets = {"loading": (desk.loaded - before) / n, "sealed": (desk.sealed - before) / n}
-    return {"rows": send.rows, "rate": send.rows / seconds, "rss": peak, **octets}
+async def run(quick: bool) -> Result:
+    part, rounds = (20, 1) if quick else (1, 3)
+    alone, two = Trial("one process", 1, _MILLION // part), Trial("two processes", 2, _MILLION // part)
+    found: dict[str, list[float]] = {trial.name: [] for trial in (alone, two)}
+    bare: list[float] = []
+    async with bench() as b:
+        for number in range(rounds):
+            for trial in (alone, two):
+                files = [_file(b.stage.folder / f"{place}.csv", trial.count) for place in range(trial.clients)]
+                found[trial.name].append(_speed(trial, await _load(b, files, f"{number}-{trial.clients}")))
+            bare.append(alone.count / await _bare_seconds(files[0]))
+        [short] = await _load(b, [_file(b.stage.folder / "short.csv", _SHORT)], "short", _COUNTED)
+        [long] = await _load(b, files[:1], "long", _COUNTED)
+    return _result(found, bare, short, long, alone.count)
 
 
-def lines(count: int) -> Iterator[str]:
-    yield "email,first_name,city\n"
-    for at, (email, name, city) in enumerate(rows(count)):
-        yield f"{at}.{email},{name},{city}\n"
+def _file(path: Path, count: int) -> Path:
+    if not path.exists():
+        with path.open("w", encoding="utf-8") as stream:
+            stream.write("email,first_name,city\n")
+            stream.writelines(f"{at}.{email},{name},{city}\n" for at, (email, name, city) in enumerate(rows(count)))
+    return path
 
 
-def run(count: int) -> dict[str, float]:
-    folder = Path(tempfile.mkdtemp(prefix="se-"))
+async def _load(b: Bench, files: list[Path], campaign: str, *words: str) -> list[Load]:
+    """Each by a client of its own, at once."""
+    for place in range(len(files)):
+        await b.client.create_account(f"m{1 + place}", "60k")
+    commands = [(str(path), b.stage.url, f"m{1 + place}", campaign, *words) for place, path in enumerate(files)]
+    return await asyncio.gather(*(_client(b, command) for command in commands))
+
+
+async def _client(b: Bench, words: tuple[str, ...]) -> Load:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "benchmarks.submit", *words, stdout=asyncio.subprocess.PIPE, env=b.stage.environ(), start_new_session=True
+    )
     try:
-        path = folder / "list.csv"
-        with path.open("w") as stream:
-            stream.writelines(lines(count))
-        url = embedded.ensure(folder, ephemeral=True)
-        command = [sys.executable, "-m", "benchmarks.submit", "--child", str(path), url]
-        found: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        return found
+        async with asyncio.timeout(300):
+            out, _ = await process.communicate()
     finally:
-        embedded.stop(folder)
-        shutil.rmtree(folder)
+        if process.returncode is None:
+            process.kill()
+    return msgspec.json.decode(out, type=Load)
 
 
-def main(count: int) -> None:
-    print(f"{platform.machine()}, Python {platform.python_version()}; python -m benchmarks.submit {count}")
-    for size in (SMALL, count, LARGE):
-        found = run(size)
-        print(
-            f"{size:9,} rows: {found['rate']:9,.0f} rows/s; Redis octets a recipient: {found['loading']:.1f} loading, "
-            f"{found['sealed']:.1f} sealed; client RSS {found['rss']:.0f} MiB",
-            flush=True,
-        )
+def _speed(trial: Trial, loads: list[Load]) -> float:
+    """Rows a second of all together, from the first one's beginning to the last one's end."""
+    return trial.clients * trial.count / (max(one.ended for one in loads) - min(one.began for one in loads))
+
+
+async def _bare_seconds(path: Path) -> float:
+    intake = Intake(("first_name", "city"), frozenset({"first_name", "city"}), salt=b"benchmark")
+    began = time.perf_counter()
+    async for _ in batches(path, intake):
+        pass
+    return time.perf_counter() - began
+
+
+def _result(found: dict[str, list[float]], bare: list[float], short: Load, long: Load, count: int) -> Result:
+    speeds = {name: spread(values) for name, values in found.items()} | {"read, checked, hashed, packed; one process": spread(bare)}
+    best = max(speeds[name].median for name in found)
+    flat = long.peak_mb / short.peak_mb
+    figures = [
+        Figure("rows/s from CSV, the better of one process and two", f">= {_AT_LEAST:,}", f"{best:,.0f}", best >= _AT_LEAST),
+        _octets("loading", long.loading, _LOADING_MOST),
+        _octets("sealed", long.sealed, _SEALED_MOST),
+        Figure(f"client's memory, {count:,} rows against 10,000", f"<= {_FLAT:g}", f"{flat:.2f}", flat <= _FLAT),
+    ]
+    table = [[name, f"{values.median:,.0f}", _range(values), ""] for name, values in speeds.items()]
+    for name, load in (("10,000 rows, its memory read", short), (f"{count:,} rows, its memory read", long)):
+        table.append([name, "", "", f"{load.loading:.1f} loading, {load.sealed:.1f} sealed; client {load.peak_mb:.0f} MB"])
+    columns = ["", "rows/s", "range", "octets a recipient"]
+    chart = Chart("rows a second, median", "", {name: [(0.0, values.median)] for name, values in speeds.items()}, "bars")
+    data = {"rows_per_second": found, "bare": bare, "short": msgspec.to_builtins(short), "long": msgspec.to_builtins(long)}
+    return Result(TITLE, columns, table, figures, chart, data)
+
+
+def _octets(when: str, got: float, most: float) -> Figure:
+    return Figure(f"octets in Redis a recipient, {when}", f"<= {most:g}", f"{got:.1f}", got <= most)
+
+
+def _range(values: Spread) -> str:
+    return f"{values.low:,.0f} to {values.high:,.0f}"
+
+
+# in the client's process
+
+
+async def load(path: Path, url: str, account: str, campaign: str, is_counted: bool) -> Load:
+    desk = MeasuringDesk(url) if is_counted else RedisDesk(url)
+    before = await desk.memory() if isinstance(desk, MeasuringDesk) else 0
+    async with Client(desk=desk) as client:
+        message = Message(sender="News <news@shop.example>", subject="Hi {{ first_name }}", text=_TEXT)
+        began = time.monotonic()
+        send = await client.submit(account=account, message=message, recipients=path, campaign=campaign)
+        ended = time.monotonic()
+    await desk.close()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if not isinstance(desk, MeasuringDesk):
+        return Load(began, ended, peak)
+    return Load(began, ended, peak, (desk.loaded - before) / send.accepted, (desk.sealed - before) / send.accepted)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--child"]:
-        print(json.dumps(asyncio.run(measure(Path(sys.argv[2]), sys.argv[3]))))
-    else:
-        main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000)
+    list_, url_, account_, campaign_, *rest = sys.argv[1:]
+    found_ = asyncio.run(load(Path(list_), url_, account_, campaign_, rest == [_COUNTED]))
+    print(msgspec.json.encode(found_).decode())

@@ -111,8 +111,6 @@ class Takes:
         self._attached()
         feed.site.warm()
         self.look(lane)
-        if self._wants_others(lane):
-            await self.offer(account, 0)
 
     async def offer(self, account: str, need_us: float) -> None:
         """Into the index; what Redis does not take now is owed until it does."""
@@ -178,6 +176,8 @@ class Takes:
             unopened = {leased.token for leased in taken.leases}
             for campaign in taken.look:
                 await self._look_at_window(lane.account, campaign)
+            if taken.leases and self._wants_others(lane):  # not before: where there is nothing, it would be found for ever
+                await self.offer(lane.account, 0)
             for leased in taken.leases:
                 if self._is_over(lane):  # opening one with logic may take seconds
                     break

@@ -237,7 +237,8 @@ class Worker:
         """An idle worker turns once a beat, not once a tick."""
         self._attached.clear()
         try:
-            await asyncio.wait_for(self._attached.wait(), self._settings.beat)
+            async with asyncio.timeout(self._settings.beat):  # wait_for of Python 3.11 swallows a cancel that comes with the event
+                await self._attached.wait()
         except TimeoutError:
             pass
 

@@ -95,7 +95,8 @@ async def change_term(
         until = "" if after.ends is None else format_time(after.ends)
         line = audit.line(f"term.{verb}", who, _text(why), ends=until)
         limit = None if before is None or before.grace_ends is None else before.grace_ends * 1e6
-        return await desk.set_gate(account, fields_of(before), fields_of(after), before_us=limit, line=line)
+        seen = {name: fields.get(name, "") for name in fields_of(before)}
+        return await desk.set_gate(account, seen, fields_of(after), before_us=limit, line=line)
 
     await _settled(account, change)
 

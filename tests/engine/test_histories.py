@@ -112,6 +112,10 @@ class Histories(RuleBasedStateMachine):
     def change_tier(self, account: str, rate: float | None, then: float) -> None:
         self.run(self.world.set_rate(account, rate), then)
 
+    @rule(account=ACCOUNTS, deed=st.sampled_from(["hold", "release", "expire", "renew"]), then=THEN)
+    def turn_gate(self, account: str, deed: str, then: float) -> None:
+        self.run(self.world.gate(account, deed), then)
+
     @rule(account=ACCOUNTS, then=THEN)
     def send_single_message(self, account: str, then: float) -> None:
         self.run(self.world.transact(account), then)
@@ -261,6 +265,17 @@ class _ReadsNoStates(MemoryQueue):
             state.run = run
 
 
+class _ReadsNoGate(MemoryQueue):
+    """A visit and a take that ask nobody whether the account may send."""
+
+    async def visit(self, account: str, *args: Any, **named: Any) -> Visited:
+        gate = self._store.accounts[account].fields.pop("gate", None)
+        try:
+            return await super().visit(account, *args, **named)
+        finally:
+            self._store.accounts[account].fields |= {} if gate is None else {"gate": gate}
+
+
 class _GrantsTwice(MemoryQueue):
     """An account's clock that every worker has for itself."""
 
@@ -321,10 +336,18 @@ def suppress_all_while_it_stands_still(machine: Histories) -> None:
     machine.continue_process(then=0.0)
 
 
+def hold(machine: Histories) -> None:
+    machine.turn_gate(account="m1", deed="hold", then=0.0)
+
+
+def expire(machine: Histories) -> None:
+    machine.turn_gate(account="m1", deed="expire", then=0.0)
+
+
 def nothing(machine: Histories) -> None: ...
 
 
-@pytest.mark.parametrize("deed", [kill, pause, nothing, suppress_all, suppress_all_while_it_stands_still])
+@pytest.mark.parametrize("deed", [kill, pause, hold, expire, nothing, suppress_all, suppress_all_while_it_stands_still])
 def test_control_the_whole_engine_passes(deed: Callable[[Histories], None]) -> None:
     play(MemoryQueue, deed)
 
@@ -334,6 +357,8 @@ def test_control_the_whole_engine_passes(deed: Callable[[Histories], None]) -> N
     [
         (_AnswersBeforeItWrites, kill, "duplicates"),
         (_ReadsNoStates, pause, "after it was stopped"),
+        (_ReadsNoGate, hold, "after its account's gate was shut"),
+        (_ReadsNoGate, expire, "after its account's gate was shut"),
         (_GrantsTwice, nothing, "MAILs within"),
         (_NamesNobodyLate, suppress_all, "after it was suppressed"),
     ],

@@ -38,7 +38,8 @@ from tests.engine.ceiling import Rates
 from tests.engine.rig import DELIVERED, EPOCH, FIELDS, MESSAGE, replied
 from tests.engine.virtual import VirtualClock, VirtualLoop
 
-STOPS_WITHIN = 1.0  # seconds after a pause or cancel was acknowledged: domain rule 2
+STOPS_WITHIN = 1.0  # seconds after a pause, cancel or hold was acknowledged, or the term ended: domain rules 2, 3
+NEVER = float("inf")
 REST_WITHIN = 600.0  # virtual seconds in which everything must end once nothing stands in its way
 RETRY = "2s, 5s*2, 20s"
 ASKED = ("append", "visit", "take", "find", "offer", "late", "standings")  # what a worker that sends asks of Redis
@@ -197,6 +198,7 @@ class World:
         self.owner: dict[str, Send] = {}  # recipient -> its send
         self.rates: dict[str, Rates] = {}
         self.mails: dict[str, list[float]] = {}
+        self.shut: dict[str, dict[str, float]] = {}  # by account: since when a hold stands, when the term ends
         self.taken: Counter[str] = Counter()
         self.heard_last: dict[str, Mood] = {}  # what the relay did about a recipient's latest try
         self.first_tried: set[str] = set()
@@ -217,6 +219,9 @@ class World:
             self.faults.append(f"a message to {recipient}, whom nobody accepted")
             return
         self.mails[send.account].append(now)
+        since = min(self.shut[send.account].values())
+        if now - since > STOPS_WITHIN:
+            self.faults.append(f"{send}: MAIL {now - since:.3f} s after its account's gate was shut")
         if send.stopped_at is not None and now - send.stopped_at > STOPS_WITHIN:
             self.faults.append(f"{send}: MAIL {now - send.stopped_at:.3f} s after it was stopped")
         if now - self.suppressed_at.get(recipient, now) > STOPS_WITHIN:
@@ -333,11 +338,29 @@ class World:
     async def account(self, name: str, per_hour: float | None) -> None:
         await self.desk.create_account(name, {"tier": "t", "rate": "" if per_hour is None else str(per_hour), "iv": interval_us(per_hour)})
         self.mails[name] = []
+        self.shut[name] = {"hold": NEVER, "term": NEVER}
         self.rates[name] = Rates(self.loop.time(), per_hour)
 
     async def set_rate(self, name: str, per_hour: float | None) -> None:
         await self.desk.set_rate(name, "t", per_hour)
         self.rates[name].change(self.loop.time(), per_hour)
+
+    async def gate(self, account: str, deed: str) -> None:
+        """hold, release, expire (in a second) or renew; from the answer on, or from the end of the term, the relay counts."""
+        shut = self.shut[account]
+        if deed == "expire":
+            shut["term"] = min(shut["term"], self.loop.time() + 1.0)
+            fields = {"term": "active", "term_ends": f"{(EPOCH + shut['term']) * 1e6:.0f}"}
+        elif deed == "renew":
+            shut["term"] = NEVER
+            fields = {"term": "active", "term_ends": ""}
+        else:
+            fields = {"hold:content": "{}" if deed == "hold" else ""}
+        if deed == "release":
+            shut["hold"] = NEVER
+        await self.desk.set_gate(account, {}, fields)
+        if deed == "hold":
+            shut["hold"] = min(shut["hold"], self.loop.time())
 
     async def create(
         self, account: str, n: int, *, on_doubt: str = "resend", sequential: bool = False, priority: bool = False, after: float = 0.0
@@ -440,6 +463,8 @@ class World:
             self.start()
         for account in self.rates:
             await self.set_rate(account, 720_000)
+            await self.gate(account, "release")
+            await self.gate(account, "renew")
         for send in self.sends.values():
             if not send.is_cancelled and send.name != TRANSACTIONAL:
                 await self.seal(send)

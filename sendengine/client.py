@@ -158,6 +158,11 @@ class Client:
         await gates.change_term(self.desk, self.config.account, account, Verb(verb), until, why, who)
         return await self.term(account)
 
+    async def purge(self, account: str, *, who: str = "") -> None:
+        """Delete everything of an account whose grace is over and whose purge is due (`term`); workers do so by themselves, within the
+        hour. Its tombstone and its audit trail stay. Raises Conflict before its time, NotFound; Unavailable: the same call goes on."""
+        await gates.purge(self.desk, account, who)
+
     async def audit(self, account: str) -> AsyncIterator[audit.Entry]:
         """Who did what to an account, when and why; the oldest first. Of an account that is gone, too."""
         async for entry in audit.read(self.desk, names.account_id(account)):

@@ -267,6 +267,15 @@ class Queue(Protocol):
         ...
 
     async def claim_sweep(self, seconds: float) -> bool: ...
+    async def claim_purges(self, seconds: float) -> bool:
+        """Whether it is ours to look for accounts whose purge is due: once in so many seconds, of all workers."""
+        ...
+
+    async def due_purges(self) -> list[str]: ...
+    async def purge(self, account: str, line: bytes) -> str:
+        """As Desk.purge."""
+        ...
+
     async def ask_sweep(self) -> None:
         """Whoever next claims the sweep gets it: somebody has left with things in hand that stand in no journal."""
         ...
@@ -423,6 +432,15 @@ class Desk(Protocol):
     ) -> Gated:
         """Change fields of its term and holds (policy/term.py, policy/holds.py; "" is absent) where `seen` still stands and it is before
         `before_us`. Every worker is told, of every lane. `line` (JSON) is noted for the audit trail with the change, or not at all."""
+        ...
+
+    async def purge(self, account: str, line: bytes) -> str:
+        """Delete everything of an account whose time has come (policy.term): done; gone (it was purged before); early; missing (there never
+        was one). Broken off, the same call goes on. `line` ends its audit trail."""
+        ...
+
+    async def gone(self, account: str) -> float | None:
+        """µs of its purge; None of an account that stands, or never did."""
         ...
 
     async def note(self, account: str, line: bytes) -> None:

@@ -270,3 +270,35 @@ def test_send_that_outlasts_the_term_is_said(run: Shell) -> None:  # noqa: F811
 def test_account_in_json_has_term_and_holds(run: Shell) -> None:  # noqa: F811
     found = run("account", "show", "m1", "--json").json
     assert (found["holds"], found["term"]["phase"], found["term"]["may_send"]) == ([], None, True)
+
+
+async def test_purge_is_refused_before_its_time_and_names_it(bench: Bench) -> None:
+    with pytest.raises(Conflict, match="without an end"):
+        await bench.client.purge("m1")
+    with pytest.raises(NotFound):
+        await bench.client.purge("m9")
+    await bench.end_term(9.99)
+    with pytest.raises(Conflict, match="may be purged from 2"):
+        await bench.client.purge("m1")
+
+
+async def test_purged_account_is_gone_for_good_and_its_trail_stays(bench: Bench) -> None:
+    await submit(bench)
+    await bench.client.hold("m1", "content", who="anna")
+    await bench.end_term(10.01)
+    await bench.client.purge("m1", who="ops")
+    for attempt in (bench.client.account("m1"), submit(bench), bench.client.term("m1"), bench.client.purge("m1")):
+        with pytest.raises(NotFound, match="account m1 was deleted at"):
+            await attempt
+    with pytest.raises(Conflict, match="was deleted"):
+        await bench.client.create_account("m1", "60k")
+    assert [each async for each in bench.client.accounts()] == []
+    assert [(each.what, each.who) async for each in bench.client.audit("m1")] == [("hold", "anna"), ("purged", "ops")]
+
+
+def test_purge_by_command(run: Shell) -> None:  # noqa: F811
+    refused = run("account", "purge", "m1")
+    assert (refused.code, "without an end" in refused.err) == (2, True)
+    assert run("account", "term", "m1", "--expire").code == 0
+    refused = run("account", "purge", "m1")
+    assert (refused.code, "and not before" in refused.err) == (2, True)

@@ -1,4 +1,4 @@
-"""`account create|show|list|set-tier|boost|unboost|set-relay|hold|release|term|audit` and `tiers`."""
+"""`account create|show|list|set-tier|boost|unboost|set-relay|hold|release|term|purge|audit` and `tiers`."""
 
 from __future__ import annotations
 
@@ -193,6 +193,16 @@ def term(
         common.emit(found)
         return
     common.show_facts(account, _term_facts(found))
+
+
+@app.command()
+def purge(account: Id, who: Who = "", json: Json = False) -> None:
+    """Delete everything of it, once its time has come (`term` says when). Workers do so by themselves, within the hour."""
+    common.call(lambda client: client.purge(account, who=who or common.user()))
+    if json:
+        common.emit({"account": account, "purged": True})
+    else:
+        print(f"{account} is purged; `sendengine account audit {account}` tells its story")
 
 
 @app.command()

@@ -23,6 +23,7 @@ class EngineSettings(msgspec.Struct, frozen=True):
     beat: float = 1.0  # an empty append when nothing else is written
     dead_after: float = 10.0
     sweep_every: float = 60.0
+    purges_every: float = 3600.0
     spread_above: float = 1000.0  # messages per second above which an account is offered to further workers
     max_accounts_found: int = 64  # taken out of the index per poll
     retain: float = 10.0  # journal records outlive their settlement

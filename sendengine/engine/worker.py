@@ -22,6 +22,7 @@ from sendengine.engine.identity import Identity
 from sendengine.engine.journal import Journal
 from sendengine.engine.lane import Lane
 from sendengine.engine.pacing import Wheel
+from sendengine.engine.purges import Purges
 from sendengine.engine.screening import Screening
 from sendengine.engine.settings import EngineSettings
 from sendengine.engine.signer import Signer
@@ -81,6 +82,7 @@ class Worker:
             self._spawn, self._attached.set,
         )  # fmt: skip
         self._takeover = Takeover(queue, self._identity, settings, now, lambda: now() + self.journal.wall_offset)
+        self._purges = Purges(queue, self._identity, settings, self._spawn)
         self._durable = Durable(queue, self._identity, settings)
 
     @property
@@ -114,7 +116,7 @@ class Worker:
 
     def stop(self) -> None:
         """Warm stop: take no more, finish what is on the wire, settle, give back."""
-        self._takes.is_stopping = True
+        self._takes.is_stopping = self._purges.is_stopping = True
         self._stopping.set()
         self._attached.set()
 
@@ -286,7 +288,7 @@ class Worker:
     async def _watch_forever(self) -> None:
         pause = min(WATCH_EVERY, self._settings.dead_after / LEAST_READINGS)
         while True:
-            for step in (self._learn_keys, self._tell, self._look_at_the_others, self._sweep, self._bury_given_up):
+            for step in (self._learn_keys, self._tell, self._look_at_the_others, self._sweep, self._purges.look, self._bury_given_up):
                 try:
                     await step()
                 except Unavailable:  # of one part of a Cluster alone, maybe: the next step may need another

@@ -127,6 +127,11 @@ def _refusal(verb: Verb, phase: Phase | None, term: Term | None) -> Conflict:
     return Conflict(f"its term is {phase or 'without a limit'}: it cannot {verb}", "sendengine account term ACCOUNT shows where it stands")
 
 
+def purge_line(who: str) -> bytes:
+    """The last line of an account's audit trail."""
+    return msgspec.json.encode({"what": "purged", "who": who, "why": "its term, and the grace after it, are over"})
+
+
 # as the account's fields hold it
 
 

@@ -176,6 +176,9 @@ class ClusterLink:
         await self._look_if_stale()
         return [self._link(node) for node in self._masters()]
 
+    async def at(self, key: str) -> Link:
+        return await self._owner(slot_of(key))
+
     # as a Link
 
     async def connect(self) -> None:

@@ -16,11 +16,12 @@ from sendengine.policy.grants import SPAN
 from sendengine.policy.signing import KeyEntry, encode, field
 from sendengine.policy.tiers import interval_us
 from sendengine.ports import AuditLine, Gated, Heard, OutcomeChunk, Repair, Standing, Stored
-from sendengine.queue import keys, scripts
+from sendengine.queue import keys, purging, scripts, trail
 from sendengine.queue.cluster import open_link
 from sendengine.queue.link import Argument
 from sendengine.queue.persistence import persistence
-from sendengine.queue.redis import as_text, shared_keys, spread_cut, spread_news
+from sendengine.queue.reading import as_text
+from sendengine.queue.redis import shared_keys, spread_cut, spread_news
 from sendengine.records import TRANSACTIONAL, decode_lease, mask_of
 
 RETRY_OCTETS = 14
@@ -56,6 +57,8 @@ class RedisDesk:
     # accounts
 
     async def create_account(self, account: str, fields: Mapping[str, str]) -> bool:
+        if await self.gone(account) is not None:
+            return False
         await self._enlist(keys.ACCOUNTS, account)
         flat = [item for pair in fields.items() for item in pair]
         [is_new] = await self._script("account", account, "new", self._cut_delay, *flat)
@@ -104,7 +107,7 @@ class RedisDesk:
         if await self._script("note", account, line):
             await self._fill_trail(account)
         else:
-            await self._write_trail(account, ["", f"{await self.now_us():.0f}", line])
+            await trail.write(self._link, account, ["", f"{await self.now_us():.0f}", line], await self._kept_from())
 
     async def audit(self, account: str, after: str, limit: int) -> list[AuditLine]:
         await self._fill_trail(account)
@@ -112,20 +115,19 @@ class RedisDesk:
         found = await self._link.call("XRANGE", keys.trail(account), start, "+", "COUNT", limit)
         return [AuditLine(entry.decode(), int(entry.split(b"-")[0]), flat[1]) for entry, flat in found]
 
-    async def _fill_trail(self, account: str) -> None:
-        """What was noted with the changes goes where it outlives the account. Who noted it may have died before: the next one comes by."""
-        noted = keys.account(account) + ":audit"
-        flat = await self._link.call("HGETALL", noted)
-        if not flat:
-            return
-        lines = sorted(zip(map(int, flat[::2]), flat[1::2], strict=True))
-        await self._write_trail(account, [part for number, line in lines for part in (number, *line.split(b" ", 1))])
-        await self._link.call("HDEL", noted, *flat[::2])
+    async def purge(self, account: str, line: bytes) -> str:
+        return await purging.purge(self._link, account, line)
 
-    async def _write_trail(self, account: str, lines: list[Argument]) -> None:
-        oldest = (await self.now_us() / 1e6 - self._audit_days * 86400) * 1000
-        key = keys.trail(account)
-        await scripts.commit(self._link, "audit", (key,), f"{max(0.0, oldest):.0f}", *lines, mark=keys.mark(keys.INDEX))
+    async def gone(self, account: str) -> float | None:
+        at = await self._link.call("HGET", keys.GONE, account)
+        return None if at is None else float(at)
+
+    async def _fill_trail(self, account: str) -> None:
+        await trail.fill(self._link, account, await self._kept_from())
+
+    async def _kept_from(self) -> float:
+        """ms of the oldest audit line that is kept."""
+        return (await self.now_us() / 1e6 - self._audit_days * 86400) * 1000
 
     async def _lanes(self, account: str) -> list[str]:
         """Those that there are."""

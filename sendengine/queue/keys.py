@@ -6,7 +6,8 @@ Scripts get the first key of their slot and form the others from it (lua/lib.lua
 account slot: B = {m1234} is the account's own; A is a lane of it, a channel with its own clock, queue and states: {m1234} for e-mail
   B               hash    beside the fields of the e-mail lane: term, term_ends (µs, absent: no end), grace and purge_after (days),
                           hold:REASON (JSON, policy/holds.py), gate (0 under a hold, else term_ends; absent: neither), closed_at (µs
-                          since when it is shut, where a script saw that), audits (lines noted for the audit trail so far),
+                          since when it is shut, where a script saw that), audits (lines noted for the audit trail so far), purging (µs: its
+                          purge has begun),
                           sup (how often B:sup got an address or a graver reason; absent: there never was one, nor a soft bounce)
   B:sup           hash    addresses that get nothing any more -> weight of the reason, since (policy/suppression.py)
   B:late          list    the last of them, the newest last
@@ -58,6 +59,9 @@ no slot of their own
   {x}:audit:m1234 stream  an account's audit trail, <ms>-<number> -> line (JSON: who, what, why); it outlives the account
   {x}:dkim        hash    the private keys that the fleet shares: SELECTOR._domainkey.DOMAIN -> JSON (algorithm, key, µs from when it
                           signs), and "#" = how often they changed
+  {x}:gone        hash    tombstones: account -> µs of its purge. An id stands here for ever, and is never used again
+  {x}:purging     set     accounts whose purge has begun and not ended
+  {x}:purges      string  who looks for purges that are due; expires by itself
   {x}:sweep       string  who sweeps; expires by itself
 """
 
@@ -69,6 +73,11 @@ ACCOUNTS = "{x}:accounts"
 DKIM = "{x}:dkim"
 DKIM_CHANGES = "#"
 SWEEP = "{x}:sweep"
+API_KEYS = "{x}:keys"
+HOOKS = "{x}:hooks"
+PURGES = "{x}:purges"
+PURGING = "{x}:purging"
+GONE = "{x}:gone"
 
 INFO_SECONDS = 86400
 
@@ -109,6 +118,10 @@ def holders(campaign_id: str) -> str:
 
 def trail(account_id: str) -> str:
     return f"{{x}}:audit:{account_id}"
+
+
+def api_keys(owner: str) -> str:
+    return f"{API_KEYS}:{owner}"
 
 
 def mark(slot: str) -> str:

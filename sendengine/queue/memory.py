@@ -14,6 +14,7 @@ from sendengine.ports import Appended, CampaignRecord, Late, Settlement, Standin
 from sendengine.queue.keys import INFO_SECONDS
 from sendengine.queue.memory_desk import MemoryDesk
 from sendengine.queue.memory_granting import bind_to, deal, grant
+from sendengine.queue.memory_purging import due, purge
 from sendengine.queue.memory_settling import settle
 from sendengine.queue.memory_state import ENDED, IN_MEMORY, Account, MemoryStore
 from sendengine.queue.memory_taking import Taking, look_at_schedules, turns
@@ -150,6 +151,19 @@ class MemoryQueue:
             return False
         store.swept_until = now + seconds * 1e6
         return True
+
+    async def claim_purges(self, seconds: float) -> bool:
+        store, now = self._store, self._now()
+        if now < store.purges_claimed_until:
+            return False
+        store.purges_claimed_until = now + seconds * 1e6
+        return True
+
+    async def due_purges(self) -> list[str]:
+        return due(self._store, self._now())
+
+    async def purge(self, account: str, line: bytes) -> str:
+        return purge(self._store, account, self._now(), line)
 
     async def ask_sweep(self) -> None:
         self._store.swept_until = 0.0

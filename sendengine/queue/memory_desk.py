@@ -13,6 +13,7 @@ from sendengine.policy.tiers import interval_us
 from sendengine.ports import AuditLine, Gated, Heard, OutcomeChunk, Repair, Standing, Stored
 from sendengine.queue.keys import INFO_SECONDS
 from sendengine.queue.memory_gate import change
+from sendengine.queue.memory_purging import purge
 from sendengine.queue.memory_repair import restore
 from sendengine.queue.memory_settling import mask_of
 from sendengine.queue.memory_state import IN_MEMORY, Account, Campaign, MemoryStore, StoredBatch
@@ -64,7 +65,7 @@ class MemoryDesk:
 
     async def create_account(self, account: str, fields: Mapping[str, str]) -> bool:
         store = self._store
-        if account in store.accounts:
+        if account in store.accounts or account in store.gone:
             return False
         made = store.make(account)
         made.fields.update(fields, last="0", cut="0")
@@ -141,6 +142,12 @@ class MemoryDesk:
     async def audit(self, account: str, after: str, limit: int) -> list[AuditLine]:
         self._fill_trail(account)
         return [line for line in self._store.trails.get(account, ()) if not after or _place(line.entry) > _place(after)][:limit]
+
+    async def purge(self, account: str, line: bytes) -> str:
+        return purge(self._store, account, self._now(), line)
+
+    async def gone(self, account: str) -> float | None:
+        return self._store.gone.get(account)
 
     def _fill_trail(self, account: str) -> None:
         if (state := self._store.accounts.get(account)) is not None and state.audit:

@@ -321,6 +321,8 @@ class MemoryStore:
         self.inboxes: dict[str, list[News]] = {}
         self.infos: dict[str, tuple[float, bytes]] = {}  # what a worker said -> until when it holds
         self.swept_until = 0.0
+        self.gone: dict[str, float] = {}  # tombstones: account -> µs of its purge
+        self.purges_claimed_until = 0.0
         self.trails: dict[str, list[AuditLine]] = {}
         self.signing_keys: dict[str, bytes] = {}
         self.key_changes = 0

@@ -13,10 +13,11 @@ from sendengine.errors import SendEngineError
 from sendengine.policy.durability import Persistence
 from sendengine.policy.signing import KeyEntry, decode
 from sendengine.ports import Appended, CampaignRecord, Late, Leased, News, Settlement, Standings, Taken, Visited
-from sendengine.queue import keys, scripts
+from sendengine.queue import keys, purging, scripts
 from sendengine.queue.cluster import open_link
 from sendengine.queue.link import Argument, Caller
 from sendengine.queue.persistence import persistence
+from sendengine.queue.reading import as_text
 
 _decode_news = msgspec.msgpack.Decoder(News).decode
 encode_news = msgspec.msgpack.Encoder().encode
@@ -188,6 +189,15 @@ class RedisQueue:
     async def claim_sweep(self, seconds: float) -> bool:
         return await self._link.call("SET", keys.SWEEP, "1", "NX", "PX", int(seconds * 1000)) is not None
 
+    async def claim_purges(self, seconds: float) -> bool:
+        return await self._link.call("SET", keys.PURGES, "1", "NX", "PX", int(seconds * 1000)) is not None
+
+    async def due_purges(self) -> list[str]:
+        return await purging.due(self._link)
+
+    async def purge(self, account: str, line: bytes) -> str:
+        return await purging.purge(self._link, account, line)
+
     async def ask_sweep(self) -> None:
         await self._link.call("DEL", keys.SWEEP)
 
@@ -207,10 +217,3 @@ class RedisQueue:
 
     async def close(self) -> None:
         await self._link.close()
-
-
-def as_text(flat: list[bytes]) -> dict[str, str]:
-    """HGETALL as text; values that are not (packed samples) are read where they are used."""
-    return {
-        name.decode(): value.decode("utf-8", "surrogateescape") for name, value in zip(flat[::2], flat[1::2], strict=True)
-    }

@@ -65,6 +65,8 @@ async def create(desk: Desk, tiers: Mapping[str, Tier], account: str, tier: str,
     if await desk.create_account(account_id(account), fields):
         return True
     standing = await desk.account(account)
+    if not standing and await desk.gone(account) is not None:
+        raise Conflict(f"account {account} was deleted", "a new account, under another id: an id is never used again")
     if standing.get("tier") != fields["tier"]:
         raise Conflict(f"account {account} exists with another tier", f"sendengine account set-tier {account} {tier}")
     if standing.get("relay") != fields.get("relay"):

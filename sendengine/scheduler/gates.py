@@ -16,7 +16,7 @@ from sendengine.policy.term import Verb, fields_of, term_of
 from sendengine.policy.times import format_time
 from sendengine.ports import Desk, Gated
 from sendengine.scheduler import audit
-from sendengine.scheduler.names import existing_account
+from sendengine.scheduler.names import account_id, existing_account
 from sendengine.scheduler.view import View, wall
 
 TIMES = 20  # that a change is begun anew because another one was faster
@@ -120,6 +120,18 @@ async def _settled(account: str, change: Callable[[], Awaitable[Gated]]) -> None
         if gated.status == "purging":
             raise Conflict(f"account {account} is deleted: its data are being purged", "a new account, under another id")
     raise Unavailable(f"account {account} is changed by others all the time", "the same call may go through later")
+
+
+async def purge(desk: Desk, account: str, who: str) -> None:
+    """Delete everything of it, where its time has come. Broken off, the same call goes on. Raises Conflict before its time, NotFound."""
+    answer = await desk.purge(account_id(account), term.purge_line(who))
+    if answer == "early":
+        found = term_of(await desk.account(account))
+        if found is None or found.purge_at is None:
+            raise Conflict(f"account {account} has a term without an end", f"sendengine account term {account} --expire")
+        raise Conflict(f"account {account} may be purged from {format_time(found.purge_at)} on, and not before", "ask again then")
+    if answer in ("gone", "missing"):
+        await existing_account(desk, account)
 
 
 def _text(text: str) -> str:

@@ -15,6 +15,7 @@ import msgspec
 from sendengine.address import BadAddress, normalise
 from sendengine.errors import NotFound, RefusedInput
 from sendengine.policy.tiers import nearest
+from sendengine.policy.times import format_time
 from sendengine.ports import Desk
 from sendengine.records import TRANSACTIONAL
 
@@ -68,8 +69,10 @@ def envelope_sender(text: str) -> str:
 
 
 async def existing_account(desk: Desk, account: str) -> dict[str, str]:
-    """Its fields. Raises NotFound with the nearest one."""
+    """Its fields. Raises NotFound, with the nearest one or with the time at which it was purged."""
     fields = dict(await desk.account(account_id(account)))
+    if not fields and (at := await desk.gone(account)) is not None:
+        raise NotFound(f"account {account} was deleted at {format_time(at / 1e6)}", "a new account, under another id")
     if not fields:
         near = nearest(account, dict.fromkeys(await desk.accounts()))
         raise NotFound(f"no account {account}{near}", f"sendengine account create {account} --tier 60k")

@@ -352,6 +352,20 @@ def test_fast_account_with_nothing_to_send_is_left_alone(per_hour: float | None)
 
 
 @virtual
+async def test_workers_purge_what_is_due_by_themselves_and_nothing_sooner() -> None:
+    rig = Rig()
+    client = await _in_grace(rig, 10 * DAY - 3700.0)
+    await rig.account("m2")
+    await asyncio.sleep(3600.0)  # its last look before the time was within the hour before
+    assert (await client.term("m1")).phase == "grace"
+    await asyncio.sleep(3600.0 + 200.0)
+    assert await rig.desk.accounts() == ["m2"]
+    assert await rig.desk.gone("m1") is not None
+    assert [(each.what, each.who) async for each in client.audit("m1")] == [("purged", "worker later")]
+    await rig.stop("later")
+
+
+@virtual
 async def test_neighbour_goes_on_at_its_rate_while_an_account_is_held_and_released() -> None:
     rig = Rig()
     for account in ("m1", "m2"):

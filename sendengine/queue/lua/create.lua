@@ -1,9 +1,9 @@
 -- include: lib states
 -- Make a campaign (unsealed, without rows).  KEYS[1] account.
 -- ARGV: id, definition (digest of all that the caller said), start µs ("" now), message, then field, value pairs.
--- Replies 'new', 'same' (a repeat: nothing changed), 'differs', 'account' (no such account).
+-- Replies 'new', 'same' (a repeat: nothing changed), 'differs', 'account' (no such account, or it is being purged).
 local id, key = ARGV[1], send_key(ARGV[1])
-if call('EXISTS', A) == 0 then return 'account' end
+if call('EXISTS', A) == 0 or call('HEXISTS', B, 'purging') == 1 then return 'account' end
 local standing = call('HGET', key, 'definition')
 if standing then return standing == ARGV[2] and 'same' or 'differs' end
 local now = clock()

@@ -1,0 +1,29 @@
+"""The purge of an account in memory, the twin of queue/purging.py: there in steps, here at once."""
+
+from __future__ import annotations
+
+from sendengine.policy.term import term_of
+from sendengine.queue.keys import CHANNELS
+from sendengine.queue.memory_state import MemoryStore
+
+
+def purge(store: MemoryStore, account: str, now: float, line: bytes) -> str:
+    if account not in store.accounts:
+        return "gone" if account in store.gone else "missing"
+    if account not in due(store, now):
+        return "early"
+    store.gone[account] = now
+    store.write_trail(account, store.accounts[account].audit, 0.0)
+    for lane in (account + channel for channel in CHANNELS):
+        store.accounts.pop(lane, None)
+        store.index.pop(lane, None)
+        for holders in store.holders.values():
+            holders.discard(lane)
+    store.write_trail(account, {0: b"%.0f %b" % (now, line)}, 0.0)
+    return "done"
+
+
+def due(store: MemoryStore, now: float) -> list[str]:
+    terms = {name: term_of(state.fields) for name, state in store.accounts.items() if "/" not in name}
+    times = {name: term.purge_at for name, term in terms.items() if term is not None}
+    return [name for name, at in times.items() if at is not None and at * 1e6 <= now]

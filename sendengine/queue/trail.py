@@ -1,0 +1,29 @@
+"""An account's audit trail on Redis: lines are noted in the account's slot with the change that they tell of, and moved from there to a
+stream that outlives the account."""
+
+from __future__ import annotations
+
+from sendengine.queue import keys, scripts
+from sendengine.queue.link import Argument, Caller
+
+
+async def fill(link: Caller, account: str, kept_from_ms: float = 0.0) -> None:
+    """What was noted goes where it outlives the account. Who noted it may have died before: the next one comes by."""
+    noted = keys.account(account) + ":audit"
+    flat = await link.call("HGETALL", noted)
+    if not flat:
+        return
+    lines = sorted(zip(map(int, flat[::2]), flat[1::2], strict=True))
+    await write(link, account, [part for number, line in lines for part in (number, *line.split(b" ", 1))], kept_from_ms)
+    await link.call("HDEL", noted, *flat[::2])
+
+
+async def write(link: Caller, account: str, lines: list[Argument], kept_from_ms: float = 0.0) -> None:
+    """Number ("" is the next one), µs and line of each; those older than they are kept go."""
+    key = keys.trail(account)
+    await scripts.commit(link, "audit", (key,), f"{max(0.0, kept_from_ms):.0f}", *lines, mark=keys.mark(keys.INDEX))
+
+
+async def ends_with(link: Caller, account: str, line: bytes) -> bool:
+    last = await link.call("XREVRANGE", keys.trail(account), "+", "-", "COUNT", 1)
+    return bool(last) and last[0][1][1] == line

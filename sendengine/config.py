@@ -11,6 +11,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
@@ -19,7 +20,9 @@ from msgspec import Meta
 
 from sendengine.address import is_host_name
 from sendengine.errors import ConfigError
+from sendengine.policy import prices
 from sendengine.policy.holds import Reason, lacking
+from sendengine.policy.prices import PriceTable
 from sendengine.policy.term import PURGE_SOONEST_DAYS
 from sendengine.policy.tiers import UNMETERED, Tier, nearest
 from sendengine.types import TlsPolicy
@@ -97,6 +100,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tiers_file: str = ""
     replies_file: str = ""
     holds_file: str = ""
+    prices_file: str = ""
     dkim_keys: str = ""
     sessions: Some = 20
     connect_rate: Positive = 20.0
@@ -212,6 +216,19 @@ def reasons(path: str = "") -> dict[str, Reason]:
     if lacks := lacking(table):
         raise ConfigError(f"{path}: the reason {lacks[0]!r} has no table, with its title, remedy and department")
     return table
+
+
+class _PriceRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    since: date
+    prices: dict[str, float]
+
+
+def price_tables(path: str = "") -> list[PriceTable]:
+    """The versions of the price table, in the order of the file (empty: the shipped one)."""
+    path = path or str(data_file("prices.toml"))
+    text, document = _document(path)
+    rows = {name: _convert(path, text, value, _PriceRow, (name,)) for name, value in document.items()}
+    return [prices.table(name, row.since, row.prices, path) for name, row in rows.items()]
 
 
 def data_file(name: str) -> Path:

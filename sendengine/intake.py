@@ -54,6 +54,7 @@ class PackedBatch(msgspec.Struct, frozen=True):
     positions: bytes  # 1 octet a valid row
     levels: dict[int, bytes]  # priority -> 13 octets, little-endian, one bit a position
     rejected: list[Rejected]
+    prices: bytes = b""  # where rows cost something: u32 a valid row, 1/1000 credit
 
 
 class Intake:

@@ -12,6 +12,7 @@ from typing import Protocol
 import msgspec
 
 from sendengine.intake import PackedBatch
+from sendengine.policy.credits import Draw, Entry, Lot
 from sendengine.policy.durability import Persistence
 from sendengine.policy.signing import KeyEntry
 from sendengine.render.dkim import SigningKey
@@ -315,7 +316,7 @@ class Meter(Protocol):
 
 class Stored(msgspec.Struct, frozen=True, gc=False):
     """What became of a submitted batch. `status`: stored, same (a repeat), differs (payload: what stands there), expected
-    (number: the batch that is due), closed (state: why nothing is taken)."""
+    (number: the batch that is due), closed (state: why nothing is taken), credit (needed is more than is free, in 1/1000 credit)."""
 
     status: str
     accepted: int = 0
@@ -323,6 +324,29 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
     number: int = 0
     payload: bytes = b""
     state: str = ""
+    needed: int = 0
+    free: int = 0
+
+
+class LedgerEntry(msgspec.Struct, frozen=True, gc=False):
+    """`entry` orders them; `at` is UNIX seconds."""
+
+    entry: str
+    at: float
+    what: Entry
+
+
+class Bill(msgspec.Struct, frozen=True):
+    """What a campaign has reserved and neither spent nor got back, by lot, and what its rows cost, by batch: u32 each by row, or one for
+    all of it (1/1000 credit)."""
+
+    draws: Draw
+    prices: Mapping[int, bytes]
+
+    def price(self, batch: int, row: int) -> int:
+        prices = self.prices.get(batch, b"")
+        at = 0 if len(prices) == 4 else 4 * row
+        return int.from_bytes(prices[at : at + 4], "little")
 
 
 class OutcomeChunk(msgspec.Struct, frozen=True, gc=False):
@@ -454,7 +478,7 @@ class Desk(Protocol):
     async def create(
         self, account: str, campaign: str, definition: bytes, at_us: float | None, message: bytes, fields: Mapping[str, str]
     ) -> str:
-        """new, same, differs, or account (there is none)."""
+        """new, same, differs, account (there is none), or taken (another lane of the account has a campaign of this id)."""
         ...
 
     async def submit(self, account: str, campaign: str, batch: PackedBatch) -> Stored: ...
@@ -486,8 +510,24 @@ class Desk(Protocol):
         """µs of the earliest; None while nobody waits for one."""
         ...
 
+    async def grant_credits(
+        self, lane: str, key: str, amount: int, bought_us: float, good_us: float, who: str, why: str
+    ) -> int | None:
+        """A lot of so many thousandths; its number, the same again for the same key. `good_us`: until when it is good where the account
+        is SMS-only now. None where there is no such account."""
+        ...
+
+    async def lots(self, lane: str) -> list[Lot]:
+        """By number."""
+        ...
+
+    async def ledger(self, lane: str, after: str, limit: int) -> list[LedgerEntry]:
+        """In the order in which they were made, those later than the entry `after` ("" from the first)."""
+        ...
+
+    async def bill(self, lane: str, campaign: str) -> Bill: ...
     async def holders(self, campaign: str) -> list[str]:
-        """Accounts that have a campaign of this id."""
+        """Lanes that have a campaign of this id."""
         ...
 
     async def line(self, account: str) -> list[str]: ...

@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sendengine.intake import PackedBatch
+from sendengine.lanes import is_paid
+from sendengine.policy.credits import Entry, Kind, Lot
 from sendengine.policy.durability import Persistence
 from sendengine.policy.grants import SPAN
 from sendengine.policy.signing import KeyEntry, encode, field
 from sendengine.policy.tiers import interval_us
-from sendengine.ports import AuditLine, Gated, Heard, OutcomeChunk, Repair, Standing, Stored
+from sendengine.ports import AuditLine, Bill, Gated, Heard, LedgerEntry, OutcomeChunk, Repair, Standing, Stored
 from sendengine.queue import keys, purging, scripts, trail
 from sendengine.queue.cluster import open_link
 from sendengine.queue.link import Argument
@@ -25,6 +27,7 @@ from sendengine.queue.redis import shared_keys, spread_cut, spread_news
 from sendengine.records import TRANSACTIONAL, decode_lease, mask_of
 
 RETRY_OCTETS = 14
+PAID = ("submit", "cancel")  # with the money in front where rows cost something
 ANSWER_SECONDS = 20.0  # a person, or a web process, waits no longer
 
 
@@ -42,6 +45,8 @@ class RedisDesk:
 
     async def _script(self, name: str, account: str, *args: Argument) -> Any:
         """A write. A repeat that finds all done already is acknowledged no sooner than the first."""
+        if name in PAID and is_paid(account):
+            name += "_paid"
         return await scripts.commit(self._link, name, (keys.account(account),), *args, mark=keys.mark(keys.account(account)))
 
     async def _enlist(self, key: str, member: str) -> None:
@@ -190,7 +195,7 @@ class RedisDesk:
         flat = [item for pair in fields.items() for item in pair]
         start = "" if at_us is None else f"{at_us:.0f}"
         status: str = (await self._script("create", account, campaign, definition, start, message, *flat)).decode()
-        if status == "account":
+        if status in ("account", "taken"):
             await self._link.call("SREM", keys.holders(campaign), account)
         elif status in ("new", "same"):
             await self._tell(account)
@@ -200,7 +205,7 @@ class RedisDesk:
         levels = [item for level, mask in batch.levels.items() for item in (level, mask)]
         reply = await self._script(
             "submit", account, campaign, batch.number, batch.rows, len(batch.rejected), batch.digest, batch.payload,
-            batch.fingerprints, batch.positions, *levels,
+            batch.fingerprints, batch.positions, *levels, *([batch.prices] if is_paid(account) else []),
         )  # fmt: skip
         stored = _stored(reply)
         if stored.status in ("stored", "same"):  # who submitted before may have died before it told anybody
@@ -230,6 +235,33 @@ class RedisDesk:
         else:
             await self._tell(account)
         return int(reply[0])
+
+    # credits
+
+    async def grant_credits(
+        self, lane: str, key: str, amount: int, bought_us: float, good_us: float, who: str, why: str
+    ) -> int | None:
+        number = await self._script("grant", lane, key, amount, f"{bought_us:.0f}", f"{good_us:.0f}", who, why)
+        return None if number is None else int(number)
+
+    async def lots(self, lane: str) -> list[Lot]:
+        flat = as_text(await self._link.call("HGETALL", keys.lots(lane)))
+        found = [(int(name), value.split()) for name, value in flat.items() if name.isdigit()]
+        return [
+            Lot(number, int(granted), float(bought), float(fixed), int(reserved), int(spent))
+            for number, (granted, reserved, spent, bought, fixed) in sorted(found)
+        ]
+
+    async def ledger(self, lane: str, after: str, limit: int) -> list[LedgerEntry]:
+        start = f"({after}" if after else "-"
+        found = await self._link.call("XRANGE", keys.money(lane), start, "+", "COUNT", limit)
+        return [LedgerEntry(entry.decode(), int(entry.split(b"-")[0]) / 1e3, _ledger_entry(as_text(flat))) for entry, flat in found]
+
+    async def bill(self, lane: str, campaign: str) -> Bill:
+        flat = await self._link.call("HGETALL", keys.campaign(lane, campaign) + ":$")
+        pairs = list(zip(flat[::2], flat[1::2], strict=True))
+        draws = {int(name[1:]): int(value) for name, value in pairs if name.startswith(b"d") and int(value)}
+        return Bill(draws, {int(name): value for name, value in pairs if not name.startswith(b"d")})
 
     # verbs
 
@@ -394,4 +426,14 @@ def _stored(reply: list[Any]) -> Stored:
         return Stored(status, number=reply[1])
     if status == "closed":
         return Stored(status, state=reply[1].decode())
+    if status == "credit":
+        return Stored(status, needed=int(reply[1]), free=int(reply[2]))
     return Stored(status)
+
+
+def _ledger_entry(fields: Mapping[str, str]) -> Entry:
+    moved = dict(pair.split(":") for pair in fields["l"].split())
+    return Entry(
+        Kind(fields["k"]), {int(number): int(part) for number, part in moved.items()}, fields["c"], int(fields["b"]),
+        float(fields.get("u", 0)), float(fields.get("x", 0)), fields.get("w", ""), fields.get("y", ""),
+    )  # fmt: skip

@@ -39,7 +39,14 @@ account slot: B = {m1234} is the account's own; A is a lane of it, a channel wit
   A:c:ID:o        stream  outcomes, in the order in which they were settled: k, r(ecords), d(ictionary), w(orker)
   A:c:ID:x        hash    batch number -> message (campaign "transactional" only, until its outcome)
   A:c:ID:i        hash    key of a single message -> its batch number, and "#number" -> its key ("transactional" only)
+  A:c:ID:$        hash    SMS only, what its rows cost in 1/1000 credit: batch number -> u32 each by row, or one for all of it; d<lot> ->
+                          reserved of that lot and neither spent nor released yet
   A:c:ID:f0 … f2  hash    fingerprints of the rows, bucketed; deleted at the seal
+
+  A:lots          hash    SMS only: number of a lot of credits -> granted, reserved, spent (1/1000 credit), bought µs, and the µs until when
+                          it is good (0: bought with e-mail, good until that term ends), blanks between; #ID -> the lot of that purchase
+  A:money         stream  SMS only: the ledger, one entry for each move: k(ind), l(ots) "number:amount …", c(ampaign), b(atch, -1: all of
+                          it), and of a grant u (bought), x (good until), w(ho), y (why). Its fold is A:lots
 
 worker slot, W = {w:ID}
   W               hash    the journal: t = worker token, b = beat, L<n> = note of lease n, <tick> = intents and outcomes of a tick,
@@ -54,8 +61,8 @@ in each of these slots
 no slot of their own
   {x}             zset    the index of work: account -> µs of its next need (a hint, never a truth)
   {x}:workers     set     workers that have a journal
-  {x}:accounts    set     all accounts
-  {x}:id:ID       set     accounts that have a campaign of this id (so that a bare id can be resolved)
+  {x}:accounts    set     all lanes
+  {x}:id:ID       set     lanes that have a campaign of this id (so that a bare id can be resolved)
   {x}:audit:m1234 stream  an account's audit trail, <ms>-<number> -> line (JSON: who, what, why); it outlives the account
   {x}:dkim        hash    the private keys that the fleet shares: SELECTOR._domainkey.DOMAIN -> JSON (algorithm, key, µs from when it
                           signs), and "#" = how often they changed
@@ -98,6 +105,14 @@ def home(lane: str) -> str:
 
 def campaign(lane: str, campaign_id: str) -> str:
     return f"{account(lane)}:c:{campaign_id}"
+
+
+def lots(lane: str) -> str:
+    return f"{account(lane)}:lots"
+
+
+def money(lane: str) -> str:
+    return f"{account(lane)}:money"
 
 
 def journal(worker: str) -> str:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import msgspec
+
 from sendengine.errors import Unavailable
 from sendengine.intake import PackedBatch
+from sendengine.lanes import others
+from sendengine.policy.credits import Lot
 from sendengine.policy.durability import Persistence
 from sendengine.policy.grants import FIELD, SPAN
 from sendengine.policy.signing import KeyEntry, decode, encode, field
 from sendengine.policy.tiers import interval_us
-from sendengine.ports import AuditLine, Gated, Heard, OutcomeChunk, Repair, Standing, Stored
+from sendengine.ports import AuditLine, Bill, Gated, Heard, LedgerEntry, OutcomeChunk, Repair, Standing, Stored
 from sendengine.queue.keys import INFO_SECONDS
 from sendengine.queue.memory_gate import change
+from sendengine.queue.memory_money import Bill as OwnBill
+from sendengine.queue.memory_money import prices_by_row
 from sendengine.queue.memory_purging import purge
 from sendengine.queue.memory_repair import restore
 from sendengine.queue.memory_settling import mask_of
@@ -228,7 +234,11 @@ class MemoryDesk:
                 return "differs"
             self._tell(account)
             return "same"
+        if campaign != TRANSACTIONAL and any(self._campaign(lane, campaign) for lane in others(account)):
+            return "taken"
         made = state.campaigns[campaign] = Campaign(campaign, message)
+        if money := self._store.money_of(account):
+            made.bill = OwnBill(money, campaign)
         made.fields.update({"definition": shown, "state": SendState.SCHEDULED.value, "batches": "0"})
         made.fields.set_times(created=now)
         made.fields.update(fields)
@@ -260,6 +270,11 @@ class MemoryDesk:
                 self._index(account, found, batch.number)
             return refused
         accepted = _fresh_rows(found, batch)
+        if found.bill is not None:
+            short = found.bill.reserve(batch.number, prices_by_row(batch.prices, batch.positions, accepted), self._now())
+            if short is not None:
+                return Stored("credit", needed=short[0], free=short[1])
+        _remember(found, batch)
         n, duplicates = accepted.bit_count(), len(batch.positions) - accepted.bit_count()
         found.batches[batch.number] = StoredBatch(batch.digest, accepted, batch.payload)
         for level, octets in batch.levels.items():
@@ -317,6 +332,27 @@ class MemoryDesk:
         found.forget_old(self._now(), self._retention, 2)
         self._tell(account)
         return number
+
+    # credits
+
+    async def grant_credits(
+        self, lane: str, key: str, amount: int, bought_us: float, good_us: float, who: str, why: str
+    ) -> int | None:
+        money = self._store.money_of(lane)
+        return money.grant(key, amount, bought_us, good_us, who, why, self._now()) if money else None
+
+    async def lots(self, lane: str) -> list[Lot]:
+        money = self._store.money_of(lane)
+        return [msgspec.structs.replace(lot) for lot in money.lots.values()] if money else []
+
+    async def ledger(self, lane: str, after: str, limit: int) -> list[LedgerEntry]:
+        money = self._store.money_of(lane)
+        return [entry for entry in money.entries if not after or _place(entry.entry) > _place(after)][:limit] if money else []
+
+    async def bill(self, lane: str, campaign: str) -> Bill:
+        found = self._campaign(lane, campaign)
+        own = found.bill if found else None
+        return Bill({n: part for n, part in own.draws.items() if part}, own.packed()) if own else Bill({}, {})
 
     # verbs
 
@@ -476,12 +512,19 @@ def _refusal(campaign: Campaign, batch: PackedBatch) -> Stored | None:
     return None
 
 
+def _prints(batch: PackedBatch) -> list[bytes]:
+    return [batch.fingerprints[at : at + PRINT_OCTETS] for at in range(0, len(batch.fingerprints), PRINT_OCTETS)]
+
+
 def _fresh_rows(campaign: Campaign, batch: PackedBatch) -> int:
-    """The mask of rows that were not in the list before; their fingerprints are remembered."""
-    mask = 0
-    for at, row in enumerate(batch.positions):
-        print_ = batch.fingerprints[at * PRINT_OCTETS : (at + 1) * PRINT_OCTETS]
-        if print_ not in campaign.fingerprints:
-            campaign.fingerprints.add(print_)
+    """The mask of rows that were not in the list before."""
+    mask, seen_here = 0, set[bytes]()
+    for row, print_ in zip(batch.positions, _prints(batch), strict=True):
+        if print_ not in campaign.fingerprints and print_ not in seen_here:
+            seen_here.add(print_)
             mask |= 1 << row
     return mask
+
+
+def _remember(campaign: Campaign, batch: PackedBatch) -> None:
+    campaign.fingerprints.update(_prints(batch))

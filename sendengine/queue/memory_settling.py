@@ -50,6 +50,8 @@ def drop(campaign: Campaign, batch: int, mask: int, now: float) -> Counter[str]:
     if doubtful:
         records = b"".join(OUTCOME.pack(row, Outcome.UNKNOWN, 1, NO_REPLY, 0, 0.0, 0.0, 0) for row in doubtful)
         campaign.write_outcomes(now, batch, records, "{}", "")
+    if campaign.bill is not None:
+        campaign.bill.refund(batch, [row for row in rows_of(mask) if row not in doubtful], now)
     return Counter(unknown=len(doubtful), cancelled=mask.bit_count() - len(doubtful))
 
 

@@ -10,10 +10,12 @@ from collections import deque
 from collections.abc import Mapping
 from math import ceil
 
+from sendengine.lanes import is_paid, owner
 from sendengine.policy.durability import Persistence
 from sendengine.policy.grants import FIELD, SPAN
 from sendengine.ports import AuditLine, News, OutcomeChunk
 from sendengine.queue.keys import CHANNELS, LEVELS
+from sendengine.queue.memory_money import Bill, Money
 from sendengine.records import TRANSACTIONAL
 from sendengine.types import Outcome, SendState
 
@@ -90,6 +92,7 @@ class Campaign:
         self.messages: dict[int, bytes] = {}  # transactional: by batch
         self.message_keys: dict[str, int] = {}  # transactional: a message's key -> its batch
         self.fingerprints: set[bytes] = set()
+        self.bill: Bill | None = None  # where its rows cost something
 
     @property
     def state(self) -> str:
@@ -126,6 +129,8 @@ class Campaign:
             if last_ms >= ms:
                 ms, number = last_ms, last_number + 1
         self.outcomes.append(OutcomeChunk(f"{ms}-{number}", ms, batch, records, dictionary.encode(), worker))
+        if self.bill is not None:
+            self.bill.pay(batch, records, now)
 
 
 class Account:
@@ -313,7 +318,8 @@ class MemoryStore:
     def __init__(self) -> None:
         self.is_away = False
         self.generation = 1
-        self.accounts: dict[str, Account] = {}
+        self.accounts: dict[str, Account] = {}  # by lane
+        self.money: dict[str, Money] = {}  # by lane
         self.holders: dict[str, set[str]] = {}
         self.index: dict[str, float] = {}
         self.workers: dict[str, None] = {}
@@ -348,6 +354,13 @@ class MemoryStore:
                 ms = max(last_ms, int(us) // 1000)
                 trail.append(AuditLine(f"{ms}-{number}", ms, said))
         self.trails[account] = [line for line in trail if line.at_ms >= keep_from_ms]
+
+    def money_of(self, lane: str) -> Money | None:
+        """None where rows cost nothing, or there is no such account."""
+        home = self.accounts.get(owner(lane))
+        if home is None or not is_paid(lane):
+            return None
+        return self.money.setdefault(lane, Money(home.fields))
 
     def spread(self, account: str, cut: int = 0, cut_us: float = 0.0, listed: int = -1) -> None:
         """News into every registered worker's inbox."""

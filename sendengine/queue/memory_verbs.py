@@ -59,6 +59,9 @@ def cancel(account: Account, campaign: Campaign, now: float) -> str:
     if campaign.state == SendState.FINISHED or campaign.id == TRANSACTIONAL:
         return campaign.state
     campaign.count(_cancelled(campaign, now))
+    if campaign.bill is not None:
+        leased = [(lease.batch, lease.mask) for lease in account.leases.values() if lease.campaign == campaign.id]
+        campaign.bill.refund_rest(leased, now)
     campaign.levels = {level: {} for level in campaign.levels}
     campaign.given_back.clear()
     campaign.aside.clear()

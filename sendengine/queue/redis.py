@@ -10,6 +10,7 @@ import msgspec
 
 from sendengine import records
 from sendengine.errors import SendEngineError
+from sendengine.lanes import is_paid
 from sendengine.policy.durability import Persistence
 from sendengine.policy.signing import KeyEntry, decode
 from sendengine.ports import Appended, CampaignRecord, Late, Leased, News, Settlement, Standings, Taken, Visited
@@ -107,10 +108,11 @@ class RedisQueue:
         for s in settlements:
             args += (s.token, s.final, s.records, s.dictionary, s.nums, s.deferred, s.doubts, s.back, s.blame.value, s.marks)
         key = keys.account(account)
+        settle = "settle_paid" if is_paid(account) else "settle"
         if settlements and not held:  # a rescue, or what was settled lately once more: the journal that proves it goes afterwards
-            reply = await scripts.commit(self._link, "settle", (key,), *args, mark=keys.mark(key))
+            reply = await scripts.commit(self._link, settle, (key,), *args, mark=keys.mark(key))
         else:
-            reply = await self._script("settle" if settlements else "visit", key, *args)
+            reply = await self._script(settle if settlements else "visit", key, *args)
         now, cut, cut_us, n, delay, interval, deal, stopped, idle, acted, begun, closes, listed = reply
         return Visited(
             float(now), cut, float(cut_us), n, float(delay), float(interval), deal, stopped, float(idle), tuple(acted), bool(begun),

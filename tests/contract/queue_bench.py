@@ -5,8 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
+import msgspec
+
 from sendengine import records
 from sendengine.intake import Intake, PackedBatch
+from sendengine.lanes import is_paid
 from sendengine.ports import Blame, Desk, Leased, Queue, Settlement, Standing, Taken, Visited
 from sendengine.queue.desk import RedisDesk
 from sendengine.queue.memory import MemoryDesk, MemoryQueue, MemoryStore
@@ -112,7 +115,8 @@ class Bench:
 
     async def load(self, name: str, packed: list[PackedBatch], sealed: bool = True, account: str = "m1") -> None:
         for batch in packed:
-            assert (await self.desk.submit(account, name, batch)).status == "stored"
+            free = msgspec.structs.replace(batch, prices=bytes(4 * len(batch.positions))) if is_paid(account) else batch
+            assert (await self.desk.submit(account, name, free)).status == "stored"
         if sealed:
             assert (await self.desk.seal(account, name, len(packed))).status == "sealed"
 

@@ -10,6 +10,7 @@ from sendengine.records import TRANSACTIONAL
 
 PER_HOUR, INTERVAL = 36_000, 100_000.0
 SMS = "m1/sms"
+SENDS = {"m1": "c", SMS: "s"}
 CUT_DELAY = 200_000.0
 
 
@@ -33,7 +34,7 @@ async def take(bench: Bench, lane: str = "m1") -> Taken:
 
 
 async def visit(bench: Bench, want: int = 100, lane: str = "m1", horizon: float = 5e6) -> Visited:
-    return await bench.queue.visit(lane, want, horizon, "=", ["c", TRANSACTIONAL], [])
+    return await bench.queue.visit(lane, want, horizon, "=", [SENDS[lane], TRANSACTIONAL], [])
 
 
 async def idle(bench: Bench, lane: str = "m1") -> float:
@@ -55,7 +56,7 @@ async def sending(bench: Bench) -> Bench:
     await bench.queue.register("w1", b"t")
     for lane in ("m1", SMS):
         await bench.account(lane, per_hour=PER_HOUR)
-        await bench.campaign("c", 200, account=lane)
+        await bench.campaign(SENDS[lane], 200, account=lane)
     return bench
 
 

@@ -29,6 +29,7 @@ tally.cancelled = num(tally.cancelled) + rest
 for field, n in pairs(tally) do if n > 0 then call('HINCRBY', key, field, n) end end
 call('HSET', key, 'state', 'cancelled', 'deferred', 0, 'cancelled_at', int(now))
 call('HDEL', key, 'quarantined')
+if refund_rest then refund_rest(id) end
 for _, part in ipairs({':b', ':z', ':k', ':r', ':w', ':f0', ':f1', ':f2'}) do call('UNLINK', key .. part) end
 for level = 0, 9 do call('UNLINK', key .. ':q' .. level) end
 sync_run(id)

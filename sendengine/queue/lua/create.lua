@@ -1,11 +1,13 @@
 -- include: lib states
 -- Make a campaign (unsealed, without rows).  KEYS[1] account.
 -- ARGV: id, definition (digest of all that the caller said), start µs ("" now), message, then field, value pairs.
--- Replies 'new', 'same' (a repeat: nothing changed), 'differs', 'account' (no such account, or it is being purged).
+-- Replies 'new', 'same' (a repeat: nothing changed), 'differs', 'account' (no such account, or it is being purged), 'taken' (another lane of
+--         the account has the id).
 local id, key = ARGV[1], send_key(ARGV[1])
 if call('EXISTS', A) == 0 or call('HEXISTS', B, 'purging') == 1 then return 'account' end
 local standing = call('HGET', key, 'definition')
 if standing then return standing == ARGV[2] and 'same' or 'differs' end
+if id ~= TRANSACTIONAL and call('EXISTS', (A == B and A .. '/sms' or B) .. ':c:' .. id) == 1 then return 'taken' end
 local now = clock()
 call('HSET', key, 'definition', ARGV[2], 'created', int(now), 'state', 'scheduled', 'batches', 0)
 for i = 5, #ARGV, 2 do call('HSET', key, ARGV[i], ARGV[i + 1]) end

@@ -20,13 +20,15 @@ local function charge(key, k, blame, had_kills, tally)
 end
 local function write_outcomes(key, k, records, dictionary, worker)
   call('XADD', key .. ':o', '*', 'k', k, 'r', records, 'd', dictionary, 'w', worker)
+  if pay then pay(key, k, records) end
 end
 -- Rows of a cancelled campaign that will not be sent: cancelled, or unknown where one was ever in doubt.
 local function drop(key, k, mask, n, tally)
-  local in_doubt = {}
+  local in_doubt, is_recorded = {}, {}
   if call('EXISTS', key .. ':d') == 1 then
     for p = 0, 103 do
       if has(mask, p) and call('HEXISTS', key .. ':d', k .. ':' .. p) == 1 then
+        is_recorded[p] = true
         in_doubt[#in_doubt + 1] = pack('<BBBI2I4', p, 6, 1, 65535, 0) .. '\0\0\0\0\0'
       end
     end
@@ -34,6 +36,7 @@ local function drop(key, k, mask, n, tally)
   end
   tally.unknown = num(tally.unknown) + #in_doubt
   tally.cancelled = num(tally.cancelled) + n - #in_doubt
+  if refund then refund(key, k, mask, is_recorded) end
 end
 -- What of these records may act: rows still leased; a row once in doubt never ends as expired, suppressed or cancelled.
 local function admit(records, mask, key, k, doubted, tally)

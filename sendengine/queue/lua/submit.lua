@@ -43,12 +43,14 @@ for i = 1, n do
     fill[place] = (fill[place] or found[i] or '') .. print
   end
 end
+local refused = reserve and reserve(id, k, positions)
+if refused then return refused end
 for place, bucket in pairs(fill) do set[#set + 1] = place set[#set + 1] = bucket end
 if #set > 0 then call('HSET', key .. ':f' .. generation, unpack(set)) end
 local fresh = #positions
 local accepted = mask_of(positions)
 call('HSET', key .. ':p', k, digest .. accepted .. ARGV[6])
-for i = 9, #ARGV, 2 do
+for i = 9, #ARGV - 1, 2 do
   local mask = mask_and(ARGV[i + 1], accepted)
   if mask ~= NONE then call('XADD', key .. ':q' .. ARGV[i], (k + 1) .. '-0', 'm', mask) end
 end

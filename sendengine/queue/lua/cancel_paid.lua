@@ -1,0 +1,2 @@
+-- include: lib masks states money settling cancel
+-- Cancel a campaign whose rows cost something: cancel.lua with the money in front of it.

@@ -12,15 +12,17 @@ from typing import Annotated, Any
 
 import typer
 
-from sendengine.commands import account, common, dkim, looking, quarantine, running, sends, steering, suppress
+from sendengine.commands import account, common, dkim, looking, prepaid, quarantine, running, sends, sms, steering, suppress
 
 app = common.group("A bulk send engine that sells speed: every account sends at exactly its contracted rate.")
 app.add_typer(account.app, name="account")
 app.add_typer(running.config_app, name="config")
+app.add_typer(prepaid.app, name="credits")
 app.add_typer(dkim.app, name="dkim")
 app.add_typer(running.embedded_app, name="embedded")
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(suppress.app, name="suppress")
+app.add_typer(sms.app, name="sms")
 VERBS: tuple[Callable[..., None], ...] = (
     account.tiers, sends.estimate, sends.submit, sends.send, looking.status, looking.list_, steering.pause, steering.resume,
     steering.cancel, steering.reverse, steering.move, looking.outcomes, sends.resend, running.worker, looking.workers, looking.top,

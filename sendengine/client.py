@@ -14,24 +14,30 @@ import asyncio
 import builtins
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Self
 
+import msgspec
 import orjson
 
 from sendengine import config as configuration
 from sendengine.config import Config
 from sendengine.errors import Conflict, RefusedInput, SendEngineError, Unavailable
 from sendengine.intake import Intake
-from sendengine.policy import gate
+from sendengine.lanes import is_paid, owner, sms_lane
+from sendengine.policy import gate, prices
 from sendengine.policy import retry as schedules
 from sendengine.policy.durability import Durability, weakest
+from sendengine.policy.numbers import checked_region
+from sendengine.policy.prices import PriceTable
+from sendengine.policy.senders import sender_id
 from sendengine.policy.suppression import Suppressed
 from sendengine.policy.term import Verb
 from sendengine.policy.times import parse_duration, parse_time, possible
 from sendengine.policy.window import Window
 from sendengine.ports import Desk
 from sendengine.render.message import Message
+from sendengine.render.sms import Pricing, SmsText
 from sendengine.scheduler import (
     accounts,
     audit,
@@ -39,6 +45,7 @@ from sendengine.scheduler import (
     gates,
     names,
     planning,
+    prepaid,
     quarantine,
     resend,
     single,
@@ -47,12 +54,13 @@ from sendengine.scheduler import (
     suppressions,
     view,
     why,
-)  # fmt: skip
+)
 from sendengine.scheduler.accounts import Account
 from sendengine.scheduler.binding import Binding
 from sendengine.scheduler.fsck import Checked, Finding
 from sendengine.scheduler.names import Ref
 from sendengine.scheduler.outcomes import Outcomes, RecipientOutcome
+from sendengine.scheduler.prepaid import Cost, Credits, Move
 from sendengine.scheduler.quarantine import SetAside
 from sendengine.scheduler.sources import Recipients
 from sendengine.scheduler.status import Send, Status, as_send, status
@@ -240,11 +248,87 @@ class Client:
                 raise RefusedInput(f"{name} {text!r} holds control characters or no Unicode text")
         return await self._submit(order, recipients, strict, on_reject, on_absent)
 
+    async def submit_sms(
+        self, *, account: str, sender: str, text: str, recipients: Recipients, campaign: str | None = None, at: Moment = None,
+        sequential: bool = False, priority: str | None = None, window: str | None = None, on_doubt: str = "resend", strict: bool = False,
+        retry: str | None = None, lifetime: str | float | None = None, region: str = "", on_reject: OnReject | None = None,
+        on_absent: OnAbsent | None = None, created_by: str = "",
+    ) -> Send:  # fmt: skip
+        """As `submit`, with rows that have a `phone`; `region` (SE) is where numbers without a country code are at home. It costs credits
+        by the price table in force when it is created: what its list costs is reserved as it is stored, and nothing goes before all is.
+
+        Raises RefusedInput, too, where there is not enough credit: buy, and repeat the call."""
+        await self._admitted(account)
+        lane = await accounts.open_sms(self.desk, self.tiers, account, self.config.sms_rate)
+        now = await self._now()
+        ref = Ref(lane, names.campaign_id(campaign) if campaign else names.new_campaign_id(now, os.urandom(4)))
+        order = Order(
+            ref=ref, message=Message(sender=sender, text=text), sender=sender_id(sender).text, at="" if at is None else str(at),
+            start=_wall(at, now), sequential=sequential, priority=priority or "", window=Window.parse(window).text if window else "",
+            on_doubt=_on_doubt(on_doubt), retry=schedules.tidy(retry) if retry else "", lifetime=_lifetime(lifetime), created_by=created_by,
+            region=checked_region(region), prices=await self._prices(ref, now),
+        )  # fmt: skip
+        for name, said in (("priority", order.priority), ("created_by", created_by)):
+            if not said.isprintable():
+                raise RefusedInput(f"{name} {said!r} holds control characters or no Unicode text")
+        return await self._submit(order, recipients, strict, on_reject, on_absent)
+
+    async def _prices(self, ref: Ref, now: float) -> PriceTable:
+        """The version in force, or that by which a send was created."""
+        tables = configuration.price_tables(self.config.prices_file)
+        standing = (await self.desk.campaign(ref.account, ref.id)).get("prices")
+        return prices.version(tables, standing) if standing else prices.in_force(tables, datetime.fromtimestamp(now, UTC).date())
+
+    async def set_sms(self, account: str, *, rate: str | None = None, provider: str | None = None) -> Account:
+        """The SMS rate of an account, in messages per hour or as a tier, and who carries them ("": the configuration's provider)."""
+        if provider:
+            configuration.provider(self.config.providers_file, provider)
+        lane = await accounts.open_sms(self.desk, self.tiers, account, rate or self.config.sms_rate, provider)
+        if rate is not None:
+            await accounts.set_tier(self.desk, self.tiers, lane, rate)
+        return await self.account(lane)
+
+    # credits
+
+    async def grant_credits(
+        self, account: str, amount: str | float, *, key: str | None = None, at: Moment = None, who: str = "", why: str = ""
+    ) -> Credits:
+        """A lot of SMS credits. The same `key` (of the order, say) again changes nothing. `at`: when it was bought."""
+        await names.existing_account(self.desk, names.account_id(account))
+        now = await self._now()
+        bought = now if at is None else _wall(at, now) or now
+        if bought > now + 1:
+            raise RefusedInput("credits cannot have been bought in the future")
+        await prepaid.grant(self.desk, account, prepaid.amount_of(amount), key or _uid(), bought, who, why)
+        return await prepaid.show(self.desk, account)
+
+    async def credits(self, account: str) -> Credits:
+        await names.existing_account(self.desk, names.account_id(account))
+        return await prepaid.show(self.desk, account)
+
+    async def credit_history(self, account: str) -> AsyncIterator[Move]:
+        """The ledger, oldest first."""
+        await names.existing_account(self.desk, names.account_id(account))
+        async for move in prepaid.history(self.desk, account):
+            yield move
+
+    async def sms_cost(self, account: str, text: str, recipients: Recipients, *, region: str = "") -> Cost:
+        """What a list would cost by the prices in force: what it is charged when it is submitted, and all of it is sent."""
+        await names.existing_account(self.desk, names.account_id(account))
+        ref = Ref(sms_lane(account), "estimate")
+        table = prices.in_force(configuration.price_tables(self.config.prices_file), datetime.fromtimestamp(await self._now(), UTC).date())
+        said = SmsText(Message(text=text))
+        order = Order(ref=ref, message=Message(text=text), region=checked_region(region), prices=table)
+        pricing = Pricing(said, table)
+        return await prepaid.cost(self.desk, account, recipients, submitting.intake_of(order, said, pricing), pricing)
+
     async def resend(self, campaign: str) -> Send:
         """A new send, ID-r1, to those of a send without `sent`. Raises Conflict unless that has ended."""
         ref = await names.resolve(self.desk, campaign)
-        await self._admitted(ref.account)
+        await self._admitted(owner(ref.account))
         order = await resend.order_again(self.desk, ref)
+        if is_paid(ref.account):
+            order = msgspec.structs.replace(order, prices=await self._prices(order.ref, await self._now()))
         if await anext(resend.missing(self.desk, ref), None) is None:
             raise RefusedInput(f"{ref}: every recipient was sent to")
         return await self._submit(order, resend.missing(self.desk, ref), False, None)
@@ -269,7 +353,7 @@ class Client:
 
     async def _admitted(self, account: str) -> None:
         """Raises Conflict with the remedy where an account takes no sends now."""
-        fields = await names.existing_account(self.desk, account)
+        fields = await names.existing_account(self.desk, names.account_id(account))
         gate.admit(account, fields, await self._now())
 
     async def estimate(self, account: str, recipients: int, *, at: Moment = None, finish_by: Moment = None) -> planning.Estimate:
@@ -382,9 +466,15 @@ class Client:
                 yield finding
 
     async def check(self, campaign: str | None = None, *, repair: bool = False) -> AsyncIterator[Checked]:
-        """As `fsck`, but one for each send, those that add up too."""
+        """As `fsck`, but one for each send, those that add up too; and one for each lane whose money does not (m1234/sms)."""
+        if campaign and is_paid(campaign):  # of a lane, its money
+            yield Checked(names.lane_id(campaign), 0, await prepaid.check(self.desk, campaign))
+            return
         for ref in await self._refs(campaign):
             yield await fsck.check(self.desk, ref, repair)
+        for lane in [] if campaign else filter(is_paid, await self.desk.accounts()):
+            if found := await prepaid.check(self.desk, lane):
+                yield Checked(lane, 0, found)
 
     async def quarantined(self, campaign: str | None = None) -> AsyncIterator[SetAside]:
         """Batches set aside, of one send or of all: three workers in a row died with them in hand."""

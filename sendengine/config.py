@@ -25,7 +25,7 @@ from sendengine.policy.holds import Reason, lacking
 from sendengine.policy.prices import PriceTable
 from sendengine.policy.term import PURGE_SOONEST_DAYS
 from sendengine.policy.tiers import UNMETERED, Tier, nearest
-from sendengine.types import TlsPolicy
+from sendengine.types import Provider, TlsPolicy
 
 Positive = Annotated[float, Meta(gt=0)]
 Some = Annotated[int, Meta(ge=1)]
@@ -101,6 +101,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     replies_file: str = ""
     holds_file: str = ""
     prices_file: str = ""
+    providers_file: str = ""
+    sms_provider: str = "trial"
+    sms_rate: str = "36000"
     dkim_keys: str = ""
     sessions: Some = 20
     connect_rate: Positive = 20.0
@@ -216,6 +219,62 @@ def reasons(path: str = "") -> dict[str, Reason]:
     if lacks := lacking(table):
         raise ConfigError(f"{path}: the reason {lacks[0]!r} has no table, with its title, remedy and department")
     return table
+
+
+class _ProviderRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    kind: Literal["smpp", "http"]
+    host: str = ""
+    port: Annotated[int, Meta(ge=1, le=65535)] = 2775
+    tls: bool = False
+    system_id: str = ""
+    system_type: str = ""
+    password_file: str = ""
+    binds: Annotated[int, Meta(ge=1, le=64)] = 1
+    window: Annotated[int, Meta(ge=1, le=1000)] = 50
+    rate: Annotated[float, Meta(ge=0)] = 0.0
+    enquire_link_s: Positive = 30.0
+    answer_s: Positive = 60.0
+    url: str = ""
+    method: Literal["GET", "POST", "PUT"] = "POST"
+    headers: dict[str, str] = {}
+    body: str = ""
+    message_id: str = ""
+    refused: tuple[int, ...] = (400, 404, 422)
+    throttled: tuple[int, ...] = (429, 503)
+
+
+def providers(path: str = "") -> dict[str, Provider]:
+    """Who carries SMS, by name, in the order of the file (empty: the shipped one)."""
+    path = path or str(data_file("providers.toml"))
+    text, document = _document(path)
+    return {name: _provider(path, name, _convert(path, text, value, _ProviderRow, (name,))) for name, value in document.items()}
+
+
+def provider(path: str, name: str) -> Provider:
+    """Raises ConfigError for one that the file lacks, with the nearest name."""
+    found = providers(path)
+    if name not in found:
+        place = path or "the shipped providers.toml"
+        raise ConfigError(f"no provider {name!r} in {place}{nearest(name, found)}", "the key providers_file names the table")
+    return found[name]
+
+
+def _provider(path: str, name: str, row: _ProviderRow) -> Provider:
+    missing = {"smpp": not row.host and "host", "http": not row.url and "url"}[row.kind]
+    if missing:
+        raise ConfigError(f"{path}: {name}: a provider by {row.kind} needs `{missing}`")
+    values = {key: getattr(row, key) for key in Provider.__struct_fields__ if hasattr(row, key)}
+    values["headers"] = tuple(row.headers.items())
+    password = _secret(row.password_file) if row.password_file else ""
+    return Provider(name=name, password=password, **values)
+
+
+def _secret(path: str) -> str:
+    """The first line of a file."""
+    try:
+        return Path(path).read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
 
 
 class _PriceRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

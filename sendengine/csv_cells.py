@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 
 import msgspec
 
-from sendengine.address import BadAddress, normalise
+from sendengine.addressing import BY_MAIL, Addressing
 from sendengine.batch import BATCH_ROWS
+from sendengine.errors import RefusedInput
 
 MAX_SHOWN = 64 << 10  # characters of a refused row that are kept
 MAX_JOINED_LINES = 100  # of one row
@@ -25,7 +25,6 @@ MAX_JOINED = 64 << 10  # characters of a row of several lines
 OPEN_QUOTE = "a quote that does not end on its line"
 _LONG = 8192  # characters a line, on average: of such lines
 _TOGETHER = 10  # are cut at once, for a line may hold 500,000 cells: what is wider than the header goes before more are cut
-_is_like_address = re.compile(r"\s*[^@\s]+@[^@\s]+\s*").fullmatch
 _CSV_ERRORS = {
     "expected after": "a quote inside the field is not doubled",
     "unexpected end of data": OPEN_QUOTE,
@@ -96,11 +95,11 @@ class Lines:
 
 
 class CsvRows:
-    """Takes rows as wide as the header, whose column `email` is the address; what is wider or narrower has a fault."""
+    """Takes rows as wide as the header, whose column at `place` says whom they are to; what is wider or narrower has a fault."""
 
-    def __init__(self, lines: Lines, delimiter: str, width: int, email: int) -> None:
+    def __init__(self, lines: Lines, delimiter: str, width: int, place: int, whom: Addressing = BY_MAIL) -> None:
         self._lines, self._delimiter = lines, delimiter
-        self._width, self._email = width, email
+        self._width, self._place, self._whom = width, place, whom
 
     def take(self) -> Taken:
         """The next hundred; the same ones however the input came in pieces."""
@@ -149,7 +148,7 @@ class CsvRows:
             row = next(csv.reader(chain([first], self._continuation(len(first), rest)), delimiter=self._delimiter, strict=True), [])
         except csv.Error:
             return [], 0
-        return (row, len(rest)) if len(row) == self._width and _is_address(row[self._email]) else ([], 0)
+        return (row, len(rest)) if len(row) == self._width and self._is_good(row[self._place]) else ([], 0)
 
     def _continuation(self, size: int, rest: list[str]) -> Iterator[str]:
         for line in islice(self._lines.ahead(), MAX_JOINED_LINES - 1):
@@ -160,13 +159,20 @@ class CsvRows:
             yield line
 
     def _looks_like_a_row(self, line: str) -> bool:
-        if "@" not in line:
+        if self._whom is BY_MAIL and "@" not in line:
             return False
         try:
             row = self._cut(line, strict=False)  # its own quotes may be open
         except csv.Error:
             return False
-        return len(row) == self._width and bool(_is_like_address(row[self._email]))
+        return len(row) == self._width and self._whom.resembles(row[self._place])
+
+    def _is_good(self, text: str) -> bool:
+        try:
+            self._whom.normalise(text)
+        except RefusedInput:
+            return False
+        return True
 
     def _add(self, taken: Taken, rows: list[list[str]], lines: Sequence[int], texts: list[str]) -> None:
         if set(map(len, rows)) != {self._width}:
@@ -183,14 +189,6 @@ class CsvRows:
         if len(row) != self._width:
             faults[at] = f"{len(row)} column{'s' * (len(row) != 1)} where the header has {self._width}"
             row[self._width :] = [""] * (self._width - len(row))
-
-
-def _is_address(text: str) -> bool:
-    try:
-        normalise(text)
-    except BadAddress:
-        return False
-    return True
 
 
 def _in_plain_words(error: str) -> str:

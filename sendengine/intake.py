@@ -13,18 +13,18 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import orjson
 
 from sendengine import rows as reading
-from sendengine.address import BadAddress, all_plain, normalise
+from sendengine.addressing import BY_MAIL, Addressing
 from sendengine.batch import BATCH_ROWS, MAX_CONTENT, Batch, content, seal
 from sendengine.csv_cells import MAX_SHOWN
 from sendengine.errors import RefusedInput
 from sendengine.records import MASK_OCTETS
-from sendengine.rows import EMAIL, Rows, Wanted
+from sendengine.rows import Rows, Wanted
 
 DEFAULT_LEVEL = 0  # of a send without a priority field
 
@@ -41,6 +41,14 @@ class Rejected(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str
     text: str
     octets: bytes = b""
+
+
+class Pricing(Protocol):
+    """Where rows cost something: the price of each, in order; a row without one gets a fault (render/sms.py)."""
+
+    def prices(
+        self, recipients: Sequence[str], names: Sequence[str], columns: Sequence[Sequence[object]], faults: dict[int, str]
+    ) -> list[int]: ...
 
 
 class PackedBatch(msgspec.Struct, frozen=True):
@@ -72,13 +80,16 @@ class Intake:
         priority: str | None = None,
         *,
         salt: bytes,
+        whom: Addressing = BY_MAIL,
+        pricing: Pricing | None = None,
     ) -> None:
-        self._fields = tuple(name for name in fields if name != EMAIL)
+        self._whom, self._pricing = whom, pricing
+        self._fields = tuple(name for name in fields if name != whom.column)
         self._required = [at for at, name in enumerate(self._fields) if name in required]
         self._in_headers = [at for at, name in enumerate(self._fields) if name in in_headers]
         self._priority = priority
-        must = (required | {priority} if priority else required) - {EMAIL}
-        self._wanted = Wanted(self._fields + ((priority,) if priority else ()), frozenset(must))
+        must = (required | {priority} if priority else required) - {whom.column}
+        self._wanted = Wanted(self._fields + ((priority,) if priority else ()), frozenset(must), whom)
         self._hasher = blake2b(digest_size=8, key=salt)
         self._number = 0
         self._pushed: list[object] = []
@@ -116,13 +127,15 @@ class Intake:
     def _cut(self, rows: Rows) -> PackedBatch:
         number, self._number = self._number, self._number + 1
         size = len(rows.emails)
-        if number == 0 and EMAIL in rows.absent:
-            raise reading.MissingColumn(EMAIL, rows.absent[EMAIL])
-        self.absent = {name: near for name, near in rows.absent.items() if name != EMAIL and (number == 0 or name in self.absent)}
+        column = self._whom.column
+        if number == 0 and column in rows.absent:
+            raise reading.MissingColumn(column, rows.absent[column], whom=self._whom)
+        self.absent = {name: near for name, near in rows.absent.items() if name != column and (number == 0 or name in self.absent)}
         faults = rows.faults
-        recipients = normalise_all(rows.emails, faults)
+        recipients = normalise_all(rows.emails, faults, self._whom)
         priorities = _digits(rows.columns[-1], faults) if self._priority else []
         self._judge(rows.columns, faults)
+        prices = self._pricing.prices(recipients, self._fields, rows.columns, faults) if self._pricing else []
         batch, octets = self._encode(number, recipients, rows, priorities)
         if len(octets) > MAX_CONTENT:
             raise RefusedInput(f"the {BATCH_ROWS} rows from line {rows.lines[0]} are over {MAX_CONTENT >> 20} MiB")
@@ -135,6 +148,7 @@ class Intake:
             positions=bytes(batch.positions),
             levels=_levels(batch),
             rejected=[rejected_row(rows.lines[at], number * BATCH_ROWS + at, faults[at], rows.text_of(at)) for at in sorted(faults)],
+            prices=b"".join([prices[at].to_bytes(4, "little") for at in batch.positions]) if prices else b"",
         )
 
     def _judge(self, columns: list[list[Any]], faults: dict[int, str]) -> None:
@@ -177,17 +191,17 @@ class Intake:
         return b"".join(found)
 
 
-def normalise_all(emails: list[Any], faults: dict[int, str]) -> list[str]:
+def normalise_all(given: list[Any], faults: dict[int, str], whom: Addressing = BY_MAIL) -> list[str]:
     """Their normal forms; one that has none is "" and gets its fault."""
-    if set(map(type, emails)) == {str} and all_plain(emails):
-        return emails
-    return [_normalise(at, email, faults) for at, email in enumerate(emails)]
+    if set(map(type, given)) == {str} and whom.are_normal(given):
+        return given
+    return [_normalise(whom, at, each, faults) for at, each in enumerate(given)]
 
 
-def _normalise(at: int, email: object, faults: dict[int, str]) -> str:
+def _normalise(whom: Addressing, at: int, given: object, faults: dict[int, str]) -> str:
     try:
-        return normalise(email if isinstance(email, str) else "")
-    except BadAddress as error:
+        return whom.normalise(given if isinstance(given, str) else "")
+    except RefusedInput as error:
         faults.setdefault(at, str(error))
         return ""
 

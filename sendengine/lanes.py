@@ -24,7 +24,7 @@ def channel(lane: str) -> str:
 
 def is_paid(lane: str) -> bool:
     """Whether its rows cost credits."""
-    return channel(lane) == SMS
+    return lane.endswith("/" + SMS)
 
 
 def others(lane: str) -> list[str]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import difflib
 import io
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import chain, islice
@@ -20,17 +19,16 @@ from typing import Any
 import msgspec
 import orjson
 
+from sendengine.addressing import BY_MAIL, Addressing
 from sendengine.batch import BATCH_ROWS
 from sendengine.csv_cells import CsvRows, Lines
 from sendengine.errors import RefusedInput
 
-EMAIL = "email"
 MAX_LINE = 512 << 10  # octets; what a line has beyond is never kept in memory
 MAX_COLUMNS = 20_000
 _UNREADABLE = f"not UTF-8, or a line over {MAX_LINE >> 10} KiB"
 _UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")  # its byte order marks, which are no UTF-8
 _NEAR = 0.5  # of two equal names 1.0: `first name` is near `first_name`, `city` is not
-_is_like_address = re.compile(r"[^@\s]+@[^@\s]+").fullmatch
 
 
 class Rows(msgspec.Struct):
@@ -41,19 +39,19 @@ class Rows(msgspec.Struct):
     faults: dict[int, str]  # index -> why the row could not be read
     lines: Sequence[int]  # the physical line, from 1, where each row starts
     text_of: Callable[[int], str]  # the row as it was given, what is no UTF-8 as surrogates; asked for refused rows only
-    absent: Mapping[str, str]  # names asked for, and `email`, that no row here has a column for -> the nearest column, or ""
+    absent: Mapping[str, str]  # names asked for, and the recipient's column, that no row here has a column for -> the nearest column, or ""
 
 
 class MissingColumn(RefusedInput):
     """A column that the whole list lacks. `users`: where the message needs it, as people call it."""
 
-    def __init__(self, column: str, nearest: str, users: Sequence[str] = ()) -> None:
+    def __init__(self, column: str, nearest: str, users: Sequence[str] = (), whom: Addressing = BY_MAIL) -> None:
         self.column, self.nearest = column, nearest
         used = f", which the message uses ({', '.join(users)})" if users else ""
         default = f'add it, or give the message a default: {{{{ {column} | default("…") }}}}'
         super().__init__(
             f"the recipients have no column {column!r}" + used + (f"; the nearest is {nearest!r}" if nearest else ""),
-            default if users else "the first line of a CSV names the columns; one of them is `email`",
+            default if users else f"the first line of a CSV names the columns; one of them is `{whom.column}`",
         )
 
 
@@ -62,6 +60,7 @@ class Wanted(msgspec.Struct, frozen=True):
 
     names: tuple[str, ...]
     required: frozenset[str]
+    whom: Addressing = BY_MAIL
 
 
 def from_csv(chunks: Iterable[bytes | str], wanted: Wanted) -> Iterator[Rows]:
@@ -71,18 +70,18 @@ def from_csv(chunks: Iterable[bytes | str], wanted: Wanted) -> Iterator[Rows]:
     if "\0" in head or head.startswith(_UTF_16):
         raise RefusedInput("this is UTF-16; save it as UTF-8", 'in Excel: "CSV UTF-8 (comma delimited)"')
     if not head.strip():
-        raise RefusedInput("the list is empty: its first line names the columns, 'email' among them")
-    delimiter, header = _read_header(head)
-    email, places = _places(header, wanted)
-    absent = {name: _nearest(name, tuple(header)) for name, place in zip(wanted.names, places, strict=True) if place is None}
-    reader = CsvRows(lines, delimiter, len(header), email)
+        raise RefusedInput(f"the list is empty: its first line names the columns, {wanted.whom.column!r} among them")
+    delimiter, header = _read_header(head, wanted.whom)
+    place, places = _places(header, wanted)
+    absent = {name: _nearest(name, tuple(header)) for name, at in zip(wanted.names, places, strict=True) if at is None}
+    reader = CsvRows(lines, delimiter, len(header), place, wanted.whom)
     while (taken := reader.take()).rows:
         if lines.is_dirty:
             taken.faults |= {at: _UNREADABLE for at, row in enumerate(taken.rows) if not _is_clean(row)}
         cells = list(zip(*taken.rows, strict=True))
         yield Rows(
-            emails=list(cells[email]),
-            columns=[[None] * len(taken.rows) if place is None else list(cells[place]) for place in places],
+            emails=list(cells[place]),
+            columns=[[None] * len(taken.rows) if at is None else list(cells[at]) for at in places],
             faults=taken.faults,
             lines=taken.lines,
             text_of=partial(_line_text, taken.texts),
@@ -109,7 +108,7 @@ def from_mappings(rows: Sequence[object], wanted: Wanted, lines: Sequence[int], 
             row = {}
         found.append(row)
     absent: dict[str, str] = {}
-    emails = _column(EMAIL, found, absent)
+    emails = _column(wanted.whom.column, found, absent)
     if len(faults) == len(rows):
         absent.clear()  # there was no object to have a column
     return Rows(
@@ -189,26 +188,28 @@ def _whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
     yield tail
 
 
-def _read_header(head: str) -> tuple[str, list[str]]:
-    """The delimiter is the one that makes a column `email` appear."""
+def _read_header(head: str, whom: Addressing) -> tuple[str, list[str]]:
+    """The delimiter is the one that makes the recipient's column appear."""
     try:
         headers = {delimiter: [cell.strip() for cell in next(csv.reader([head], delimiter=delimiter), [])] for delimiter in ",;\t"}
     except csv.Error as error:
         raise RefusedInput(f"the list's first line, which names the columns, cannot be read: {error}") from None
     for delimiter, header in headers.items():
-        if EMAIL in map(str.lower, header):
+        if whom.column in map(str.lower, header):
             if len(header) > MAX_COLUMNS:
                 raise RefusedInput(f"the list has {len(header)} columns, {MAX_COLUMNS} are allowed")
             return delimiter, header
     header = max(headers.values(), key=len)
-    if any(_is_like_address(cell) for cell in header):
-        raise RefusedInput("the list has no header: its first line holds an address", "its first line names the columns, as in email,name")
-    raise MissingColumn(EMAIL, _nearest(EMAIL, tuple(header)))
+    if any(map(whom.resembles, header)):
+        what = "an address" if whom is BY_MAIL else "a number"
+        remedy = f"its first line names the columns, as in {whom.column},name"
+        raise RefusedInput(f"the list has no header: its first line holds {what}", remedy)
+    raise MissingColumn(whom.column, _nearest(whom.column, tuple(header)), whom=whom)
 
 
 def _places(header: list[str], wanted: Wanted) -> tuple[int, list[int | None]]:
     lowered = [name.lower() for name in header]
-    for name, names in ((EMAIL, lowered), *((name, header) for name in wanted.names)):
+    for name, names in ((wanted.whom.column, lowered), *((name, header) for name in wanted.names)):
         if names.count(name) > 1:
             raise RefusedInput(f"the recipients have the column {name!r} twice")
     found = {name: _place(name, header) for name in (*wanted.names, *wanted.required)}
@@ -216,7 +217,7 @@ def _places(header: list[str], wanted: Wanted) -> tuple[int, list[int | None]]:
         if found[name] is None:
             raise MissingColumn(name, _nearest(name, tuple(header)))
     columns = [found[name] for name in wanted.names]
-    return lowered.index(EMAIL), [None if column is None else header.index(column) for column in columns]
+    return lowered.index(wanted.whom.column), [None if column is None else header.index(column) for column in columns]
 
 
 @lru_cache(64)

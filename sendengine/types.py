@@ -65,6 +65,7 @@ class Fault(StrEnum):
     REFUSED = "refused"  # connect failed, name unknown, network unreachable
     TLS = "tls"  # handshake or certificate against the policy
     PROTOCOL = "protocol"  # a reply nobody can read, too long, too many, or out of turn
+    THROTTLED = "throttled"  # the peer took nothing and asks us to go slower
     UNSUITABLE = "unsuitable"  # this session cannot carry this message (8BITMIME, SIZE); nothing was written
 
 
@@ -92,6 +93,7 @@ class Attempt(msgspec.Struct, frozen=True, gc=False):
     ended_at: float
     connect: float = 0.0  # seconds that opening the session took, charged to the first delivery it carried
     detail: str = ""  # the fault in an operator's words
+    message_ids: tuple[str, ...] = ()  # by which receipts will name it, one a part
 
 
 class TlsPolicy(StrEnum):
@@ -125,6 +127,48 @@ class Relay(msgspec.Struct, frozen=True):
 
 
 _decode_relay = msgspec.json.Decoder(Relay).decode
+
+
+class Provider(msgspec.Struct, frozen=True, kw_only=True):
+    """Who carries SMS (config/providers.toml). Accounts of equal providers share their sessions. `rate`: parts a second from one worker, 0:
+    as many as it takes. Of an HTTP provider: `url`, `headers` and `body` are templates (channel/http.py)."""
+
+    name: str
+    kind: str
+    host: str = ""
+    port: int = 2775
+    tls: bool = False
+    system_id: str = ""
+    system_type: str = ""
+    password: str = ""
+    binds: int = 1
+    window: int = 50
+    rate: float = 0.0
+    enquire_link_s: float = 30.0
+    answer_s: float = 60.0
+    url: str = ""
+    method: str = "POST"
+    headers: tuple[tuple[str, str], ...] = ()
+    body: str = ""
+    message_id: str = ""
+    refused: tuple[int, ...] = ()
+    throttled: tuple[int, ...] = ()
+
+    @property
+    def site(self) -> str:
+        """The name people see."""
+        return self.name
+
+
+Way = Relay | Provider
+
+
+class Receipt(msgspec.Struct, frozen=True, gc=False):
+    """What a provider says later of a message that it took: its state in SMPP's words (DELIVRD, UNDELIV …)."""
+
+    message_id: str
+    state: str
+    error: str = ""
 
 
 class Envelope(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sendengine.render.message import Message
     from sendengine.scheduler.planning import Estimate
     from sendengine.scheduler.status import Send
+    from sendengine.scheduler.submitting import OnReject
 
 SHOWN_REJECTS = 5
 DIGITS_MOST = 12
@@ -51,26 +52,37 @@ def submit(
     json: Json = False,
 ) -> None:
     """Accept a send; prints its id, counts and estimate."""
-    from sendengine.errors import RefusedInput, Unavailable
-
     content = _message(sender, message, subject, html, text)
     with ExitStack() as stack:
-        refused = Rejects(opened(stack, rejects), rejects)
-        try:
-            made = common.call(
-                lambda client: client.submit(
-                    account=account, message=content, recipients=Path(recipients), campaign=campaign or None, at=at or None,
-                    sequential=sequential, priority=priority or None, window=window or None, on_doubt=on_doubt, strict=strict,
-                    retry=retry or None, lifetime=lifetime or None, sender=_address(sender), on_reject=refused, on_absent=_note_absent,
-                )
-            )  # fmt: skip
-        except Unavailable:  # the repeat will find the send standing
-            refused.show()
-            raise
-        except RefusedInput:
-            refused.name_file()
-            raise
+        made = submitted(
+            stack, rejects,
+            lambda client, refused: client.submit(
+                account=account, message=content, recipients=Path(recipients), campaign=campaign or None, at=at or None,
+                sequential=sequential, priority=priority or None, window=window or None, on_doubt=on_doubt, strict=strict,
+                retry=retry or None, lifetime=lifetime or None, sender=_address(sender), on_reject=refused, on_absent=note_absent,
+            ),
+        )  # fmt: skip
+    show(made, at, json)
+
+
+def submitted(stack: ExitStack, rejects: Path | None, ask: Callable[[Client, OnReject], Awaitable[Send]]) -> Send:
+    """What a submit made, with what it refused told; `stack` closes the file of the refused rows."""
+    from sendengine.errors import RefusedInput, Unavailable
+
+    refused = Rejects(opened(stack, rejects), rejects)
+    try:
+        made = common.call(lambda client: ask(client, refused))
+    except Unavailable:  # the repeat will find the send standing
+        refused.show()
+        raise
+    except RefusedInput:
+        refused.name_file()
+        raise
     refused.tell(made)
+    return made
+
+
+def show(made: Send, at: str, json: bool) -> None:
     if made.created and _is_past(at):
         common.note(f"--at {at} is past: that means now")
     _show(made, json)
@@ -267,7 +279,7 @@ def opened(stack: ExitStack, path: Path | None) -> IO[bytes] | None:
         raise RefusedInput(f"cannot write {path}: {error.strerror}") from error
 
 
-def _note_absent(field: str, nearest: str) -> None:
+def note_absent(field: str, nearest: str) -> None:
     near = f" (the nearest is {nearest!r})" if nearest else ""
     common.note(f"warning: no column {field!r}{near}: everybody gets the default of that field")
 

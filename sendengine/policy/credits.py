@@ -150,14 +150,18 @@ def fold(entries: Iterable[Entry]) -> dict[int, Lot]:
     """The lots as the ledger says they are."""
     lots: dict[int, Lot] = {}
     for entry in entries:
-        for number, amount in entry.lots.items():
-            if entry.kind is Kind.GRANT:
-                lots[number] = Lot(number, amount, entry.bought_us, entry.fixed_us)
-                continue
-            lot = lots[number]
-            if entry.kind is Kind.RESERVE:
-                lot.reserved += amount
-            else:
-                lot.reserved -= amount
-                lot.spent += amount if entry.kind is Kind.SPEND else 0
+        apply(lots, entry)
     return lots
+
+
+def apply(lots: dict[int, Lot], entry: Entry) -> None:
+    for number, amount in entry.lots.items():
+        if entry.kind is Kind.GRANT:
+            lots[number] = Lot(number, amount, entry.bought_us, entry.fixed_us)
+            continue
+        lot = lots[number]
+        if entry.kind is Kind.RESERVE:
+            lot.reserved += amount
+        else:
+            lot.reserved -= amount
+            lot.spent += amount if entry.kind is Kind.SPEND else 0

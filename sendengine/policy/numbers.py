@@ -48,10 +48,12 @@ def normalise(text: str, region: str = "") -> str:
 
 
 def checked_region(region: str) -> str:
-    """Raises RefusedInput for one that nobody knows."""
+    """In capitals, "" for none. Raises RefusedInput for one that nobody knows."""
+    if not region:
+        return ""
     from phonenumbers import SUPPORTED_REGIONS
 
-    if region and (not _is_region(region.upper()) or region.upper() not in SUPPORTED_REGIONS):
+    if not _is_region(region.upper()) or region.upper() not in SUPPORTED_REGIONS:
         raise RefusedInput(f"{region!r} is no region", "two letters as in SE, GB, US (ISO 3166)")
     return region.upper()
 

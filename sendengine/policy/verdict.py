@@ -60,6 +60,7 @@ class Event(StrEnum):
     TIMEOUT = "timeout"
     DISCONNECTED = "disconnected"
     STALE = "stale"
+    THROTTLED = "throttled"
     UNSUITABLE = "unsuitable"
     UNREACHABLE = "unreachable"
     TLS = "tls"
@@ -88,6 +89,7 @@ _TABLE: dict[tuple[Stage, Event], _Row] = {
     **{(stage, event): _DEFERRED for stage in _BEFORE_END for event in _LOST},
     (Stage.MAIL, Event.STALE): _AGAIN,
     (Stage.MAIL, Event.UNSUITABLE): _AGAIN,
+    (Stage.MAIL, Event.THROTTLED): _AGAIN,  # the site goes slower; who was asked for had no try
     (Stage.MAIL, Event.REFUSED_FOR_NOW): _RELAY_REFUSES,
     (Stage.MAIL, Event.REFUSED): _RELAY_REFUSES,
     (Stage.RCPT, Event.REFUSED_FOR_NOW): _DEFERRED,
@@ -109,6 +111,7 @@ _FAULTS = {
     Fault.REFUSED: (Event.UNREACHABLE, "4.4.1"),
     Fault.TLS: (Event.TLS, "4.7.5"),
     Fault.PROTOCOL: (Event.PROTOCOL, "4.5.0"),
+    Fault.THROTTLED: (Event.THROTTLED, "4.3.2"),
     Fault.UNSUITABLE: (Event.UNSUITABLE, "4.6.3"),
 }
 

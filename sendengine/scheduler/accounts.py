@@ -9,6 +9,7 @@ import msgspec
 
 from sendengine import relays
 from sendengine.errors import Conflict, NotFound, RefusedInput
+from sendengine.lanes import SMS, sms_lane
 from sendengine.policy import retry as schedules
 from sendengine.policy.grants import Words, encode
 from sendengine.policy.tiers import Tier, interval_us, parse_rate
@@ -78,6 +79,17 @@ async def create(desk: Desk, tiers: Mapping[str, Tier], account: str, tier: str,
     return False
 
 
+async def open_sms(desk: Desk, tiers: Mapping[str, Tier], account: str, rate: str, provider: str | None = None) -> str:
+    """The lane of an account's SMS, made on first use. `provider` is a name of providers.toml, "" the configuration's, None as it is."""
+    await existing_account(desk, account_id(account))
+    lane = sms_lane(account)
+    if not await desk.account(lane):
+        await desk.create_account(lane, _speed(tiers, rate) | {"channel": SMS, "provider": provider or ""})
+    elif provider is not None:
+        await desk.set_account(lane, {"provider": provider})
+    return lane
+
+
 async def set_tier(desk: Desk, tiers: Mapping[str, Tier], account: str, tier: str) -> None:
     await existing_account(desk, account)
     name, per_hour = parse_rate(tier, tiers)
@@ -111,7 +123,7 @@ async def end_boost(desk: Desk, account: str, number: int) -> None:
 async def set_relay(desk: Desk, account: str, relay: Relay | str | None, retry: str | None) -> None:
     """What is on the wire ends at the old relay; what follows goes to the new one, within a second. A retry schedule ("": the
     configuration's) is that of the sends submitted from now on."""
-    await existing_account(desk, account)
+    await existing_account(desk, account_id(account))
     fields = _way(relay, retry)
     if not fields:
         raise RefusedInput("which relay?", "--relay smtp://[user@]host[:port], or --retry SCHEDULE")

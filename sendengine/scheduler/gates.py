@@ -54,7 +54,7 @@ async def hold(desk: Desk, reasons: Mapping[str, Reason], account: str, reason: 
     text = _text(text)
 
     async def change() -> Gated:
-        fields = await existing_account(desk, account)
+        fields = await existing_account(desk, account_id(account))
         now = await desk.now_us() / 1e6
         stands = next((each for each in holds_of(fields) if each.reason == known.name), None)
         wanted = placed(known, now, text, who)
@@ -71,7 +71,7 @@ async def release(desk: Desk, account: str, reason: str, why: str, who: str) -> 
     name = reason.strip().lower().replace("_", "-")
 
     async def change() -> Gated:
-        fields = await existing_account(desk, account)
+        fields = await existing_account(desk, account_id(account))
         found = [each.reason for each in holds_of(fields)]
         if name not in found:
             stand = f"it is held for {', '.join(found)}" if found else "it is not held at all"
@@ -89,7 +89,7 @@ async def change_term(
     the grace and would arrive after it is refused as any other."""
 
     async def change() -> Gated:
-        fields = await existing_account(desk, account)
+        fields = await existing_account(desk, account_id(account))
         before, now = term_of(fields), await desk.now_us() / 1e6
         after = _changed(account, config, before, verb, now, ends)
         until = "" if after.ends is None else format_time(after.ends)

@@ -1,7 +1,7 @@
 """Names of accounts and campaigns: what they may look like, and which one somebody means.
 
-An account is m1234; a campaign's id is unique in its account, and `m1234:ID` is its full form. A bare ID is enough where only one account
-has such a campaign.
+An account is m1234, and its SMS are the lane m1234/sms; a campaign's id is unique in its account, lanes together, and `m1234:ID` or
+`m1234/sms:ID` is its full form; the first finds it in either lane. A bare ID is enough where only one account has such a campaign.
 """
 
 from __future__ import annotations
@@ -14,17 +14,21 @@ import msgspec
 
 from sendengine.address import BadAddress, normalise
 from sendengine.errors import NotFound, RefusedInput
+from sendengine.lanes import SMS, others, owner
 from sendengine.policy.tiers import nearest
 from sendengine.policy.times import format_time
 from sendengine.ports import Desk
 from sendengine.records import TRANSACTIONAL
 
 _is_account = re.compile(r"m[1-9][0-9]{0,17}").fullmatch
+_is_lane = re.compile(rf"m[1-9][0-9]{{0,17}}(?:/{SMS})?").fullmatch
 _is_campaign = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}").fullmatch
 _SEARCHED = 1000  # accounts whose sends are read for the nearest name
 
 
 class Ref(msgspec.Struct, frozen=True):
+    """`account` is a lane: m1234, or m1234/sms."""
+
     account: str
     id: str
 
@@ -33,7 +37,14 @@ class Ref(msgspec.Struct, frozen=True):
 
 
 def is_account(text: str) -> bool:
-    return _is_account(text) is not None
+    """An account, or one of its lanes."""
+    return _is_lane(text) is not None
+
+
+def lane_id(text: str) -> str:
+    if not _is_lane(text):
+        raise RefusedInput(f"{text!r} is no account id", "write m and a number without leading zeros, as in m1234, or m1234/sms")
+    return text
 
 
 def account_id(text: str) -> str:
@@ -69,10 +80,13 @@ def envelope_sender(text: str) -> str:
 
 
 async def existing_account(desk: Desk, account: str) -> dict[str, str]:
-    """Its fields. Raises NotFound, with the nearest one or with the time at which it was purged."""
-    fields = dict(await desk.account(account_id(account)))
-    if not fields and (at := await desk.gone(account)) is not None:
-        raise NotFound(f"account {account} was deleted at {format_time(at / 1e6)}", "a new account, under another id")
+    """Its fields, or those of its lane. Raises NotFound, with the nearest one or with the time at which it was purged."""
+    fields = dict(await desk.account(lane_id(account)))
+    home = owner(account)
+    if not fields and home != account and await desk.account(home):
+        raise NotFound(f"account {home} has no SMS yet", f"sendengine sms set --account {home}")
+    if not fields and (at := await desk.gone(home)) is not None:
+        raise NotFound(f"account {home} was deleted at {format_time(at / 1e6)}", "a new account, under another id")
     if not fields:
         near = nearest(account, dict.fromkeys(await desk.accounts()))
         raise NotFound(f"no account {account}{near}", f"sendengine account create {account} --tier 60k")
@@ -84,13 +98,18 @@ async def resolve(desk: Desk, name: str) -> Ref:
     account, separator, campaign = name.rpartition(":")
     if not _is_campaign(campaign):
         raise RefusedInput(f"{name!r} is no campaign", "write m1234:ID, or the ID alone")
-    holders = [account_id(account)] if separator else await desk.holders(campaign)
+    holders = _lanes(lane_id(account)) if separator else await desk.holders(campaign)
     found = [holder for holder in holders if "state" in await desk.campaign(holder, campaign)]
     if len(found) > 1:
         raise RefusedInput(f"{len(found)} accounts have a campaign {campaign}", "one of " + " ".join(f"{a}:{campaign}" for a in found[:5]))
     if not found:
         raise await _not_found(desk, name, [account] if separator else (await desk.accounts())[:_SEARCHED])
     return Ref(found[0], campaign)
+
+
+def _lanes(lane: str) -> list[str]:
+    """An account stands for all its lanes."""
+    return [lane, *others(lane)] if lane == owner(lane) else [lane]
 
 
 async def _not_found(desk: Desk, name: str, accounts: Iterable[str]) -> NotFound:

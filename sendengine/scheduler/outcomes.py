@@ -16,6 +16,7 @@ import orjson
 
 from sendengine.batch import BATCH_ROWS, Batch, unpack
 from sendengine.errors import Conflict
+from sendengine.lanes import is_paid, owner
 from sendengine.ports import Desk, OutcomeChunk
 from sendengine.records import NO_REPLY, TRANSACTIONAL, OutcomeRecord, decode_outcomes, rows_of, unwrap_ms
 from sendengine.scheduler.names import Ref
@@ -111,7 +112,7 @@ class Outcomes:
         waited = max(0.0, finished - queued - record.paced - record.connect - record.transmit)
         times = self._doubts.get((chunk.batch, record.row), 0)
         return RecipientOutcome(
-            campaign=str(self._ref), account=self._ref.account, recipient=recipient, index=BATCH_ROWS * chunk.batch + record.row,
+            campaign=str(self._ref), account=owner(self._ref.account), recipient=recipient, index=BATCH_ROWS * chunk.batch + record.row,
             outcome=record.outcome.name.lower(), status=text[0], reply=text[1], relay=text[2] if record.reply != NO_REPLY else "",
             attempts=record.tries, queued_at=wall(queued), finished_at=wall(finished),
             delays=Delays(*(round(delay, 6) for delay in (waited, record.paced, record.connect, record.transmit))),
@@ -134,8 +135,8 @@ class Outcomes:
                 for row in rows_of(stored[0]):
                     if not (named.get(k, 0) | held) >> row & 1:
                         yield RecipientOutcome(
-                            str(self._ref), self._ref.account, _recipient(batch, row), BATCH_ROWS * k + row, "cancelled", "", "", "", 0,
-                            queued, ended, Delays(max(0.0, (ended - queued).total_seconds()), 0.0, 0.0, 0.0),
+                            str(self._ref), owner(self._ref.account), _recipient(batch, row), BATCH_ROWS * k + row, "cancelled",
+                            "", "", "", 0, queued, ended, Delays(max(0.0, (ended - queued).total_seconds()), 0.0, 0.0, 0.0),
                             self._message_id(batch, k, row), "", False,
                         )  # fmt: skip
 
@@ -146,6 +147,8 @@ class Outcomes:
 
     def _message_id(self, batch: Batch | None, k: int, row: int) -> str:
         """As the renderer writes it (render/compile.py; engine/campaigns.py for single messages)."""
+        if is_paid(self._ref.account):  # no header of an SMS holds one
+            return ""
         uid, domain = self._fields["uid"], self._fields.get("domain", "")
         if self._ref.id == TRANSACTIONAL:
             uid = f"{uid}.{k}"

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
+from sendengine.addressing import EMAIL, PHONE
 from sendengine.batch import unpack
 from sendengine.errors import Conflict
+from sendengine.lanes import SMS
 from sendengine.ports import Desk
 from sendengine.records import decode_outcomes
 from sendengine.render.message import load
@@ -61,10 +63,11 @@ async def missing(desk: Desk, ref: Ref) -> AsyncIterator[dict[str, Any]]:
 
 def _rows(payload: bytes, wanted: int, fields: Mapping[str, str]) -> list[dict[str, Any]]:
     batch, priority = unpack(payload), fields.get("priority", "")
+    column = PHONE if fields.get("channel") == SMS else EMAIL
     rows = []
     for at, row in enumerate(batch.positions):
         if wanted >> row & 1:
-            found = {"email": batch.recipients[at]} | {name: column[at] for name, column in zip(batch.fields, batch.columns, strict=True)}
+            found = {column: batch.recipients[at]} | {name: column[at] for name, column in zip(batch.fields, batch.columns, strict=True)}
             rows.append(found | ({priority: batch.priorities[at]} if priority else {}))
     return rows
 

@@ -6,6 +6,7 @@ from datetime import datetime
 
 import msgspec
 
+from sendengine.lanes import owner
 from sendengine.scheduler.binding import Binding, binding
 from sendengine.scheduler.names import Ref
 from sendengine.scheduler.view import ENDED, View, finish_estimate, moment, number, passes_term, pending, rate_achieved, wall
@@ -17,7 +18,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     pending = accepted - sum of outcomes; deferred of these wait for a retry, quarantined ones for a person. `passes_term`: it will not be
     through before the account's term ends, and what is left then is held until that is renewed."""
 
-    campaign: str  # the full form, m1234:ID
+    campaign: str  # the full form, m1234:ID or m1234/sms:ID
     account: str
     state: str
     sealed: bool
@@ -58,7 +59,7 @@ def status(view: View, campaign: str) -> Status:
     estimate = None if is_slowed else finish_estimate(view, campaign)
     return Status(
         campaign=str(Ref(view.account, campaign)),
-        account=view.account,
+        account=owner(view.account),
         state=send["state"],
         sealed=send.get("sealed") == "1",
         rows=number(send, "rows"),

@@ -15,15 +15,20 @@ import msgspec
 import orjson
 
 from sendengine import rows as reading
+from sendengine.addressing import BY_MAIL, by_phone
 from sendengine.batch import first_difference
 from sendengine.config import Config
 from sendengine.errors import Conflict, RefusedInput, Unavailable
 from sendengine.intake import Intake, PackedBatch, Rejected
+from sendengine.lanes import SMS, owner
+from sendengine.policy.prices import PriceTable, shown
+from sendengine.policy.senders import sender_id
 from sendengine.policy.window import Window
 from sendengine.ports import Desk, Stored
 from sendengine.render.compile import Skeleton
 from sendengine.render.compile import compile as compile_message
 from sendengine.render.message import Message, dump
+from sendengine.render.sms import Pricing, SmsText
 from sendengine.scheduler import sources
 from sendengine.scheduler.names import Ref, envelope_sender
 from sendengine.scheduler.sources import Recipients
@@ -51,12 +56,16 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     retry: str = ""
     lifetime: float | None = None
     created_by: str = ""
+    region: str = ""  # SMS: where numbers without a country code are at home
+    prices: PriceTable | None = None  # SMS: by which its rows are priced
 
     def definition(self) -> bytes:
         """What makes it this send, by digests: a repeat says the same, and one that does not is told what differs."""
         said: dict[str, bytes] = {"message": dump(self.message)}
         for name in ("sender", "at", "sequential", "priority", "window", "on_doubt"):
             said[name] = str(getattr(self, name)).encode()
+        if self.region:
+            said["region"] = self.region.encode()
         if self.retry:
             said["retry"] = self.retry.encode()
         if self.lifetime is not None:
@@ -69,15 +78,15 @@ async def submit(
     on_absent: OnAbsent | None = None,
 ) -> bool:  # fmt: skip
     """True when the send is new. Nothing is created before the message and a row that can be sent are read, with `strict` all rows."""
-    skeleton = compile_message(order.message, uid)
-    order = msgspec.structs.replace(order, sender=envelope_sender(order.sender or skeleton.from_address))
-    wanted = reading.Wanted((*skeleton.fields, *filter(None, [order.priority])), frozenset())
-    intake = _intake(order, skeleton)
+    order, skeleton = _compiled(order, uid)
+    whom = by_phone(order.region) if order.prices else BY_MAIL
+    wanted = reading.Wanted((*skeleton.fields, *filter(None, [order.priority])), frozenset(), whom)
+    intake = intake_of(order, skeleton)
     source = sources.spooled(_reporting(sources.batches(recipients, intake), on_reject), strict)
     try:
         first = await anext(source, None)
     except reading.MissingColumn as error:
-        raise reading.MissingColumn(error.column, error.nearest, skeleton.users(error.column)) from None
+        raise reading.MissingColumn(error.column, error.nearest, skeleton.users(error.column), whom) from None
     if first is None:
         raise RefusedInput("the list is empty: it has no rows")
     created = await _create(desk, config, order, uid, skeleton, strict)
@@ -97,10 +106,24 @@ async def submit(
     return created
 
 
-def _intake(order: Order, skeleton: Skeleton) -> Intake:
+def _compiled(order: Order, uid: str) -> tuple[Order, Skeleton | SmsText]:
+    """With the sender that goes on the wire. Raises RefusedInput for what is wrong with the message."""
+    if order.prices is not None:
+        text = SmsText(order.message)
+        return msgspec.structs.replace(order, sender=sender_id(order.sender or order.message.sender).text), text
+    skeleton = compile_message(order.message, uid)
+    return msgspec.structs.replace(order, sender=envelope_sender(order.sender or skeleton.from_address)), skeleton
+
+
+def intake_of(order: Order, skeleton: Skeleton | SmsText, pricing: Pricing | None = None) -> Intake:
     """The fingerprints' key follows from the send's name, so that a continued submit still knows its duplicates."""
     salt = blake2b(str(order.ref).encode(), digest_size=16).digest()
-    return Intake(skeleton.fields, skeleton.required, skeleton.in_headers, order.priority or None, salt=salt)
+    if isinstance(skeleton, SmsText) and order.prices is not None:
+        pricing = pricing or Pricing(skeleton, order.prices)
+    whom = by_phone(order.region) if order.prices else BY_MAIL
+    return Intake(
+        skeleton.fields, skeleton.required, skeleton.in_headers, order.priority or None, salt=salt, whom=whom, pricing=pricing
+    )
 
 
 async def _reporting(
@@ -112,7 +135,7 @@ async def _reporting(
         yield batch
 
 
-async def _create(desk: Desk, config: Config, order: Order, uid: str, skeleton: Skeleton, strict: bool) -> bool:
+async def _create(desk: Desk, config: Config, order: Order, uid: str, skeleton: Skeleton | SmsText, strict: bool) -> bool:
     ref, definition = order.ref, order.definition()
     fields = campaign_fields(config, await desk.account(ref.account), uid, order.sender, order.on_doubt) | {
         "subject": order.message.subject,
@@ -127,7 +150,9 @@ async def _create(desk: Desk, config: Config, order: Order, uid: str, skeleton: 
         fields["lifetime"] = f"{order.lifetime:.0f}"
     if order.sequential:
         fields["sequential"] = "1"
-    if strict or order.sequential:
+    if order.prices is not None:
+        fields |= {"channel": SMS, "prices": order.prices.version}
+    if strict or order.sequential or order.prices is not None:  # nothing of a list goes before all of it is paid for
         fields["need_seal"] = "1"
     if order.window:
         fields |= _window_fields(order.window, await desk.now_us() / 1e6)
@@ -138,6 +163,8 @@ async def _create(desk: Desk, config: Config, order: Order, uid: str, skeleton: 
         wanted = orjson.loads(definition)
         named = ", ".join(name for name in {**wanted, **standing} if wanted.get(name) != standing.get(name))
         raise Conflict(f"{ref} exists with another {named}", "choose another --campaign, or repeat it as it was")
+    if answer == "taken":
+        raise Conflict(f"account {owner(ref.account)} has a campaign {ref.id} on its other channel", "choose another --campaign")
     if answer == "account":
         raise Conflict(f"account {ref.account} is gone")
     return answer == "new"
@@ -213,10 +240,21 @@ class _Window:
         if stored.status == "differs":
             position = first_difference(stored.payload, batch.payload) or 0
             raise self._differs(100 * batch.number + position, "it stands with other rows")
+        if stored.status == "credit":
+            raise self._too_dear(batch, stored)
         if stored.status == "closed" and stored.state == "sealed":
             raise self._differs(100 * batch.number, "its list ended before this row")
         if stored.status == "closed":
             raise Conflict(f"{self._ref} is {stored.state}: it takes no more rows")
+
+    def _too_dear(self, batch: PackedBatch, stored: Stored) -> RefusedInput:
+        """What was reserved for the rows before stays so: the list goes on where it stopped, or is given up."""
+        account, first = owner(self._ref.account), 100 * batch.number
+        needed, free = shown(stored.needed), shown(stored.free)
+        what = f"{self._ref}: the rows from row {first} on cost {needed} credits, {free} are free; nothing was sent"
+        return RefusedInput(
+            what, f"sendengine credits grant --account {account}, and repeat the call: it goes on there; or sendengine cancel {self._ref}"
+        )
 
     def _differs(self, row: int, what: str) -> Conflict:
         line = self._line_of(row)

@@ -17,6 +17,7 @@ import msgspec
 
 from sendengine import rows as reading
 from sendengine.address import BadAddress, normalise
+from sendengine.addressing import EMAIL
 from sendengine.errors import NotFound, RefusedInput
 from sendengine.intake import Rejected, normalise_all, rejected_row
 from sendengine.policy.suppression import Reason, Suppressed, decode, encode, graver
@@ -201,7 +202,7 @@ async def _rows_of(source: Source) -> AsyncIterator[Rows]:
 
 
 def _rows(given: Sequence[Mapping[str, Any] | str]) -> Rows:
-    mappings = [{reading.EMAIL: each} if isinstance(each, str) else each for each in given]
+    mappings = [{EMAIL: each} if isinstance(each, str) else each for each in given]
     return reading.from_mappings(mappings, _WANTED, range(1, len(mappings) + 1), lambda at: str(given[at]))
 
 

@@ -16,7 +16,7 @@ from sendengine.policy.credits import Draw, Entry, Lot
 from sendengine.policy.durability import Persistence
 from sendengine.policy.signing import KeyEntry
 from sendengine.render.dkim import SigningKey
-from sendengine.types import Attempt, Envelope, Outcome, Relay
+from sendengine.types import Attempt, Envelope, Outcome, Receipt, Way
 
 
 class Keyring(Protocol):
@@ -55,15 +55,35 @@ class Feed(Protocol):
         """Called exactly once for every delivery that `next` handed out."""
         ...
 
+    def receipt(self, receipt: Receipt) -> None:
+        """A provider of SMS says what became of a message that it took."""
+        ...
+
 
 class Site(Protocol):
     """One relay as seen from this worker: its sessions, its troubles."""
 
-    relay: Relay
-    sessions: int  # open and usable
-    idle: int  # of these, waiting for work
-    eightbit: bool  # the peer offers 8BITMIME (False until a session has said so)
-    together: int  # most messages that a session writes at once (1 until a session has said more)
+    @property
+    def relay(self) -> Way: ...
+    @property
+    def sessions(self) -> int:
+        """Open and usable."""
+        ...
+
+    @property
+    def idle(self) -> int:
+        """Of these, waiting for work."""
+        ...
+
+    @property
+    def eightbit(self) -> bool:
+        """The peer offers 8BITMIME (False until a session has said so)."""
+        ...
+
+    @property
+    def together(self) -> int:
+        """Most messages that a session writes at once (1 until a session has said more)."""
+        ...
 
     @property
     def is_open(self) -> bool:
@@ -97,10 +117,10 @@ class Trouble(Protocol):
 
 
 class Channel(Protocol):
-    """A way out (SMTP): sites by relay."""
+    """The ways out: sites by relay (SMTP), or by provider (SMS)."""
 
-    def site(self, relay: Relay, feed: Feed, on_change: Callable[[], None]) -> Site:
-        """The site of a relay, made on first use; on_change is called when is_open or trouble changes."""
+    def site(self, way: Way, feed: Feed, on_change: Callable[[], None]) -> Site:
+        """The site of a relay or provider, made on first use; on_change is called when is_open or trouble changes."""
         ...
 
     async def close(self, timeout: float) -> None:
@@ -243,6 +263,14 @@ class Queue(Protocol):
 
     async def campaign(self, account: str, campaign: str) -> CampaignRecord | None: ...
     async def account(self, account: str) -> Mapping[str, str]: ...
+    async def expect(self, provider: str, refs: Mapping[str, bytes]) -> None:
+        """Messages that a provider took, by the id under which its receipts will name them (records.pack_ref)."""
+        ...
+
+    async def receive(self, provider: str, receipts: Sequence[Receipt]) -> list[Receipt]:
+        """What it says of them. Those that name no message that is expected are answered."""
+        ...
+
     async def window(self, account: str, campaign: str, is_open: bool, next_us: float | None) -> None: ...
     async def leave(self, account: str) -> None:
         """Cut what this worker will not use, and tell the others."""
@@ -526,6 +554,9 @@ class Desk(Protocol):
         ...
 
     async def bill(self, lane: str, campaign: str) -> Bill: ...
+    async def receipts(self, lane: str, campaign: str, rows: Sequence[tuple[int, int]]) -> list[tuple[str, str, int] | None]:
+        """(state, error, ms of its arrival) of each (batch, row); None where none has come."""
+        ...
     async def holders(self, campaign: str) -> list[str]:
         """Lanes that have a campaign of this id."""
         ...

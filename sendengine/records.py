@@ -200,3 +200,20 @@ def decode_note(value: bytes) -> Note:
         return _decode_note(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptRecord(f"a lease note: {error}") from None
+
+
+class Ref(msgspec.Struct, frozen=True, array_like=True):
+    """The recipient that a provider's message id stands for."""
+
+    lane: str
+    campaign: str
+    batch: int
+    row: int
+
+
+_encode_ref = msgspec.msgpack.Encoder().encode
+decode_ref = msgspec.msgpack.Decoder(Ref).decode
+
+
+def pack_ref(lane: str, campaign: str, batch: int, row: int) -> bytes:
+    return _encode_ref(Ref(lane, campaign, batch, row))

@@ -12,18 +12,20 @@ from pathlib import Path
 
 import msgspec
 
-from sendengine.channel.smtp import SmtpChannel, SmtpSettings, StageTimeouts
-from sendengine.config import Config, data_file, reasons
+from sendengine.channel.smtp import SmtpSettings, StageTimeouts
+from sendengine.channel.ways import Ways
+from sendengine.config import Config, data_file, providers, reasons
 from sendengine.engine.settings import EngineSettings
 from sendengine.engine.worker import Worker
 from sendengine.errors import RefusedInput
 from sendengine.keyring import KeyRecord, Keyring, described, read_directory, survey_directory
+from sendengine.lanes import SMS
 from sendengine.policy.replies import ReplyRules, parse_rules
 from sendengine.policy.suppression import Limits
 from sendengine.ports import Meter
 from sendengine.queue.redis import RedisQueue
 from sendengine.relays import password_from, relay_from_url, text_of
-from sendengine.types import Relay
+from sendengine.types import Provider, Relay, Way
 
 WIRE_SHARE = 0.8  # of a warm stop's time is for what is on the wire; the rest is for settling it
 
@@ -44,12 +46,12 @@ def build_worker(config: Config, url: str, meter: Meter, worker_id: str) -> Work
     reasons(config.holds_file)
     return Worker(
         queue=build_queue(config, url),
-        channel=SmtpChannel(smtp_settings(config), LoopClock()),
+        channel=Ways(smtp_settings(config), LoopClock()),
         meter=meter,
         rules=reply_rules(config),
         settings=engine_settings(config),
         worker_id=worker_id,
-        relay_of=partial(relay_of, default=default_relay(config)),
+        relay_of=partial(way_of, default=default_relay(config), providers=providers(config.providers_file), usual=config.sms_provider),
         now=time.monotonic,
         keyring=keyring(config),
         facts={"host": socket.gethostname(), "pid": os.getpid(), "started_at": time.time()},
@@ -116,6 +118,16 @@ def default_relay(config: Config) -> Relay:
     """Where accounts without a relay of their own send."""
     path = config.relay_password_file
     return relay_from_url(config.relay, password_from(Path(path)) if path else "", config.relay_tls)
+
+
+def way_of(fields: Mapping[str, str], default: Relay, providers: Mapping[str, Provider], usual: str) -> Way:
+    """Where a lane sends: its relay, or the provider of its SMS. Raises RefusedInput for one that nobody knows."""
+    if fields.get("channel") != SMS:
+        return relay_of(fields, default)
+    name = fields.get("provider") or usual
+    if name not in providers:
+        raise RefusedInput(f"its provider {name!r} is not in the table of providers", "sendengine sms set --provider NAME --account")
+    return providers[name]
 
 
 def relay_of(fields: Mapping[str, str], default: Relay) -> Relay:

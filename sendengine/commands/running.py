@@ -93,6 +93,36 @@ def sink(
     )  # fmt: skip
 
 
+def smsc(
+    context: typer.Context,
+    host: Annotated[str, typer.Option()] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any free one.")] = 2775,
+    ledger: Annotated[str | None, typer.Option(metavar="FILE", help="One NDJSON line per submit_sm.")] = None,
+    reject: Annotated[
+        list[str] | None, typer.Option(metavar="STATUS", help="This command_status; 0x0b%0.1@+4670: to a tenth of those there.")
+    ] = None,
+    drop: Annotated[list[str] | None, typer.Option(metavar="CHANCE", help="Accepts, and never answers: 0.01, or 1@+4670.")] = None,
+    hang_up: Annotated[list[str] | None, typer.Option(metavar="CHANCE", help="Accepts, and closes the connection.")] = None,
+    delay: Annotated[float, typer.Option(min=0.0, metavar="SECONDS", help="Each answer comes so much later.")] = 0.0,
+    rate: Annotated[str | None, typer.Option(metavar="N/s", help="ESME_RTHROTTLED above it.")] = None,
+    receipts: Annotated[str, typer.Option(metavar="STATE", help="The state that its receipts tell; '': it sends none.")] = "DELIVRD",
+    receipt_delay: Annotated[float, typer.Option(min=0.0, metavar="SECONDS")] = 0.1,
+    password: Annotated[str, typer.Option(help="Demands it of whoever binds.")] = "",
+    json: Json = False,
+) -> None:
+    """An SMS centre for trials (SMPP 3.4): takes everything, misbehaves on request. Prints its address and, at the end, its counts."""
+    from sendengine.trial.smsc import SmscOptions, run
+
+    for name, near in variables.unknown(context.find_root().command, os.environ).items():
+        common.note(f"warning: nothing reads the variable {name}" + (f"; nearest is {near!r}" if near else ""))
+    run(
+        SmscOptions(
+            host=host, port=port, ledger=ledger, reject=tuple(reject or ()), drop=tuple(drop or ()), hang_up=tuple(hang_up or ()),
+            delay=delay, rate=rate, receipts=receipts, receipt_delay=receipt_delay, password=password,
+        )
+    )  # fmt: skip
+
+
 @config_app.command("check")
 def config_check(context: typer.Context, json: Json = False) -> None:
     """Read it, its tiers, its replies, its keys and the names of the variables; exit 2 when something is off, with all that is.

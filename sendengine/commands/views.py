@@ -34,6 +34,7 @@ def facts(send: Status) -> list[tuple[str, object]]:
         ("state", send.state + (", its list is being loaded" if _is_loading(send) else "")),
         ("rows", f"{send.rows:,}: {send.accepted:,} accepted, {send.rejected:,} rejected, {send.duplicates:,} duplicates"),
         ("outcomes", ", ".join(f"{n:,} {name}" for name, n in outcomes if n) or "none yet"),
+        ("receipts", None if send.delivered is None else f"{send.delivered:,} delivered, {send.undelivered:,} not"),
         ("pending", f"{send.pending:,}, {send.deferred:,} of them wait for a retry"),
         ("set aside", f"{send.quarantined:,}, see sendengine quarantine list {send.campaign}" if send.quarantined else None),
         ("progress", f"{done / send.accepted:.1%}" if send.accepted else None),

@@ -23,6 +23,7 @@ from sendengine.errors import SendEngineError, Unavailable
 from sendengine.ports import Leased, Queue
 from sendengine.records import PAST, SENDER, TRANSACTIONAL, rows_of
 from sendengine.render.renderer import Renderer
+from sendengine.render.sms import SmsText
 from sendengine.render.values import RenderFailure
 from sendengine.types import Outcome
 
@@ -106,7 +107,7 @@ class Batches:
             self._add(lane, lease, rows, names, prepared)
 
     async def _rendered(
-        self, lane: Lane, renderer: Renderer, fields: Sequence[str], columns: Sequence[Sequence[object]], names: Sequence[str]
+        self, lane: Lane, renderer: Renderer | SmsText, fields: Sequence[str], columns: Sequence[Sequence[object]], names: Sequence[str]
     ) -> list[tuple[bytes, ...] | RenderFailure] | None:
         """At once, or in slices where there is logic. None when the rows cannot be sent from here any more: we leave, or a cut came while
         the lane did not hold them, so that no visit told whether their campaign was stopped."""

@@ -7,6 +7,7 @@ from collections import OrderedDict
 import msgspec
 
 from sendengine.errors import SendEngineError
+from sendengine.lanes import SMS
 from sendengine.policy.retry import Schedule
 from sendengine.policy.retry import parse as parse_schedule
 from sendengine.policy.verdict import SendPolicy
@@ -15,6 +16,7 @@ from sendengine.render.compile import Skeleton
 from sendengine.render.compile import compile as compile_message
 from sendengine.render.message import load
 from sendengine.render.renderer import Renderer
+from sendengine.render.sms import SmsText
 from sendengine.types import OnDoubt
 
 KEPT = 512
@@ -29,15 +31,18 @@ class Campaign:
         fields = record.fields
         self.id = campaign_id
         self.uid = fields["uid"]
-        self.sender = envelope(fields.get("sender", ""))
+        is_sms = fields.get("channel") == SMS
+        self.sender = fields["sender"].encode() if is_sms else envelope(fields.get("sender", ""))
         self.holds_doubts = fields.get("on_doubt") == OnDoubt.HOLD
         self.policy = SendPolicy(lifetime=float(fields.get("lifetime", 86400)))
         self.retry: Schedule = parse_schedule(fields["retry"])
         self.refused_in_row = 0  # messages refused with 5xx since the last success
-        self.skeleton: Skeleton | None = compile_message(load(record.message), self.uid) if record.message else None
-        self._renderers: dict[bool, Renderer] = {}
+        self.skeleton: Skeleton | SmsText | None = None
+        if record.message:
+            self.skeleton = SmsText(load(record.message)) if is_sms else compile_message(load(record.message), self.uid)
+        self._renderers: dict[bool, Renderer | SmsText] = {}
 
-    def renderer(self, eightbit: bool, message: bytes, batch: int) -> Renderer:
+    def renderer(self, eightbit: bool, message: bytes, batch: int) -> Renderer | SmsText:
         """The campaign's; a transactional batch brings its message along."""
         if message:
             return compile_message(load(message), f"{self.uid}.{batch}").renderer(eightbit)

@@ -22,6 +22,7 @@ from sendengine.engine.signer import Signer
 from sendengine.engine.texts import Texts
 from sendengine.engine.work import Delivery, Lease
 from sendengine.errors import SendEngineError
+from sendengine.lanes import is_paid
 from sendengine.policy import retry
 from sendengine.policy.replies import ReplyRules
 from sendengine.policy.suppression import mark_of, pack_mark
@@ -53,10 +54,11 @@ class Deliveries:
         self, journal: Journal, settings: EngineSettings, rules: ReplyRules, meter: Meter,
         now: Callable[[], float], jitter: Callable[[], float], attend: Callable[[Lane], None],
         suspend: Callable[[str, str, str], None], keyring: Keyring, signer: Signer,
+        expect: Callable[[Delivery, tuple[str, ...]], None],
     ) -> None:  # fmt: skip
         self._journal, self._settings, self._rules, self._meter = journal, settings, rules, meter
         self._now, self._jitter, self._attend, self._suspend = now, jitter, attend, suspend
-        self._keyring, self._signer = keyring, signer
+        self._keyring, self._signer, self._expect = keyring, signer, expect
         self._texts = Texts(journal.reply)
         self._numbers: dict[tuple[Feed, str, int, str, str], int] = {}
         self._date, self._date_at = b"", 0
@@ -161,9 +163,9 @@ class Deliveries:
         self._meter.outcome(outcome)
 
     def _mark(self, lease: Lease, row: int, outcome: Outcome, status: str) -> None:
-        """What its end says of its address rides with the settlement of it."""
+        """What its end says of its address rides with the settlement of it. A number is tried, and charged, whenever it is asked for."""
         mark, address = mark_of(outcome, status), lease.recipients.get(row)
-        if mark is not None and address is not None:
+        if mark is not None and address is not None and not is_paid(lease.share.lane.account):
             lease.unmarked[row] = pack_mark(row, mark, address, self._settings.limits)
 
     # attempt -> outcome
@@ -187,6 +189,8 @@ class Deliveries:
             lease.campaign.refused_in_row = 0
             if lease.soft and delivery.row in lease.soft:
                 self._mark(lease, delivery.row, Outcome.SENT, verdict.status)
+            if attempt.message_ids:
+                self._expect(delivery, attempt.message_ids)
         else:
             self._feed_back(lane, lease.campaign, attempt, verdict)
             if verdict.action is Action.RETURNED:

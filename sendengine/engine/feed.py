@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sendengine.engine.work import Delivery
-from sendengine.types import Attempt, Envelope, Relay
+from sendengine.types import Attempt, Envelope, Receipt, Way
 
 if TYPE_CHECKING:
     from sendengine.engine.lane import Lane
@@ -34,12 +34,13 @@ class Feed:
     site: Site
 
     def __init__(
-        self, relay: Relay, fresh: float, now: Callable[[], float],
+        self, relay: Way, fresh: float, now: Callable[[], float],
         finish: Callable[[Delivery, Attempt], None], withdraw: Callable[[Delivery], None], hungry: Callable[[Feed], None],
+        receipt: Callable[[str, Receipt], None],
     ) -> None:  # fmt: skip
         self.relay = relay
         self._fresh, self._now = fresh, now
-        self._finish, self._withdraw, self._hungry = finish, withdraw, hungry
+        self._finish, self._withdraw, self._hungry, self._receipt = finish, withdraw, hungry, receipt
         self._due: deque[Delivery] = deque()
         self._bulk: deque[Delivery] = deque()
         self._timer: asyncio.TimerHandle | None = None
@@ -161,6 +162,9 @@ class Feed:
         if len(self._bulk) + self.preparing < self.backlog_limit // 2:
             self._unwanted_until = 0.0
             self._hungry(self)
+
+    def receipt(self, receipt: Receipt) -> None:
+        self._receipt(self.relay.site, receipt)
 
     # waking
 

@@ -17,7 +17,7 @@ from sendengine.engine.work import Lease, Share, Unsettled
 from sendengine.policy.retry import suspension
 from sendengine.ports import Settlement, Visited
 from sendengine.records import TRANSACTIONAL
-from sendengine.types import Relay
+from sendengine.types import Way
 
 if TYPE_CHECKING:
     from sendengine.engine.journal import Tick
@@ -31,7 +31,7 @@ SETTLE_SOONEST, SETTLED_TOGETHER = 1.0, 20
 class Lane:
     """Owner of an account's shares, leases and permits in this worker."""
 
-    def __init__(self, account: str, relay: Relay, feed: Feed, settings: EngineSettings) -> None:
+    def __init__(self, account: str, relay: Way, feed: Feed, settings: EngineSettings) -> None:
         self.account = account
         self.relay = relay
         self.feed = feed

@@ -23,7 +23,7 @@ from sendengine.engine.work import Unsettled
 from sendengine.errors import SendEngineError, Unavailable
 from sendengine.policy.window import Window
 from sendengine.ports import Queue
-from sendengine.types import Relay
+from sendengine.types import Way
 
 log = structlog.get_logger("sendengine.takes")
 
@@ -42,8 +42,8 @@ class Takes:
 
     def __init__(
         self, queue: Queue, journal: Journal, deliveries: Deliveries, visits: Visits, screening: Screening,
-        settings: EngineSettings, identity: Identity, now: Callable[[], float], feed_for: Callable[[Relay], Feed],
-        relay_of: Callable[[Mapping[str, str]], Relay],
+        settings: EngineSettings, identity: Identity, now: Callable[[], float], feed_for: Callable[[Way], Feed],
+        relay_of: Callable[[Mapping[str, str]], Way],
         spawn: Callable[[Coroutine[object, object, None]], None], attached: Callable[[], None],
     ) -> None:  # fmt: skip
         self._queue, self._journal, self._deliveries, self._visits = queue, journal, deliveries, visits

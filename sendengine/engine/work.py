@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sendengine.engine.journal import Tick
     from sendengine.engine.lane import Lane
     from sendengine.render.renderer import Renderer
+    from sendengine.render.sms import SmsText
 
 
 NONE_BARRED: Mapping[int, Reason] = MappingProxyType({})
@@ -82,7 +83,7 @@ class Lease:
         self.pending = rows  # the next one last
         self.open = 0
         self.past: dict[int, tuple[int, int]] = {}  # row -> tries, first MAIL (active s)
-        self.renderer: Renderer
+        self.renderer: Renderer | SmsText
         self.sender = share.campaign.sender
         self.values: dict[int, tuple[bytes, ...]] = {}
         self.recipients: dict[int, bytes] = {}

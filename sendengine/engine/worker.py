@@ -23,6 +23,7 @@ from sendengine.engine.journal import Journal
 from sendengine.engine.lane import Lane
 from sendengine.engine.pacing import Wheel
 from sendengine.engine.purges import Purges
+from sendengine.engine.receipts import Receipts
 from sendengine.engine.screening import Screening
 from sendengine.engine.settings import EngineSettings
 from sendengine.engine.signer import Signer
@@ -34,7 +35,7 @@ from sendengine.engine.work import Delivery, Lease
 from sendengine.errors import Fenced, Unavailable
 from sendengine.policy.replies import ReplyRules
 from sendengine.ports import Channel, Keyring, Meter, News, Queue
-from sendengine.types import Relay
+from sendengine.types import Way
 
 log = structlog.get_logger("sendengine.worker")
 
@@ -49,7 +50,7 @@ class Worker:
 
     def __init__(
         self, queue: Queue, channel: Channel, meter: Meter, rules: ReplyRules, settings: EngineSettings, worker_id: str,
-        relay_of: Callable[[Mapping[str, str]], Relay], now: Callable[[], float],
+        relay_of: Callable[[Mapping[str, str]], Way], now: Callable[[], float],
         keyring: Keyring, jitter: Callable[[], float] = random.random, facts: Mapping[str, object] | None = None,
         executor: Executor | None = None,
     ) -> None:  # fmt: skip
@@ -60,7 +61,7 @@ class Worker:
         self._facts = dict(facts or {})
         self._tasks: set[asyncio.Task[object]] = set()
         self._error: BaseException | None = None
-        self._feeds: dict[Relay, Feed] = {}
+        self._feeds: dict[Way, Feed] = {}
         self._due: Wheel[Lane] = Wheel(settings.tick)
         self._stopping = asyncio.Event()
         self._attached = asyncio.Event()  # an account was, or we stop
@@ -72,8 +73,9 @@ class Worker:
         self._keyring, self._keys_known = keyring, -1
         self._away = AwayLog()
         self._signer = Signer(executor or ThreadPoolExecutor(1, "signer"), now, self._released, self._set_pump, self.fail)
+        self._receipts = Receipts(queue, now, self._spawn)
         self._deliveries = Deliveries(
-            self.journal, settings, rules, meter, now, jitter, self._attend, self._suspend, keyring, self._signer
+            self.journal, settings, rules, meter, now, jitter, self._attend, self._suspend, keyring, self._signer, self._receipts.expect
         )  # fmt: skip
         self._visits = Visits(queue, self.journal, settings, meter, now, self._on_visited, self._spawn)
         self._screening = Screening(queue, self._deliveries, self._to_feeds, self._spawn)
@@ -195,6 +197,7 @@ class Worker:
                     self._visits.at(lane, self._now())
             await asyncio.sleep(self._settings.tick)
         ticking.cancel()
+        self._receipts.flush()
         self._visits.is_leaving = True
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -335,6 +338,7 @@ class Worker:
             lane.is_queued = False
             self._use_permits(lane, until)
         self._visits.run_due(now)
+        self._receipts.turn(now)
         self._pump()
         self._signer.begin()
         self._append_if_due(now)
@@ -412,11 +416,12 @@ class Worker:
 
     # what the parts tell
 
-    def _feed_for(self, relay: Relay) -> Feed:
+    def _feed_for(self, relay: Way) -> Feed:
         feed = self._feeds.get(relay)
         if feed is None:
             feed = Feed(
-                relay, self._settings.append_fresh, self._now, self._deliveries.finish, self._deliveries.withdraw, self._on_hungry
+                relay, self._settings.append_fresh, self._now, self._deliveries.finish, self._deliveries.withdraw, self._on_hungry,
+                self._receipts.arrive,
             )
             feed.site = self._channel.site(relay, feed, lambda: self._on_site(feed))
             self._feeds[relay] = feed

@@ -263,6 +263,13 @@ class RedisDesk:
         draws = {int(name[1:]): int(value) for name, value in pairs if name.startswith(b"d") and int(value)}
         return Bill(draws, {int(name): value for name, value in pairs if not name.startswith(b"d")})
 
+    async def receipts(self, lane: str, campaign: str, rows: Sequence[tuple[int, int]]) -> list[tuple[str, str, int] | None]:
+        if not rows:
+            return []
+        names = [f"{batch}:{row}" for batch, row in rows]
+        stored = await self._link.call("HMGET", keys.campaign(lane, campaign) + ":s", *names)
+        return [None if value is None else _receipt(value.decode()) for value in stored]
+
     # verbs
 
     async def _verb(self, name: str, account: str, campaign: str) -> str:
@@ -437,3 +444,8 @@ def _ledger_entry(fields: Mapping[str, str]) -> Entry:
         Kind(fields["k"]), {int(number): int(part) for number, part in moved.items()}, fields["c"], int(fields["b"]),
         float(fields.get("u", 0)), float(fields.get("x", 0)), fields.get("w", ""), fields.get("y", ""),
     )  # fmt: skip
+
+
+def _receipt(text: str) -> tuple[str, str, int]:
+    state, error, ms = text.split(" ")
+    return state, "" if error == "-" else error, int(ms)

@@ -48,6 +48,12 @@ account slot: B = {m1234} is the account's own; A is a lane of it, a channel wit
   A:money         stream  SMS only: the ledger, one entry for each move: k(ind), l(ots) "number:amount …", c(ampaign), b(atch, -1: all of
                           it), and of a grant u (bought), x (good until), w(ho), y (why). Its fold is A:lots
 
+  A:c:ID:s        hash    SMS only, receipts: "batch:row" -> state, error, ms, blanks between
+
+provider slot
+  {r:NAME}:DAY    hash    messages that the provider took on that day since 1970: its id -> lane, campaign, batch, row (records.Ref);
+                          expires a week later
+
 worker slot, W = {w:ID}
   W               hash    the journal: t = worker token, b = beat, L<n> = note of lease n, <tick> = intents and outcomes of a tick,
                           R<n> = distinct reply n
@@ -137,6 +143,10 @@ def trail(account_id: str) -> str:
 
 def api_keys(owner: str) -> str:
     return f"{API_KEYS}:{owner}"
+
+
+def receipts(provider: str, day: int) -> str:
+    return f"{{r:{provider}}}:{day}"
 
 
 def mark(slot: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sendengine.errors import Fenced, SendEngineError, Unavailable
 from sendengine.policy.durability import Persistence
+from sendengine.policy.receipts import DELIVERED
 from sendengine.policy.signing import KeyEntry, decode
 from sendengine.ports import Appended, CampaignRecord, Late, Settlement, Standings, Taken, Visited
 from sendengine.queue.keys import INFO_SECONDS
@@ -19,8 +20,8 @@ from sendengine.queue.memory_settling import settle
 from sendengine.queue.memory_state import ENDED, IN_MEMORY, Account, MemoryStore
 from sendengine.queue.memory_taking import Taking, look_at_schedules, turns
 from sendengine.queue.memory_verbs import DONE, pause
-from sendengine.records import REVOKED, TRANSACTIONAL
-from sendengine.types import SendState
+from sendengine.records import REVOKED, TRANSACTIONAL, Ref, decode_ref
+from sendengine.types import Receipt, SendState
 
 __all__ = ["MemoryDesk", "MemoryQueue", "MemoryStore"]
 
@@ -176,6 +177,34 @@ class MemoryQueue:
     async def campaign(self, account: str, campaign: str) -> CampaignRecord | None:
         found = self._store.accounts.get(account, Account()).campaigns.get(campaign)
         return None if found is None else CampaignRecord(dict(found.fields), found.message)
+
+    async def expect(self, provider: str, refs: Mapping[str, bytes]) -> None:
+        self._store.expected.setdefault(provider, {}).update(refs)
+
+    async def receive(self, provider: str, receipts: Sequence[Receipt]) -> list[Receipt]:
+        expected = self._store.expected.get(provider, {})
+        unknown = []
+        for receipt in receipts:
+            ref = expected.pop(receipt.message_id, None)
+            if ref is None:
+                unknown.append(receipt)
+            else:
+                self._deliver(receipt, decode_ref(ref))
+        return unknown
+
+    def _deliver(self, receipt: Receipt, ref: Ref) -> None:
+        """The twin of receipt.lua."""
+        found = self._store.accounts.get(ref.lane, Account()).campaigns.get(ref.campaign)
+        if found is None:
+            return
+        row = (ref.batch, ref.row)
+        before = found.receipts[row][0] if row in found.receipts else ""
+        if before == receipt.state or before not in ("", DELIVERED):
+            return
+        found.receipts[row] = (receipt.state, receipt.error, int(self._now() / 1000))
+        if before:
+            found.fields.add("delivered", -1)
+        found.fields.add("delivered" if receipt.state == DELIVERED else "undelivered", 1)
 
     async def window(self, account: str, campaign: str, is_open: bool, next_us: float | None) -> None:
         store, now = self._store, self._now()

@@ -354,6 +354,10 @@ class MemoryDesk:
         own = found.bill if found else None
         return Bill({n: part for n, part in own.draws.items() if part}, own.packed()) if own else Bill({}, {})
 
+    async def receipts(self, lane: str, campaign: str, rows: Sequence[tuple[int, int]]) -> list[tuple[str, str, int] | None]:
+        found = self._campaign(lane, campaign)
+        return [found.receipts.get(row) if found else None for row in rows]
+
     # verbs
 
     async def _verb(self, verb: Verb, account: str, campaign: str) -> str:

@@ -92,6 +92,7 @@ class Campaign:
         self.messages: dict[int, bytes] = {}  # transactional: by batch
         self.message_keys: dict[str, int] = {}  # transactional: a message's key -> its batch
         self.fingerprints: set[bytes] = set()
+        self.receipts: dict[tuple[int, int], tuple[str, str, int]] = {}  # SMS: (batch, row) -> state, error, ms
         self.bill: Bill | None = None  # where its rows cost something
 
     @property
@@ -320,6 +321,7 @@ class MemoryStore:
         self.generation = 1
         self.accounts: dict[str, Account] = {}  # by lane
         self.money: dict[str, Money] = {}  # by lane
+        self.expected: dict[str, dict[str, bytes]] = {}  # by provider: message id -> whose receipt it will be
         self.holders: dict[str, set[str]] = {}
         self.index: dict[str, float] = {}
         self.workers: dict[str, None] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,10 +20,12 @@ from sendengine.queue.cluster import open_link
 from sendengine.queue.link import Argument, Caller
 from sendengine.queue.persistence import persistence
 from sendengine.queue.reading import as_text
+from sendengine.types import Receipt
 
 _decode_news = msgspec.msgpack.Decoder(News).decode
 encode_news = msgspec.msgpack.Encoder().encode
 INBOX_SECONDS = 3600
+DAY, RECEIPT_DAYS = 86400, 7  # a receipt that comes later finds nothing
 
 
 async def spread_news(link: Caller, account: str, cut: int, cut_us: float, listed: int = -1) -> None:
@@ -146,6 +149,29 @@ class RedisQueue:
 
     async def account(self, account: str) -> Mapping[str, str]:
         return as_text(await self._link.call("HGETALL", keys.account(account)))
+
+    async def expect(self, provider: str, refs: Mapping[str, bytes]) -> None:
+        key = keys.receipts(provider, int(time.time()) // DAY)
+        await self._link.call("HSET", key, *(item for pair in refs.items() for item in pair))
+        await self._link.call("EXPIRE", key, RECEIPT_DAYS * DAY)
+
+    async def receive(self, provider: str, receipts: Sequence[Receipt]) -> list[Receipt]:
+        unknown = list(receipts)
+        today = int(time.time()) // DAY
+        for day in range(today, today - RECEIPT_DAYS, -1):
+            if not unknown:
+                break
+            found = await self._link.call("HMGET", keys.receipts(provider, day), *(receipt.message_id for receipt in unknown))
+            known = [(receipt, ref) for receipt, ref in zip(unknown, found, strict=True) if ref is not None]
+            unknown = [receipt for receipt, ref in zip(unknown, found, strict=True) if ref is None]
+            await asyncio.gather(*(self._deliver(receipt, records.decode_ref(ref)) for receipt, ref in known))
+            if known:  # after that: one that is broken off in between is brought again, and says the same
+                await self._link.call("HDEL", keys.receipts(provider, day), *(receipt.message_id for receipt, _ in known))
+        return unknown
+
+    async def _deliver(self, receipt: Receipt, ref: records.Ref) -> None:
+        key = keys.account(ref.lane)
+        await scripts.run(self._link, "receipt", (key,), ref.campaign, ref.batch, ref.row, receipt.state, receipt.error)
 
     async def window(self, account: str, campaign: str, is_open: bool, next_us: float | None) -> None:
         look = "" if next_us is None else f"{next_us:.0f}"

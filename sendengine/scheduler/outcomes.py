@@ -39,6 +39,14 @@ class Delays(msgspec.Struct, frozen=True):
     transmit: float  # from MAIL to the last reply
 
 
+class Receipt(msgspec.Struct, frozen=True):
+    """`state` in SMPP's words: DELIVRD, UNDELIV, EXPIRED, REJECTD … It changes no outcome, and gives no credit back."""
+
+    state: str
+    error: str
+    at: datetime
+
+
 class RecipientOutcome(msgspec.Struct, frozen=True):
     campaign: str
     account: str
@@ -55,6 +63,7 @@ class RecipientOutcome(msgspec.Struct, frozen=True):
     message_id: str
     worker: str
     possible_duplicate: bool
+    receipt: Receipt | None = None  # SMS: what the provider said later
 
 
 class Outcomes:
@@ -101,9 +110,19 @@ class Outcomes:
         for chunk in chunks:
             batch = await self._batch(chunk.batch)
             texts = orjson.loads(chunk.dictionary)
+            receipts = await self._receipts(chunk)
             for record in decode_outcomes(chunk.records):
                 named[chunk.batch] = named.get(chunk.batch, 0) | 1 << record.row
-                yield self._outcome(chunk, batch, record, texts.get(str(record.reply), ("", "", "")))
+                outcome = self._outcome(chunk, batch, record, texts.get(str(record.reply), ("", "", "")))
+                yield msgspec.structs.replace(outcome, receipt=receipts[record.row]) if record.row in receipts else outcome
+
+    async def _receipts(self, chunk: OutcomeChunk) -> dict[int, Receipt]:
+        """Of the rows of a chunk, those that have one."""
+        if not is_paid(self._ref.account):
+            return {}
+        rows = [(chunk.batch, record.row) for record in decode_outcomes(chunk.records)]
+        found = zip(rows, await self._desk.receipts(self._ref.account, self._ref.id, rows), strict=True)
+        return {row: Receipt(said[0], said[1], wall(said[2] / 1e3)) for (_, row), said in found if said is not None}
 
     def _outcome(self, chunk: OutcomeChunk, batch: Batch | None, record: OutcomeRecord, text: tuple[str, str, str]) -> RecipientOutcome:
         queued, recipient = self._queued_at(batch), _recipient(batch, record.row)

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import msgspec
 
-from sendengine.lanes import owner
+from sendengine.lanes import is_paid, owner
 from sendengine.scheduler.binding import Binding, binding
 from sendengine.scheduler.names import Ref
 from sendengine.scheduler.view import ENDED, View, finish_estimate, moment, number, passes_term, pending, rate_achieved, wall
@@ -43,6 +43,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     finish_estimate: datetime | None
     passes_term: bool
     binding: Binding | None
+    delivered: int | None = None  # SMS: recipients that the provider says it reached, and
+    undelivered: int | None = None  # that it did not; None for e-mail
 
 
 class Send(Status, frozen=True, kw_only=True):
@@ -83,6 +85,8 @@ def status(view: View, campaign: str) -> Status:
         finish_estimate=None if estimate is None else wall(estimate),
         passes_term=passes_term(view, estimate),
         binding=bound,
+        delivered=number(send, "delivered") if is_paid(view.account) else None,
+        undelivered=number(send, "undelivered") if is_paid(view.account) else None,
     )
 
 

@@ -37,7 +37,7 @@ if back > 0 and state == 'finished' then
   call('HSET', key, 'state', 'sending')
   call('HDEL', key, 'finished', 'through')
   call('SADD', A .. ':open', id)
-  for _, part in ipairs({':m', ':p', ':o', ':d', ':k', ':$'}) do call('PERSIST', key .. part) end
+  for _, part in ipairs({':m', ':p', ':o', ':d', ':k', ':$', ':s'}) do call('PERSIST', key .. part) end
 end
 mend_line(id)
 sync_run(id)

@@ -71,5 +71,5 @@ local function finish_if_done(id)
   leave_line(id)
   call('ZREM', A .. ':at', id)
   call('SREM', A .. ':open', id)
-  if s[9] then for _, part in ipairs({':m', ':p', ':o', ':d', ':k', ':$'}) do call('EXPIRE', key .. part, s[9]) end end
+  if s[9] then for _, part in ipairs({':m', ':p', ':o', ':d', ':k', ':$', ':s'}) do call('EXPIRE', key .. part, s[9]) end end
 end

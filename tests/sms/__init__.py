@@ -1,0 +1,1 @@
+"""SMS: sessions, providers, and the whole way."""

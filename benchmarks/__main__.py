@@ -19,7 +19,7 @@ _ALWAYS = ("linearity", "exactness", "tier_change", "throughput", "worker_memory
 SUITES = (*_ALWAYS, "submit", "sizes", "verbs", "million", "dkim", "distance")
 _COSTS = ("throughput", "stages", "sizes", "dkim", "distance", "million", "peers", "worker_memory")
 IN_REPORT = ("linearity", "tiers", "exactness", "tier_change", "verbs", *_COSTS, "submit", "many_accounts", "long_lists")
-_ALL = (*SUITES, "tiers", "stages", "peers")
+_ALL = (*SUITES, "tiers", "stages", "sms", "peers")
 _BOUND_S = 600.0  # of any suite that does not say another
 
 

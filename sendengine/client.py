@@ -178,13 +178,17 @@ class Client:
 
     async def account(self, account: str) -> Account:
         await names.existing_account(self.desk, account)
-        return accounts.shown(await view.look(self.desk, account))
+        return await self._shown(await view.look(self.desk, account))
+
+    async def _shown(self, found: view.View) -> Account:
+        bought = await prepaid.show(self.desk, owner(found.account))
+        return msgspec.structs.replace(accounts.shown(found), credits=bought.free if bought.granted else None)
 
     async def accounts(self) -> AsyncIterator[Account]:
         for account in await self.desk.accounts():
             found = await view.look(self.desk, account)
             if found.fields:
-                yield accounts.shown(found)
+                yield await self._shown(found)
 
     # who gets nothing any more
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -125,12 +126,13 @@ def smsc(
 
 @config_app.command("check")
 def config_check(context: typer.Context, json: Json = False) -> None:
-    """Read it, its tiers, its replies, its keys and the names of the variables; exit 2 when something is off, with all that is.
+    """Read it, its tables (tiers, replies, holds, prices, providers), its keys and the names of variables; exit 2 with all that is off.
 
     Of each key in `dkim_keys` the record is printed that must stand in DNS; of a Redis that can be reached, how many keys it holds.
     """
     from sendengine import config
     from sendengine.errors import ConfigError
+    from sendengine.policy import prices
     from sendengine.policy.retry import parse
     from sendengine.wiring import default_relay, key_survey, reply_rules
 
@@ -143,6 +145,8 @@ def config_check(context: typer.Context, json: Json = False) -> None:
     faults += [*wrong, *no_keys]
     found = _read(faults, lambda: config.tiers(loaded.tiers_file))
     _read(faults, lambda: config.reasons(loaded.holds_file))
+    _read(faults, lambda: prices.in_force(config.price_tables(loaded.prices_file), datetime.now(UTC).date()))
+    _read(faults, lambda: config.provider(loaded.providers_file, loaded.sms_provider))
     _read(faults, lambda: parse(loaded.retry))
     _read(faults, lambda: default_relay(loaded))
     _read(faults, lambda: reply_rules(loaded))

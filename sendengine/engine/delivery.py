@@ -280,8 +280,8 @@ class Deliveries:
             if lane.suspended_until <= self._now():
                 lane.refuse(self._now(), verdict.suspend_s)
             reply = attempt.reply or attempt.detail
-            other = f"or another relay: sendengine account set-relay {lane.account}"
-            lane.bind = f"relay|{lane.relay.site} takes this account's mail again (it is asked from time to time; now: {reply}), {other}"
+            taken = f"{lane.relay.site} takes this account's mail again (it is asked from time to time; now: {reply})"
+            lane.bind = f"relay|{taken}, {lane.other_way}"
             self._attend(lane)
         elif verdict.scope is Scope.MESSAGE and verdict.action is Action.BOUNCED:
             campaign.refused_in_row += 1

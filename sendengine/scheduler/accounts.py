@@ -39,7 +39,8 @@ class Account(msgspec.Struct, frozen=True):
     """Rates in messages per hour; `rate` is the one in force now, `tier_rate` the tier's; None is unmetered. `boosts` hold now or will.
     `relay` is host:port, None for the configuration's, "unreadable" for what no release understands; `relay_user` and `relay_tls` are
     its own ones, None where it has none; `retry` the schedule of its sends,
-    None for the configuration's. `term` says where it stands in its time, `holds` what blocks it. `credits` are not kept yet. No secret is
+    None for the configuration's. `term` says where it stands in its time, `holds` what blocks it. `credits` are those free, None where none
+    were ever bought. No secret is
     in here."""
 
     account: str
@@ -54,7 +55,7 @@ class Account(msgspec.Struct, frozen=True):
     retry: str | None
     term: Term
     holds: list[Hold]
-    credits: int | None
+    credits: float | None
     created_at: datetime | None
     sends: list[str]  # those that have not ended
     binding: Binding | None
@@ -173,7 +174,7 @@ def shown(view: View) -> Account:
         relay_tls=str(relay.tls) if relay else None,
         retry=view.fields.get("retry") or None,
         term=shown_term(view),
-        holds=shown_holds(view.fields),
+        holds=shown_holds(view.home),
         credits=None,
         created_at=moment(view.fields, "created"),
         sends=[f"{view.account}:{campaign}" for campaign in view.open_sends],

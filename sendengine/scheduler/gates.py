@@ -152,7 +152,7 @@ def shown_holds(fields: Mapping[str, str]) -> list[Hold]:
 
 
 def shown_term(view: View) -> Term:
-    found = term_of(view.fields)
+    found = term_of(view.home)
     if found is None:
         return Term(view.account, None, None, None, None, True)
     ends, grace_ends, purge_at = (None if at is None else wall(at) for at in (found.ends, found.grace_ends, found.purge_at))

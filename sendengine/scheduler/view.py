@@ -12,6 +12,7 @@ from struct import Struct
 
 import msgspec
 
+from sendengine.lanes import owner
 from sendengine.policy import gate
 from sendengine.policy.estimate import Job, estimate
 from sendengine.policy.grants import Grant, changes, grants_of, rate_at
@@ -41,6 +42,7 @@ class View(msgspec.Struct, frozen=True):
     now: float
     workers: Mapping[str, Heard]
     lessees: Set[str]  # who holds leases of the account: read only while some worker is silent
+    home: Mapping[str, str]  # the account's own fields, whatever the lane
 
     @property
     def tier_rate(self) -> float | None:
@@ -65,7 +67,7 @@ class View(msgspec.Struct, frozen=True):
     @property
     def shut(self) -> gate.Shut | None:
         """Why the account may not send now; None while it may."""
-        return gate.shut(self.account, self.fields, self.now)
+        return gate.shut(owner(self.account), self.home, self.now)
 
     @property
     def open_sends(self) -> dict[str, Mapping[str, str]]:
@@ -103,7 +105,8 @@ async def _view(desk: Desk, account: str, ids: Sequence[str], also: Sequence[str
         sends |= zip(some, await asyncio.gather(*(desk.campaign(account, campaign) for campaign in some)), strict=True)
     known = {campaign: send for campaign, send in sends.items() if "state" in send}
     lessees = await desk.lessees(account) if any(map(is_silent, workers.values())) else set()
-    return View(account, fields, known, line, now_us / 1e6, workers, lessees)
+    home = fields if owner(account) == account else await desk.account(owner(account))
+    return View(account, fields, known, line, now_us / 1e6, workers, lessees, home)
 
 
 def is_silent(worker: Heard) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -206,3 +208,29 @@ async def test_same_call_again_changes_nothing_and_costs_nothing(tmp_path: Path)
         with pytest.raises(Conflict, match="other channel"):
             await it.client.submit(account="m1", message=mail, recipients=[{"email": "a@example.com"}], campaign="a")
         assert (await it.client.status("m1:a")).campaign == "m1/sms:a"
+
+
+async def test_hold_stops_sms_within_a_second_and_its_lifting_resumes_them(tmp_path: Path) -> None:
+    async with shop(tmp_path) as (it, centre):
+        await it.open(1000, rate="72000")
+        await it.submit(60)
+        it.work()
+
+        async def some_went() -> bool:
+            return centre.counts["accepted"] >= 10
+
+        await it.until(some_went)
+        await it.client.hold("m1", "content", text="look at it")
+        at = time.time()
+        await asyncio.sleep(1.5)  # what is claimed is a bound in time
+        assert [line["at"] - at for line in ledger(tmp_path) if line["at"] > at + 1.0] == []
+        for name in ("m1/sms", "a"):
+            bound = await it.client.why(name)
+            assert bound is not None
+            assert bound.limit == "hold"
+        with pytest.raises(Conflict, match="held"):
+            await it.submit(1, "b")
+        await it.client.release("m1", "content")
+        assert (await it.ended()).sent == 60
+        assert taken(tmp_path) == Counter(NUMBERS[:60])
+        assert await it.sums() == {"reserved": 0, "spent": 120, "free": 880}

@@ -3,7 +3,7 @@
 -- ARGV: id of the purchase, thousandths of a credit, µs of the purchase, µs until when it is good if the account is SMS-only now, who, why.
 -- With e-mail it is good until that term ends, whenever that is: 0 stands for it.  The same id again changes nothing.
 -- Replies the lot's number, or nil: there is no such account.
-local B, lots = string.match(A, '^[^}]+}'), A .. ':lots'
+local lots = A .. ':lots'
 if call('EXISTS', B) == 0 then return false end
 local name = '#' .. ARGV[1]
 local known = call('HGET', lots, name)

@@ -2,7 +2,7 @@
 -- A:lots, A:money, A:c:ID:$ as queue/keys.py says. Amounts are whole thousandths of a credit. A row is charged once: it leaves its lease once.
 local LOTS = A .. ':lots'
 local function lots_in_order()
-  local home = call('HMGET', string.match(A, '^[^}]+}'), 'term_ends', 'channels')
+  local home = call('HMGET', B, 'term_ends', 'channels')
   local term, has_mail, is_named = tonumber(home[1] or '') or math.huge, false, false
   for word in string.gmatch(home[2] or '', '[^%s,]+') do
     is_named = true

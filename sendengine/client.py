@@ -298,7 +298,7 @@ class Client:
         self, account: str, amount: str | float, *, key: str | None = None, at: Moment = None, who: str = "", why: str = ""
     ) -> Credits:
         """A lot of SMS credits. The same `key` (of the order, say) again changes nothing. `at`: when it was bought."""
-        await names.existing_account(self.desk, names.account_id(account))
+        await accounts.open_sms(self.desk, self.tiers, account, self.config.sms_rate)
         now = await self._now()
         bought = now if at is None else _wall(at, now) or now
         if bought > now + 1:

@@ -84,20 +84,23 @@ class Receipts:
                 self._came.append((at, came, provider, receipt))
             else:
                 due.setdefault(provider, []).append((came, receipt))
-        for provider, some in due.items():
-            try:
+        try:
+            while due:
+                provider, some = next(iter(due.items()))
                 unknown = await self._queue.receive(provider, [receipt for _, receipt in some])
-            except Unavailable:
-                self._came.extend((now + AGAIN, came, provider, receipt) for came, receipt in some)
-                raise
-            again = {id(receipt) for receipt in unknown}
-            for came, receipt in some:
-                if id(receipt) not in again:
-                    continue
-                if now - came < KNOWN_AFTER:
-                    self._came.append((now + AGAIN, came, provider, receipt))
-                else:
-                    self._drop(receipt)
+                del due[provider]
+                self._ask_again(provider, some, unknown, now)
+        finally:  # Redis is away: what it did not take is brought again
+            self._came.extend((now + AGAIN, came, provider, receipt) for provider, some in due.items() for came, receipt in some)
+
+    def _ask_again(self, provider: str, some: list[tuple[float, Receipt]], unknown: list[Receipt], now: float) -> None:
+        """Of those that named nothing: their ids may be on their way still."""
+        again = {id(receipt) for receipt in unknown}
+        for came, receipt in some:
+            if id(receipt) in again and now - came < KNOWN_AFTER:
+                self._came.append((now + AGAIN, came, provider, receipt))
+            elif id(receipt) in again:
+                self._drop(receipt)
 
     def _drop(self, receipt: Receipt) -> None:
         self.dropped += 1

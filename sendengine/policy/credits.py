@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import calendar
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -18,6 +19,7 @@ from enum import StrEnum
 import msgspec
 
 GOOD_MONTHS = 24
+_words = re.compile(r"[a-z-]+").findall
 MAIL = ("mail", "email", "e-mail")  # of the words in an account's field `channels`; without the field it has e-mail
 Draw = dict[int, int]  # lot -> thousandths of it
 
@@ -30,7 +32,7 @@ class Home(msgspec.Struct, frozen=True):
 
     @staticmethod
     def of(fields: Mapping[str, str]) -> Home:
-        channels = fields.get("channels", "").replace(",", " ").split()
+        channels = _words(fields.get("channels", "").lower())
         return Home(not channels or any(word in MAIL for word in channels), float(fields.get("term_ends") or "inf"))
 
     def is_over(self, now_us: float) -> bool:

@@ -64,6 +64,8 @@ def test_account_without_channels_named_has_mail() -> None:
     assert Home.of({"channels": "sms", "term_ends": ""}) == Home(has_mail=False)
     assert Home.of({"channels": "mail sms", "term_ends": "5"}) == Home(term_ends_us=5.0)
     assert Home.of({"channels": "email,sms"}).has_mail
+    assert Home.of({"channels": '["Email", "sms"]'}).has_mail
+    assert not Home.of({"channels": '["sms"]'}).has_mail
 
 
 def test_earliest_expiring_lot_pays_first() -> None:

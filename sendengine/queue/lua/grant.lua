@@ -9,7 +9,7 @@ local name = '#' .. ARGV[1]
 local known = call('HGET', lots, name)
 if known then return tonumber(known) end
 local has_mail, is_named = false, false
-for word in string.gmatch(call('HGET', B, 'channels') or '', '[^%s,]+') do
+for word in string.gmatch(string.lower(call('HGET', B, 'channels') or ''), '[%a-]+') do
   is_named = true
   has_mail = has_mail or word == 'mail' or word == 'email' or word == 'e-mail'
 end

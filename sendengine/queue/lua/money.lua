@@ -4,7 +4,7 @@ local LOTS = A .. ':lots'
 local function lots_in_order()
   local home = call('HMGET', B, 'term_ends', 'channels')
   local term, has_mail, is_named = tonumber(home[1] or '') or math.huge, false, false
-  for word in string.gmatch(home[2] or '', '[^%s,]+') do
+  for word in string.gmatch(string.lower(home[2] or ''), '[%a-]+') do
     is_named = true
     has_mail = has_mail or word == 'mail' or word == 'email' or word == 'e-mail'
   end

@@ -10,7 +10,7 @@ from decimal import Decimal, InvalidOperation
 
 import msgspec
 
-from sendengine.errors import NotFound, RefusedInput
+from sendengine.errors import Conflict, NotFound, RefusedInput
 from sendengine.intake import Intake
 from sendengine.lanes import sms_lane
 from sendengine.policy import credits as policy
@@ -102,6 +102,10 @@ async def grant(desk: Desk, account: str, amount: int, key: str, bought: float, 
     number = await desk.grant_credits(sms_lane(account), key, amount, bought_us, policy.good_until(bought_us), who, why)
     if number is None:
         raise NotFound(f"no account {account}", f"sendengine account create {account} --tier 60k")
+    lot = next(lot for lot in await desk.lots(sms_lane(account)) if lot.number == number)
+    if lot.granted != amount:
+        remedy = "each purchase has a key of its own"
+        raise Conflict(f"the purchase {key!r} stands as lot {number} with {shown(lot.granted)} credits, not {shown(amount)}", remedy)
     return number
 
 

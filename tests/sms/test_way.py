@@ -185,6 +185,8 @@ async def test_list_that_is_too_dear_goes_on_once_more_is_bought_and_nothing_wen
     async with shop(tmp_path) as (it, centre):
         await it.open(500)
         it.work()
+        with pytest.raises(Conflict, match="stands as lot 1 with 500 credits"):
+            await it.client.grant_credits("m1", 300, key="first")
         with pytest.raises(RefusedInput, match="row 200") as refused:
             await it.submit(400)
         assert "credits grant" in refused.value.remedy

@@ -243,6 +243,9 @@ class _ProviderRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     throttled: tuple[int, ...] = (429, 503)
 
 
+_is_provider = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}").fullmatch
+
+
 def providers(path: str = "") -> dict[str, Provider]:
     """Who carries SMS, by name, in the order of the file (empty: the shipped one)."""
     path = path or str(data_file("providers.toml"))
@@ -260,6 +263,8 @@ def provider(path: str, name: str) -> Provider:
 
 
 def _provider(path: str, name: str, row: _ProviderRow) -> Provider:
+    if not _is_provider(name):
+        raise ConfigError(f"{path}: {name!r} is no name of a provider: up to 64 letters, digits, dots, dashes and underscores")
     missing = {"smpp": not row.host and "host", "http": not row.url and "url"}[row.kind]
     if missing:
         raise ConfigError(f"{path}: {name}: a provider by {row.kind} needs `{missing}`")

@@ -124,7 +124,7 @@ class HttpSite:
         if self._session is None and not self._is_closing:
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=self._provider.answer_s)
             connector = aiohttp.TCPConnector(limit=self._provider.window, keepalive_timeout=10)
-            self._session = aiohttp.ClientSession(timeout=timeout, connector=connector, auto_decompress=True)
+            self._session = aiohttp.ClientSession(timeout=timeout, connector=connector, cookie_jar=aiohttp.DummyCookieJar())
             self._pump = asyncio.get_running_loop().create_task(self._pull_forever(self._session))
             self._on_change()
 

@@ -47,7 +47,7 @@ class Receipt(msgspec.Struct, frozen=True):
     at: datetime
 
 
-class RecipientOutcome(msgspec.Struct, frozen=True):
+class RecipientOutcome(msgspec.Struct, frozen=True, omit_defaults=True):
     campaign: str
     account: str
     recipient: str

@@ -12,7 +12,7 @@ from sendengine.scheduler.names import Ref
 from sendengine.scheduler.view import ENDED, View, finish_estimate, moment, number, passes_term, pending, rate_achieved, wall
 
 
-class Status(msgspec.Struct, frozen=True, kw_only=True):
+class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Times are of MAIL on the wire (finished_at: of the last outcome). Rates are messages per hour; rate_contracted is None for an
     unmetered account and once the send has ended, when rate_achieved is the average over all of it. Counts may lag by 5 s.
     pending = accepted - sum of outcomes; deferred of these wait for a retry, quarantined ones for a person. `passes_term`: it will not be
@@ -44,10 +44,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     passes_term: bool
     binding: Binding | None
     delivered: int | None = None  # SMS: recipients that the provider says it reached, and
-    undelivered: int | None = None  # that it did not; None for e-mail
+    undelivered: int | None = None  # that it did not; of e-mail there is neither
 
 
-class Send(Status, frozen=True, kw_only=True):
+class Send(Status, frozen=True, kw_only=True, omit_defaults=True):
     """What a submit answers. `created` is False when the same send stood already: nothing changed then."""
 
     id: str

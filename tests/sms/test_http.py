@@ -178,6 +178,7 @@ def test_provider_without_what_its_kind_needs_is_refused(tmp_path: Path) -> None
         ("[a]\nkind='http'\n", "needs `url`"), ("[a]\nkind='smpp'\n", "needs `host`"), ("[a]\nkind='fax'\n", "fax"),
         (smpp + "password_file='/nowhere'\n", "nowhere"), (smpp.replace("[a]", "[b]"), "no provider 'a'"), (smpp + "hots='y'\n", "hots"),
     ]  # fmt: skip
+    wrong.append((smpp.replace("[a]", "['a|b']"), "no name of a provider"))
     for text, said in wrong:
         path.write_text(text)
         with pytest.raises(ConfigError, match=said):

@@ -1,4 +1,4 @@
-"""SMPP 3.4 on the wire: frames, and the few PDUs that we speak. Pure; submit_sm and deliver_sm by the codec of smpp34 (docs/design/017)."""
+"""SMPP 3.4 on the wire: frames, and the few PDUs that we speak. Pure; submit_sm and deliver_sm by the codec of smpp34 (docs/design/018)."""
 
 from __future__ import annotations
 

@@ -256,8 +256,8 @@ async def test_twins_agree_and_add_up_whatever_happens(redis_url: str, seed: int
         for till in tills:
             await till.open(40_000, 70_000, 55_000, 20_000)
         leases: list[list] = []  # type: ignore[type-arg]
-        for step in range(25):
-            deed = chance.choice(["submit", "take", "settle", "settle", "cancel", "doubt", "back"])
+        for step in range(40):
+            deed = chance.choice(["submit", "submit", "take", "settle", "settle", "cancel", "doubt", "back", "term", "grant"])
             n, prices = chance.randint(1, 30), chance.choices([500, 1000, 2500, 7000], k=3)
             pick, share, outcome = chance.random(), chance.random(), chance.choice(list(Outcome)[:4])
             seen = []
@@ -268,6 +268,12 @@ async def test_twins_agree_and_add_up_whatever_happens(redis_url: str, seed: int
                     stored = await till.desk.submit(LANE, name, batch)
                     await till.desk.seal(LANE, name, 1 if stored.status == "stored" else 0)
                     seen.append((stored.status, stored.needed, stored.free))
+                elif deed == "term":  # over, far ahead or without an end; with e-mail or without
+                    fields = {"term_ends": ["1", "4000000000000002", ""][n % 3], "channels": ["sms", "mail sms", ""][int(3 * pick)]}
+                    seen.append(await till.desk.set_account("m1", fields))
+                elif deed == "grant":
+                    args = (LANE, f"g{step}", 1000 * n, 1e15 + step, [1e15, FAR + 3 - step][n % 2], "", "")
+                    seen.append(await till.desk.grant_credits(*args))
                 elif deed == "take":
                     seen.append(await till.take(1))
                 elif deed == "cancel":

@@ -192,11 +192,13 @@ def deliver(text: str = "", esm_class: int = 4, tlvs: list[Tlv] | None = None) -
 
 def test_receipts_are_answered_and_told_and_messages_of_people_are_only_answered() -> None:
     peer = Peer().bind()
-    for octets in (deliver("id:1 stat:DELIVRD err:000"), deliver("hello", esm_class=0),
-                   deliver("", tlvs=[Tlv(0x1E, b"abc\0"), Tlv(0x427, b"\x05")]), deliver("id:1 stat:ENROUTE")):  # fmt: skip
+    payload = deliver("", tlvs=[Tlv(0x424, b"id:2 stat:REJECTD err:7")])
+    by_tlv = deliver("", tlvs=[Tlv(0x1E, b"abc\0"), Tlv(0x427, b"\x05")])
+    said = (deliver("id:1 stat:DELIVRD err:000"), deliver("hello", esm_class=0), by_tlv, deliver("id:1 stat:ENROUTE"), payload)
+    for octets in said:
         [answer] = peer.receive(octets)
         assert (answer.command, answer.sequence, answer.status) == (0x80000005, 9, 0)
-    assert peer.feed.receipts == [Receipt("1", "DELIVRD", "000"), Receipt("abc", "UNDELIV", "")]
+    assert peer.feed.receipts == [Receipt("1", "DELIVRD", "000"), Receipt("abc", "UNDELIV", ""), Receipt("2", "REJECTD", "7")]
 
 
 def test_unknown_command_is_told_so() -> None:

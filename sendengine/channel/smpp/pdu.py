@@ -16,7 +16,7 @@ from sendengine.types import Receipt
 
 LONGEST = 64 << 10  # octets of a PDU; what announces more is no SMPP
 UDHI, RECEIPT, RECEIPT_MASK = 0x40, 0x04, 0x3C  # esm_class
-TLV_RECEIPTED_MESSAGE_ID, TLV_MESSAGE_STATE = 0x001E, 0x0427
+TLV_RECEIPTED_MESSAGE_ID, TLV_MESSAGE_PAYLOAD, TLV_MESSAGE_STATE = 0x001E, 0x0424, 0x0427
 VERSION = 0x34
 SEQUENCE_MOST = 0x7FFFFFFF
 _HEADER = Struct(">IIII")
@@ -112,10 +112,12 @@ def receipt_of(asked: Pdu) -> Receipt | None:
     if not isinstance(found, DeliverSm) or found.esm_class & RECEIPT_MASK != RECEIPT:
         return None
     state: int | None = None
-    message_id = ""
+    message_id, text = "", found.short_message
     for tlv in found.tlvs:
         if tlv.tag == TLV_RECEIPTED_MESSAGE_ID:
             message_id = tlv.value.partition(b"\0")[0].decode("latin-1")
         elif tlv.tag == TLV_MESSAGE_STATE:
             state = tlv.as_int()
-    return receipt(found.short_message.decode("latin-1"), message_id, state)
+        elif tlv.tag == TLV_MESSAGE_PAYLOAD:
+            text = text or tlv.value
+    return receipt(text.decode("latin-1"), message_id, state)

@@ -29,6 +29,7 @@ HOMES = {
     "cryptography": "keyring.py",
     "phonenumbers": "policy/numbers.py",
     "prometheus_client": "sink/metrics.py",
+    "smpp34": "channel/smpp/pdu.py",
     "uvloop": "process.py",
 }
 IMPURE = {"asyncio", "socket", "subprocess", "time", "random", "secrets", "tempfile"}

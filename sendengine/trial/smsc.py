@@ -21,10 +21,9 @@ from typing import IO, cast
 
 import msgspec
 import orjson
-from smpp34 import DeliverSm, SmppError, SubmitSm, decode
 
 from sendengine.channel.smpp import pdu
-from sendengine.channel.smpp.pdu import BadPdu, Command, Pdu
+from sendengine.channel.smpp.pdu import BadPdu, Command, DeliverSm, Pdu, SmppError, SubmitSm, decode
 from sendengine.errors import RefusedInput, SendEngineError
 
 ESME_RTHROTTLED, ESME_RINVPASWD, ESME_RINVBNDSTS, ESME_RINVMSGLEN = 0x58, 0x0E, 0x04, 0x01

@@ -14,6 +14,8 @@ from sendengine.policy.receipts import receipt
 from sendengine.policy.senders import SenderId
 from sendengine.types import Receipt
 
+__all__ = ["DeliverSm", "SmppError", "SubmitSm", "decode"]  # the codec has one home
+
 LONGEST = 64 << 10  # octets of a PDU; what announces more is no SMPP
 UDHI, RECEIPT, RECEIPT_MASK = 0x40, 0x04, 0x3C  # esm_class
 TLV_RECEIPTED_MESSAGE_ID, TLV_MESSAGE_PAYLOAD, TLV_MESSAGE_STATE = 0x001E, 0x0424, 0x0427

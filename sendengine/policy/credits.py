@@ -1,4 +1,4 @@
-"""Prepaid credits: lots, when they expire, which of them pays, and a ledger whose fold is the balance. Pure; the twin of lua/money.lua.
+"""Prepaid credits: lots, when they expire, which of them pays, and a ledger whose fold is the balance. Pure; lua/money.lua is the twin.
 
 Amounts are thousandths of a credit. A lot bought while the account was SMS-only is good for 24 months, and for longer where the account has
 e-mail since and that term ends later; one bought with e-mail is good until that term ends, whenever that is moved to. The lot that expires

@@ -1,4 +1,4 @@
-"""Credits in memory, the twin of lua/money.lua and grant.lua: what a lane's lots pay for, and the ledger of it."""
+"""Credits in memory, the twin of lua/reserving.lua, charging.lua and grant.lua: what a lane's lots pay for, and the ledger of it."""
 
 from __future__ import annotations
 

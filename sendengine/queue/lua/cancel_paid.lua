@@ -1,2 +1,2 @@
--- include: lib masks states money settling cancel
+-- include: lib masks states charging settling cancel
 -- Cancel a campaign whose rows cost something: cancel.lua with the money in front of it.

@@ -1,2 +1,2 @@
--- include: lib masks states suppressing money settling visit
+-- include: lib masks states suppressing charging settling visit
 -- A visit that brings outcomes of rows that cost something: settle.lua with the money in front of it.

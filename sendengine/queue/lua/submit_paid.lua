@@ -1,2 +1,2 @@
--- include: lib masks turns money submit
+-- include: lib masks turns reserving submit
 -- Store one batch of rows that cost something: submit.lua with the money in front of it; the last of ARGV are the prices of its valid rows, u32 each.

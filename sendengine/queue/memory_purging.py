@@ -16,6 +16,7 @@ def purge(store: MemoryStore, account: str, now: float, line: bytes) -> str:
     store.write_trail(account, store.accounts[account].audit, 0.0)
     for lane in (account + channel for channel in CHANNELS):
         store.accounts.pop(lane, None)
+        store.money.pop(lane, None)
         store.index.pop(lane, None)
         for holders in store.holders.values():
             holders.discard(lane)

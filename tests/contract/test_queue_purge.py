@@ -19,15 +19,22 @@ LINE = b'{"what":"purged"}'
 SMS = "m1/sms"
 
 
+def named(lane: str, name: str) -> str:
+    """An id is unique among the lanes of its account."""
+    return "sms-" + name if lane.endswith("/sms") else name
+
+
 async def full_life(bench: Bench, account: str) -> None:
     """An account with something of everything: sends in each state, rows in each place, single messages, two lanes, holds and notes."""
     for lane in (account, account + "/sms"):
         await bench.account(lane, per_hour=36_000)
+        if lane.endswith("/sms"):
+            await bench.desk.grant_credits(lane, "order", 1000, 1e15, 4e15, "", "")
         for name in ("sent", "cancelled", "open", "line"):
             extra = {"sequential": "1"} if name == "line" else {}
-            await bench.campaign(name, 0, sealed=False, account=lane, **extra)
+            await bench.campaign(named(lane, name), 0, sealed=False, account=lane, **extra)
             levels = [at % 3 for at in range(230)]
-            await bench.load(name, batches(addresses(230), levels), sealed=name != "open", account=lane)
+            await bench.load(named(lane, name), batches(addresses(230), levels), sealed=name != "open", account=lane)
         await bench.desk.create(lane, TRANSACTIONAL, b"d", None, b"", SETTINGS)
         await bench.desk.transact(lane, b"payload", b"message", "key")
         taken = await bench.queue.take(lane, "w1", 400, bench.tokens(), [], [])
@@ -39,8 +46,8 @@ async def full_life(bench: Bench, account: str) -> None:
                 settlement(lease.token, doubts=doubts(some)),
             ][at % 3]
             await bench.queue.visit(lane, 0, 0.0, "=", [], [what])
-        await bench.desk.cancel(lane, "cancelled")
-        await bench.queue.visit(lane, 10, 1e6, "relay|x", ["open"], [])
+        await bench.desk.cancel(lane, named(lane, "cancelled"))
+        await bench.queue.visit(lane, 10, 1e6, "relay|x", [named(lane, "open")], [])
     await bench.desk.note(account, b'{"what":"made"}')
     await bench.desk.set_gate(account, {}, {"hold:content": "{}"}, line=b'{"what":"hold"}')
 
@@ -67,7 +74,7 @@ def digest(redis: Redis, account: str) -> str:
         whole.update(key + (redis.dump(key) or b""))
     for lane in (account, account + "/sms"):
         whole.update(str([redis.sismember(keys.ACCOUNTS, lane), redis.zscore(keys.INDEX, lane)]).encode())
-        whole.update(str([redis.sismember(keys.holders(name), lane) for name in ("sent", "open")]).encode())
+        whole.update(str([redis.sismember(keys.holders(named(lane, name)), lane) for name in ("sent", "open")]).encode())
     return whole.hexdigest()
 
 
@@ -84,7 +91,10 @@ async def test_purge_leaves_the_tombstone_and_the_trail(over: Bench) -> None:
     assert await over.desk.account("m1") == {}
     assert await over.desk.account(SMS) == {}
     assert "m1" not in await over.desk.accounts()
-    assert await over.desk.holders("sent") == ["m11", "m11/sms"]
+    assert await over.desk.holders("sent") == ["m11"]
+    assert await over.desk.holders("sms-sent") == ["m11/sms"]
+    assert await over.desk.lots(SMS) == await over.desk.ledger(SMS, "", 10) == []
+    assert [lot.granted for lot in await over.desk.lots("m11/sms")] == [1000]
     assert await over.desk.gone("m1") is not None
     told = [each.line for each in await over.desk.audit("m1", "", 100)]
     assert told == [b'{"what":"made"}', b'{"what":"hold"}', LINE]
@@ -148,14 +158,16 @@ async def test_late_settlement_of_a_purged_account_brings_nothing_back(bench: Be
     await end_term(bench)
     await bench.desk.purge("m1", LINE)
     for lane in ("m1", SMS):
-        acted = await bench.queue.visit(lane, 5, 1e6, "relay|x", ["open"], [settlement(b"12345678", back=range(100))])
+        late = settlement(b"12345678", back=range(100))
+        acted = await bench.queue.visit(lane, 5, 1e6, "relay|x", [named(lane, "open")], [late])
         assert (acted.acted, acted.permits) == ((0,), 0)
         await bench.queue.leave(lane)
         await bench.queue.take(lane, "w1", 100, bench.tokens(), [], [])
-        await bench.queue.window(lane, "open", True, None)
-        await bench.desk.resume(lane, "open")
-        await bench.desk.pause(lane, "open")
-        await bench.desk.cancel(lane, "open")
+        await bench.queue.window(lane, named(lane, "open"), True, None)
+        await bench.desk.resume(lane, named(lane, "open"))
+        await bench.desk.pause(lane, named(lane, "open"))
+        await bench.desk.cancel(lane, named(lane, "open"))
+        assert await bench.desk.grant_credits(lane, "more", 1000, 1e15, 4e15, "", "") is None
     assert lease == ()
     assert await bench.desk.account("m1") == {}
     assert await bench.desk.campaign("m1", "open") == {}

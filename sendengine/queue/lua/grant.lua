@@ -2,9 +2,9 @@
 -- A lot of credits is bought.  KEYS[1] the SMS lane.
 -- ARGV: id of the purchase, thousandths of a credit, µs of the purchase, µs until when it is good if the account is SMS-only now, who, why.
 -- With e-mail it is good until that term ends, whenever that is: 0 stands for it.  The same id again changes nothing.
--- Replies the lot's number, or nil: there is no such account.
+-- Replies the lot's number, or nil: there is no such account, or its purge has begun.
 local lots = A .. ':lots'
-if call('EXISTS', B) == 0 then return false end
+if call('EXISTS', B) == 0 or call('HEXISTS', B, 'purging') == 1 then return false end
 local name = '#' .. ARGV[1]
 local known = call('HGET', lots, name)
 if known then return tonumber(known) end

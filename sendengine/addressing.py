@@ -31,6 +31,14 @@ def resembles_address(text: str) -> bool:
 BY_MAIL = Addressing(EMAIL, address.normalise, address.all_plain, resembles_address)
 
 
+def _by_its_looks(text: str) -> str:
+    """An e-mail address or, from its plus on, a number."""
+    return numbers.normalise(text) if text.strip().startswith("+") else address.normalise(text)
+
+
+BY_EITHER = Addressing(EMAIL, _by_its_looks, address.all_plain, resembles_address)
+
+
 def by_phone(region: str = "") -> Addressing:
     """`region`: where numbers without a country code are at home."""
     return Addressing(PHONE, partial(numbers.normalise, region=region), numbers.are_strict, numbers.looks_like_number)

@@ -193,22 +193,23 @@ class Client:
     # who gets nothing any more
 
     async def suppress(self, account: str, addresses: Iterable[str], reason: str = "manual") -> int:
-        """Onto the account's list, within 1 s for every worker, mid-send too: who of a send was not reached by then ends as `suppressed`.
+        """E-mail addresses, and numbers as in +46701234567, onto the account's list, within 1 s for every worker, mid-send too: who of a
+        send was not reached by then ends as `suppressed`.
         `reason`: unsubscribed (single messages go to them yet), manual, soft-bounced, hard-bounced or complained; the graver one stands.
         How many were not on it. Raises NotFound, RefusedInput: then nothing was changed."""
-        await names.existing_account(self.desk, account)
+        await names.existing_account(self.desk, names.account_id(account))
         return await suppressions.add(self.desk, account, addresses, reason, await self._now())
 
     async def unsuppress(self, account: str, addresses: Iterable[str]) -> int:
         """Off the list, whatever the reason; how many stood on it. A send that passed them by does not come back to them."""
-        await names.existing_account(self.desk, account)
+        await names.existing_account(self.desk, names.account_id(account))
         return await suppressions.remove(self.desk, account, addresses)
 
     async def suppressed(
         self, account: str, addresses: Iterable[str] | None = None, *, reason: str | None = None
     ) -> AsyncIterator[Suppressed]:
         """The list, or those of `addresses` that are on it. In no order; while it grows one may come twice."""
-        await names.existing_account(self.desk, account)
+        await names.existing_account(self.desk, names.account_id(account))
         if addresses is None:
             reading = suppressions.listed(self.desk, account, reason)
         else:
@@ -221,7 +222,7 @@ class Client:
     ) -> Imported:
         """Any (async) iterable of addresses or of mappings with `email`, and where they have them `reason` and `since`; or a Path to CSV,
         NDJSON or bare addresses (`-` is standard input). In constant memory; the same again changes nothing."""
-        await names.existing_account(self.desk, account)
+        await names.existing_account(self.desk, names.account_id(account))
         return await suppressions.load(self.desk, account, source, reason, await self._now(), on_reject)
 
     # submitting

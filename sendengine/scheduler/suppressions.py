@@ -16,8 +16,7 @@ from typing import Any, BinaryIO, TypeVar
 import msgspec
 
 from sendengine import rows as reading
-from sendengine.address import BadAddress, normalise
-from sendengine.addressing import EMAIL
+from sendengine.addressing import BY_EITHER, EMAIL
 from sendengine.errors import NotFound, RefusedInput
 from sendengine.intake import Rejected, normalise_all, rejected_row
 from sendengine.policy.suppression import Reason, Suppressed, decode, encode, graver
@@ -156,7 +155,7 @@ class _Reader:
     def read(self, rows: Rows) -> tuple[dict[bytes, bytes], list[Rejected]]:
         faults, first = rows.faults, self.rows
         self.rows += len(rows.emails)
-        names = normalise_all(rows.emails, faults)
+        names = normalise_all(rows.emails, faults, BY_EITHER)
         reasons, times = rows.columns
         is_usual = not any(reasons) and not any(times)
         entries: dict[bytes, bytes] = {}
@@ -220,8 +219,8 @@ def _is_bare(first: bytes) -> bool:
     """Nothing but addresses: the first line is one, not the name of a column."""
     line = first.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0].decode("utf-8", "replace")
     try:
-        normalise(line.strip(' \t\r"'))
-    except BadAddress:
+        BY_EITHER.normalise(line.strip(' \t\r"'))
+    except RefusedInput:
         return False
     return True
 
@@ -233,8 +232,8 @@ def _one_line_up(rows: Rows) -> Rows:
 
 def _normal(address: str) -> bytes:
     try:
-        return normalise(address).encode()
-    except BadAddress as error:
+        return BY_EITHER.normalise(address).encode()
+    except RefusedInput as error:
         raise RefusedInput(f"{address!r}: {error}") from None
 
 

@@ -236,3 +236,19 @@ async def test_hold_stops_sms_within_a_second_and_its_lifting_resumes_them(tmp_p
         assert (await it.ended()).sent == 60
         assert taken(tmp_path) == Counter(NUMBERS[:60])
         assert await it.sums() == {"reserved": 0, "spent": 120, "free": 880}
+
+
+async def test_number_on_the_list_of_the_suppressed_gets_nothing_and_costs_nothing(tmp_path: Path) -> None:
+    async with shop(tmp_path) as (it, _):
+        await it.open(1000)
+        assert await it.client.suppress("m1", ["+46 70-000 00 03", "a@example.com"], "unsubscribed") == 2
+        await it.submit(6)
+        await it.client.suppress("m1", [NUMBERS[5]])  # after the list was frozen, before it went
+        it.work()
+        status = await it.ended()
+        assert (status.sent, status.suppressed) == (4, 2)
+        assert sorted(taken(tmp_path)) == [*NUMBERS[:3], NUMBERS[4]]
+        assert await it.sums() == {"reserved": 0, "spent": 8, "free": 992}
+        assert [each.address async for each in it.client.suppressed("m1", [NUMBERS[3], NUMBERS[4]])] == [NUMBERS[3]]
+        with pytest.raises(RefusedInput, match="no account id"):
+            await it.client.suppress("m1/sms", [NUMBERS[0]])

@@ -52,10 +52,10 @@ class SmsFeed:
 class Peer:
     """Drives a session and reads what it says."""
 
-    def __init__(self, *waiting: Sms, provider: Provider = PROVIDER) -> None:
+    def __init__(self, *waiting: Sms, provider: Provider = PROVIDER, is_on_trial: bool = False) -> None:
         self.now = 1000.0
         self.feed = SmsFeed(list(waiting))
-        self.session = Session(provider, self.feed, Slowing(provider.rate), self.now, 0.5, self.feed.receipt)  # type: ignore[arg-type]
+        self.session = Session(provider, self.feed, Slowing(provider.rate), self.now, 0.5, self.feed.receipt, is_on_trial)  # type: ignore[arg-type]
         self._reader = pdu.Reader()
         self.said: list[Pdu] = []
         self.read()

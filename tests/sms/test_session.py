@@ -63,6 +63,13 @@ def test_window_is_filled_and_never_more() -> None:
     assert len(peer.feed.done_) == 15
 
 
+def test_bind_on_trial_submits_one_at_a_time_until_one_was_answered() -> None:
+    peer = Peer(*(Sms(f"+4670000{n:04}") for n in range(25)), is_on_trial=True).bind()
+    assert len(peer.submits) == 1
+    peer.refuse(peer.submits[0], 0x0B)
+    assert len(peer.submits) == 11
+
+
 def test_parts_go_one_behind_the_other_with_one_reference() -> None:
     peer = Peer(Sms(A, "x" * 400)).bind()
     for n in range(3):
@@ -161,6 +168,16 @@ def test_enquiry_and_unbind_of_the_peer_are_answered() -> None:
     assert peer.said[-1].command == 0x80000006
     assert action(peer.feed.attempts[A]) is Action.DOUBTFUL
     assert peer.session.state is State.ENDED
+
+
+def test_bind_that_is_not_answered_is_given_up_soon() -> None:
+    peer = Peer(Sms(A))
+    peer.pass_time(14.9)
+    assert peer.session.state is State.BINDING
+    peer.pass_time(0.1)
+    assert peer.session.ended_by is not None
+    assert (peer.session.ended_by.stage, peer.session.ended_by.fault) == (Stage.EHLO, Fault.TIMEOUT)
+    assert peer.feed.done_ == []
 
 
 def test_refused_bind_is_trouble_of_the_password() -> None:

@@ -22,6 +22,7 @@ from sendengine.types import Attempt, Envelope, Fault, Provider, Receipt, Reply,
 
 TAKEN = Reply(250, "2.0.0", "accepted")
 ESME_ROK, ESME_RINVCMDID = 0, 3
+BIND_WITHIN = 15.0  # seconds, or what an answer is given if that is less: nothing is lost by it, and until then nobody knows the reason
 CLOSE_AFTER = 5.0  # an unbind that is not answered
 SILENT_FOR = 2.0  # times enquire_link_s without a PDU: the peer is gone
 
@@ -52,11 +53,13 @@ class Session:
     """Owner of the deliveries that it pulled: each is done once, whatever happens."""
 
     def __init__(
-        self, provider: Provider, feed: Feed, pace: Slowing, now: float, took: float, on_receipt: Callable[[Receipt], None]
+        self, provider: Provider, feed: Feed, pace: Slowing, now: float, took: float, on_receipt: Callable[[Receipt], None],
+        is_on_trial: bool = False,
     ) -> None:  # fmt: skip
         self._provider, self._feed, self._pace, self._on_receipt = provider, feed, pace, on_receipt
         self.state = State.BINDING
         self.may_pull = True
+        self._is_on_trial = is_on_trial  # one at a time until one was answered: the last bind that broke left its window in doubt
         self.ended_by: Attempt | None = None
         self.has_carried = False  # a submit was answered
         self.is_throttled = False  # since it was last asked
@@ -77,7 +80,8 @@ class Session:
 
     @property
     def has_room(self) -> bool:
-        return self.state is State.BOUND and self.may_pull and self.open < self._provider.window
+        most = 1 if self._is_on_trial else self._provider.window
+        return self.state is State.BOUND and self.may_pull and self.open < most
 
     def take_output(self) -> bytes:
         out, self._out = bytes(self._out), bytearray()
@@ -180,7 +184,7 @@ class Session:
         found = self._waiting.pop(one.sequence, None)
         if found is None:  # an answer that was given up, or to no question of ours
             return
-        self.has_carried = True
+        self.has_carried, self._is_on_trial = True, False
         if one.status == ESME_ROK and one.command != Command.GENERIC_NACK:
             found.accepted += 1
             found.ids.append(pdu.message_id_of(one))
@@ -216,7 +220,7 @@ class Session:
     def tick(self, now: float) -> None:
         """Answers that are overdue, a peer that has gone silent, an unbind that may be said now."""
         provider = self._provider
-        if self.state is State.BINDING and now - self._asked_at >= provider.answer_s:
+        if self.state is State.BINDING and now - self._asked_at >= min(provider.answer_s, BIND_WITHIN):
             self.break_off(now, Fault.TIMEOUT, "the bind is not answered")
         if self.state in (State.BOUND, State.UNBINDING):
             self._give_up_overdue(now)

@@ -44,7 +44,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's are of no class of asyncio's
         site = self._site
         now = site.clock.monotonic()
-        self.session = Session(site.provider, site.feed, site.pace, now, self._took, site.feed.receipt)
+        self.session = Session(site.provider, site.feed, site.pace, now, self._took, site.feed.receipt, site.is_on_trial)
         site.add(self)
         self.flush()
 
@@ -113,6 +113,11 @@ class SmppSite:
         self._throttled_until = 0.0
         self._is_wanted = self._is_closing = self._is_ticking = False
         self._empty = asyncio.Event()
+
+    @property
+    def is_on_trial(self) -> bool:
+        """The last bind broke, or could not be made, and none has carried anything since."""
+        return self._failures > 0
 
     @property
     def sessions(self) -> int:

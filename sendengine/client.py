@@ -31,7 +31,7 @@ from sendengine.policy.durability import Durability, weakest
 from sendengine.policy.numbers import checked_region
 from sendengine.policy.prices import PriceTable
 from sendengine.policy.senders import sender_id
-from sendengine.policy.suppression import Suppressed
+from sendengine.policy.suppression import Reason, Suppressed
 from sendengine.policy.term import Verb
 from sendengine.policy.times import parse_duration, parse_time, possible
 from sendengine.policy.window import Window
@@ -198,7 +198,10 @@ class Client:
         `reason`: unsubscribed (single messages go to them yet), manual, soft-bounced, hard-bounced or complained; the graver one stands.
         How many were not on it. Raises NotFound, RefusedInput: then nothing was changed."""
         await names.existing_account(self.desk, names.account_id(account))
-        return await suppressions.add(self.desk, account, addresses, reason, await self._now())
+        listed = await suppressions.add(self.desk, account, addresses, reason, await self._now())
+        if listed and suppressions.reason_named(reason) is Reason.COMPLAINED:
+            await self.desk.complain(account, listed)
+        return listed
 
     async def unsuppress(self, account: str, addresses: Iterable[str]) -> int:
         """Off the list, whatever the reason; how many stood on it. A send that passed them by does not come back to them."""

@@ -30,6 +30,7 @@ from sendengine.types import Provider, TlsPolicy
 Positive = Annotated[float, Meta(gt=0)]
 Some = Annotated[int, Meta(ge=1)]
 Count = Annotated[int, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 Text = Annotated[str, Meta(pattern=r"\S")]  # not empty
 Path_ = tuple[str, ...]  # of keys, from the top of the file
 
@@ -81,6 +82,10 @@ class AccountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     grace_days: Annotated[float, Meta(ge=0)] = 10.0
     purge_after_days: Annotated[float, Meta(ge=PURGE_SOONEST_DAYS)] = 10.0
     audit_days: Positive = 3650.0
+    hold_at_complaints: Share = 0.0
+    hold_at_bounces: Share = 0.0
+    hold_window_h: Annotated[int, Meta(ge=1, le=744)] = 24
+    hold_least: Some = 1000
 
     def __post_init__(self) -> None:
         if self.purge_after_days < self.grace_days:

@@ -14,6 +14,8 @@ import msgspec
 from sendengine.intake import PackedBatch
 from sendengine.policy.credits import Draw, Entry, Lot
 from sendengine.policy.durability import Persistence
+from sendengine.policy.health import Health
+from sendengine.policy.holds import Hold
 from sendengine.policy.signing import KeyEntry
 from sendengine.render.dkim import SigningKey
 from sendengine.types import Attempt, Envelope, Outcome, Receipt, Way
@@ -296,8 +298,16 @@ class Queue(Protocol):
         ...
 
     async def claim_sweep(self, seconds: float) -> bool: ...
-    async def claim_purges(self, seconds: float) -> bool:
-        """Whether it is ours to look for accounts whose purge is due: once in so many seconds, of all workers."""
+    async def claim(self, what: str, seconds: float) -> bool:
+        """Whether it is ours to look after something: once in so many seconds, of all workers."""
+        ...
+
+    async def health(self, account: str, hours: int) -> Health:
+        """How its e-mail fared since so many hours, as far as it was looked at."""
+        ...
+
+    async def hold(self, account: str, hold: Hold) -> None:
+        """Place one that does not stand yet; every worker is told. Counting of how its mail fares starts anew."""
         ...
 
     async def due_purges(self) -> list[str]: ...
@@ -493,6 +503,10 @@ class Desk(Protocol):
 
     async def gone(self, account: str) -> float | None:
         """µs of its purge; None of an account that stands, or never did."""
+        ...
+
+    async def complain(self, account: str, n: int = 1) -> bool:
+        """Count complaints of its mail (policy/health.py); False when there is no such account."""
         ...
 
     async def note(self, account: str, line: bytes) -> None:

@@ -20,6 +20,7 @@ from sendengine.engine.worker import Worker
 from sendengine.errors import RefusedInput
 from sendengine.keyring import KeyRecord, Keyring, described, read_directory, survey_directory
 from sendengine.lanes import SMS
+from sendengine.policy.health import BOUNCES, COMPLAINTS, Thresholds
 from sendengine.policy.replies import ReplyRules, parse_rules
 from sendengine.policy.suppression import Limits
 from sendengine.ports import Meter
@@ -43,7 +44,6 @@ class LoopClock:
 def build_worker(config: Config, url: str, meter: Meter, worker_id: str) -> Worker:
     """A worker on a Redis `url`, to be made and run inside one loop. Raises ConfigError, RefusedInput: a table of holds that leaves
     somebody without a way out stops it here, though only schedulers read it."""
-    reasons(config.holds_file)
     return Worker(
         queue=build_queue(config, url),
         channel=Ways(smtp_settings(config), LoopClock()),
@@ -81,7 +81,15 @@ def engine_settings(config: Config) -> EngineSettings:
         waits_for_replica=config.wait_ms > 0,
         require_durable=config.require_durable,
         limits=Limits(soft=config.soft_bounces, full=config.full_bounces),
+        health=thresholds(config),
     )
+
+
+def thresholds(config: Config) -> Thresholds:
+    """With the reasons that an account is held for by itself. Raises ConfigError where the table of reasons is off."""
+    own, table = config.account, reasons(config.holds_file)
+    held_for = (table[COMPLAINTS], table[BOUNCES])
+    return Thresholds(own.hold_at_complaints, own.hold_at_bounces, own.hold_window_h, own.hold_least, held_for)
 
 
 def smtp_settings(config: Config) -> SmtpSettings:

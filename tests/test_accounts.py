@@ -272,6 +272,14 @@ def test_account_in_json_has_term_and_holds(run: Shell) -> None:  # noqa: F811
     assert (found["holds"], found["term"]["phase"], found["term"]["may_send"]) == ([], None, True)
 
 
+async def test_complaints_that_are_told_count_against_the_account(bench: Bench) -> None:
+    assert await bench.client.suppress("m1", ["a@example.com", "b@example.com"], "complained") == 2
+    assert await bench.client.suppress("m1", ["b@example.com", "c@example.com"], "complained") == 1
+    await bench.client.suppress("m1", ["d@example.com"], "unsubscribed")
+    if bench.store is not None:
+        assert sum(bench.store.accounts["m1"].health.complaints.values()) == 3
+
+
 async def test_purge_is_refused_before_its_time_and_names_it(bench: Bench) -> None:
     with pytest.raises(Conflict, match="without an end"):
         await bench.client.purge("m1")

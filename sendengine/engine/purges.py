@@ -26,7 +26,7 @@ class Purges:
         self.is_stopping = False
 
     async def look(self) -> None:
-        if not self._is_at_it and not self.is_stopping and await self._queue.claim_purges(self._settings.purges_every):
+        if not self._is_at_it and not self.is_stopping and await self._queue.claim("purges", self._settings.purges_every):
             self._is_at_it = True
             self._spawn(self._purge_all())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from sendengine.policy.health import Thresholds
 from sendengine.policy.suppression import Limits
 
 
@@ -24,6 +25,8 @@ class EngineSettings(msgspec.Struct, frozen=True):
     dead_after: float = 10.0
     sweep_every: float = 60.0
     purges_every: float = 3600.0
+    health: Thresholds = Thresholds()  # when an account is held by itself; off
+    health_every: float = 60.0
     spread_above: float = 1000.0  # messages per second above which an account is offered to further workers
     max_accounts_found: int = 64  # taken out of the index per poll
     retain: float = 10.0  # journal records outlive their settlement

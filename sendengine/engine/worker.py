@@ -18,6 +18,7 @@ from sendengine.engine.away import AwayLog
 from sendengine.engine.delivery import Deliveries
 from sendengine.engine.durable import Durable
 from sendengine.engine.feed import Feed
+from sendengine.engine.health import HealthWatch
 from sendengine.engine.identity import Identity
 from sendengine.engine.journal import Journal
 from sendengine.engine.lane import Lane
@@ -84,6 +85,7 @@ class Worker:
             self._spawn, self._attached.set,
         )  # fmt: skip
         self._takeover = Takeover(queue, self._identity, settings, now, lambda: now() + self.journal.wall_offset)
+        self._health = HealthWatch(queue, settings)
         self._purges = Purges(queue, self._identity, settings, self._spawn)
         self._durable = Durable(queue, self._identity, settings)
 
@@ -291,7 +293,11 @@ class Worker:
     async def _watch_forever(self) -> None:
         pause = min(WATCH_EVERY, self._settings.dead_after / LEAST_READINGS)
         while True:
-            for step in (self._learn_keys, self._tell, self._look_at_the_others, self._sweep, self._purges.look, self._bury_given_up):
+            steps = (
+                self._learn_keys, self._tell, self._look_at_the_others, self._sweep, self._purges.look, self._look_at_health,
+                self._bury_given_up,
+            )  # fmt: skip
+            for step in steps:
                 try:
                     await step()
                 except Unavailable:  # of one part of a Cluster alone, maybe: the next step may need another
@@ -311,6 +317,9 @@ class Worker:
     async def _sweep(self) -> None:
         if await self._queue.claim_sweep(self._settings.sweep_every):
             await self._takeover.sweep()
+
+    async def _look_at_health(self) -> None:
+        await self._health.look(self._now() + self.journal.wall_offset)
 
     async def _look_at_the_others(self) -> None:
         """Who cannot write its own beat calls nobody dead."""

@@ -84,6 +84,11 @@ def encode(hold: Hold) -> str:
     return msgspec.json.encode(_Record(**kept)).decode()
 
 
+def placed_line(hold: Hold) -> bytes:
+    """Of one that nobody placed but the engine, for the audit trail."""
+    return msgspec.json.encode({"what": "hold", "who": hold.who, "why": hold.text, "facts": {"reason": hold.reason}})
+
+
 def holds_of(fields: Mapping[str, str]) -> list[Hold]:
     """Those that stand, the oldest first. One that nobody can read holds all the same: the scripts look at its name alone."""
     found = (_read(name, value) for name, value in fields.items() if name.startswith(FIELD))

@@ -18,7 +18,7 @@ from sendengine.policy.grants import SPAN
 from sendengine.policy.signing import KeyEntry, encode, field
 from sendengine.policy.tiers import interval_us
 from sendengine.ports import AuditLine, Bill, Gated, Heard, LedgerEntry, OutcomeChunk, Repair, Standing, Stored
-from sendengine.queue import keys, purging, scripts, trail
+from sendengine.queue import gates, keys, purging, scripts, trail
 from sendengine.queue.cluster import open_link
 from sendengine.queue.link import Argument
 from sendengine.queue.persistence import persistence
@@ -28,6 +28,7 @@ from sendengine.records import TRANSACTIONAL, decode_lease, mask_of
 
 RETRY_OCTETS = 14
 PAID = ("submit", "cancel")  # with the money in front where rows cost something
+COMPLAINTS_KEPT_H = 31 * 24
 ANSWER_SECONDS = 20.0  # a person, or a web process, waits no longer
 
 
@@ -54,10 +55,7 @@ class RedisDesk:
 
     async def _tell(self, account: str, cut: int = 0, cut_us: float = 0.0) -> None:
         """Workers hear of it; an account that none is attached to goes into the index for its next need."""
-        await spread_news(self._link, account, cut, cut_us)
-        need, leases, *_ = await scripts.run(self._link, "need", (keys.account(account),))
-        if not leases and float(need) >= 0:
-            await self._link.call("ZADD", keys.INDEX, "LT", need, account)
+        await gates.tell(self._link, account, cut, cut_us)
 
     # accounts
 
@@ -95,18 +93,12 @@ class RedisDesk:
     async def set_gate(
         self, account: str, seen: Mapping[str, str], fields: Mapping[str, str], *, before_us: float | None = None, line: bytes = b""
     ) -> Gated:
-        flat: list[Argument] = [len(seen), *(item for pair in [*seen.items(), *fields.items()] for item in pair)]
-        limit = "" if before_us is None else f"{before_us:.0f}"
-        status, *rest = await self._script("gate", account, self._cut_delay, limit, line, *flat)
-        if not rest:
-            return Gated(status.decode())
-        for lane, number, at in zip(rest[1::3], rest[2::3], rest[3::3], strict=True):
-            await self._tell(account + lane.decode(), number, float(at))
-        if status == b"same":  # who asked before may have died before it told anybody
-            for lane in await self._lanes(account):
-                await self._tell(lane)
+        gated = await gates.set_gate(self._link, self._cut_delay, account, seen, fields, before_us, line)
         await self._fill_trail(account)
-        return Gated(status.decode(), float(rest[0]))
+        return gated
+
+    async def complain(self, account: str, n: int = 1) -> bool:
+        return bool(await self._script("complain", account, n, COMPLAINTS_KEPT_H))
 
     async def note(self, account: str, line: bytes) -> None:
         if await self._script("note", account, line):
@@ -134,11 +126,6 @@ class RedisDesk:
         """ms of the oldest audit line that is kept."""
         return (await self.now_us() / 1e6 - self._audit_days * 86400) * 1000
 
-    async def _lanes(self, account: str) -> list[str]:
-        """Those that there are."""
-        names = [account + channel for channel in keys.CHANNELS]
-        found = await asyncio.gather(*(self._link.call("EXISTS", keys.account(name)) for name in names))
-        return [name for name, exists in zip(names, found, strict=True) if exists]
     # who gets nothing any more
 
     async def suppress(self, account: str, entries: Mapping[bytes, bytes], tells: bool = True) -> int | None:
@@ -149,7 +136,7 @@ class RedisDesk:
             return None
         new, _, changes = reply
         if tells:  # a repeat, too: who asked before may have died before it told anybody
-            for lane in await self._lanes(account):
+            for lane in await gates.lanes(self._link, account):
                 await spread_news(self._link, lane, 0, 0.0, changes)
         return int(new)
 

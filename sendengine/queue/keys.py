@@ -12,6 +12,7 @@ account slot: B = {m1234} is the account's own; A is a lane of it, a channel wit
   B:sup           hash    addresses that get nothing any more -> weight of the reason, since (policy/suppression.py)
   B:late          list    the last of them, the newest last
   B:soft          hash    address -> soft bounces, and bounces of a full mailbox, in a row (an octet each)
+  B:health        hash    how its e-mail fared, by the hour (lua/health.lua)
   B:audit         hash    number -> µs and JSON: lines that the audit trail has not taken yet
   A               hash    the lane: tier, rate (messages/h, "" unmetered), iv (µs between messages, 0 unmetered), last (µs of Redis
                           time of the last permit granted), cut and cut_at (number and µs of the last cut), relay, bind (what binds now),
@@ -74,7 +75,7 @@ no slot of their own
                           signs), and "#" = how often they changed
   {x}:gone        hash    tombstones: account -> µs of its purge. An id stands here for ever, and is never used again
   {x}:purging     set     accounts whose purge has begun and not ended
-  {x}:purges      string  who looks for purges that are due; expires by itself
+  {x}:claim:WHAT  string  who looks for purges that are due, or at how accounts fare; expires by itself
   {x}:sweep       string  who sweeps; expires by itself
 """
 
@@ -88,7 +89,6 @@ DKIM_CHANGES = "#"
 SWEEP = "{x}:sweep"
 API_KEYS = "{x}:keys"
 HOOKS = "{x}:hooks"
-PURGES = "{x}:purges"
 PURGING = "{x}:purging"
 GONE = "{x}:gone"
 
@@ -147,6 +147,10 @@ def api_keys(owner: str) -> str:
 
 def receipts(provider: str, day: int) -> str:
     return f"{{r:{provider}}}:{day}"
+
+
+def claim(what: str) -> str:
+    return f"{{x}}:claim:{what}"
 
 
 def mark(slot: str) -> str:

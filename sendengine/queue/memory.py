@@ -9,15 +9,19 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sendengine.errors import Fenced, SendEngineError, Unavailable
 from sendengine.policy.durability import Persistence
+from sendengine.policy.health import Health
+from sendengine.policy.holds import Hold, encode, field, placed_line
 from sendengine.policy.receipts import DELIVERED
 from sendengine.policy.signing import KeyEntry, decode
 from sendengine.ports import Appended, CampaignRecord, Late, Settlement, Standings, Taken, Visited
 from sendengine.queue.keys import INFO_SECONDS
 from sendengine.queue.memory_desk import MemoryDesk
+from sendengine.queue.memory_gate import change
 from sendengine.queue.memory_granting import bind_to, deal, grant
+from sendengine.queue.memory_health import look
 from sendengine.queue.memory_purging import due, purge
 from sendengine.queue.memory_settling import settle
-from sendengine.queue.memory_state import ENDED, IN_MEMORY, Account, MemoryStore
+from sendengine.queue.memory_state import ENDED, IN_MEMORY, Account, MemoryStore, Tally
 from sendengine.queue.memory_taking import Taking, look_at_schedules, turns
 from sendengine.queue.memory_verbs import DONE, pause
 from sendengine.records import REVOKED, TRANSACTIONAL, Ref, decode_ref
@@ -153,12 +157,23 @@ class MemoryQueue:
         store.swept_until = now + seconds * 1e6
         return True
 
-    async def claim_purges(self, seconds: float) -> bool:
+    async def claim(self, what: str, seconds: float) -> bool:
         store, now = self._store, self._now()
-        if now < store.purges_claimed_until:
+        if now < store.claims.get(what, 0.0):
             return False
-        store.purges_claimed_until = now + seconds * 1e6
+        store.claims[what] = now + seconds * 1e6
         return True
+
+    async def health(self, account: str, hours: int) -> Health:
+        state = self._store.accounts.get(account)
+        return Health(0, 0, 0) if state is None else look(state, self._now(), hours)
+
+    async def hold(self, account: str, hold: Hold) -> None:
+        store, name = self._store, field(hold.reason)
+        _, cuts = change(store, account, self._now(), self._cut_delay, {name: ""}, {name: encode(hold)}, None, placed_line(hold))
+        for lane, cut in cuts.items():
+            store.spread(account + lane, *cut)
+        store.accounts[account].health = Tally()
 
     async def due_purges(self) -> list[str]:
         return due(self._store, self._now())

@@ -17,6 +17,7 @@ from sendengine.policy.tiers import interval_us
 from sendengine.ports import AuditLine, Bill, Gated, Heard, LedgerEntry, OutcomeChunk, Repair, Standing, Stored
 from sendengine.queue.keys import INFO_SECONDS
 from sendengine.queue.memory_gate import change
+from sendengine.queue.memory_health import complain
 from sendengine.queue.memory_money import Bill as OwnBill
 from sendengine.queue.memory_money import prices_by_row
 from sendengine.queue.memory_purging import purge
@@ -135,6 +136,12 @@ class MemoryDesk:
             for lane in self._store.lanes(account):
                 self._tell(account + lane)
         return gated
+
+    async def complain(self, account: str, n: int = 1) -> bool:
+        state = self._store.accounts.get(account)
+        if state is not None:
+            complain(state, self._now(), n)
+        return state is not None
 
     async def note(self, account: str, line: bytes) -> None:
         state, said = self._store.accounts.get(account), b"%.0f %b" % (self._now(), line)

@@ -134,6 +134,16 @@ class Campaign:
             self.bill.pay(batch, records, now)
 
 
+class Tally:
+    """How the account's mail fared, by the hour."""
+
+    def __init__(self) -> None:
+        self.at: float | None = None  # of the last look
+        self.seen: dict[str, tuple[int, int]] = {}  # campaign -> sent, bounced at the last look
+        self.hours: dict[int, tuple[int, int]] = {}
+        self.complaints: dict[int, int] = {}
+
+
 class Account:
     """What a lane of an account holds. `home`: the fields of the account itself, which for e-mail are its own; so is the list of those who
     get nothing any more."""
@@ -144,6 +154,7 @@ class Account:
         self.suppressed: dict[bytes, bytes] = {} if home is None else home.suppressed  # address -> entry (policy.suppression)
         self.late: list[bytes] = [] if home is None else home.late  # those that came onto it, all of them, the newest last
         self.soft: dict[bytes, list[int]] = {} if home is None else home.soft  # address -> soft bounces, and of a full mailbox, in a row
+        self.health = Tally()
         self.audit: dict[int, bytes] = {}  # lines that the audit trail has not taken yet
         self.campaigns: dict[str, Campaign] = {}  # oldest first
         self.run: dict[str, int] = {}  # campaigns that may send now -> messages served since one joined
@@ -330,7 +341,7 @@ class MemoryStore:
         self.infos: dict[str, tuple[float, bytes]] = {}  # what a worker said -> until when it holds
         self.swept_until = 0.0
         self.gone: dict[str, float] = {}  # tombstones: account -> µs of its purge
-        self.purges_claimed_until = 0.0
+        self.claims: dict[str, float] = {}  # what some worker looks after -> until when nobody else does
         self.trails: dict[str, list[AuditLine]] = {}
         self.signing_keys: dict[str, bytes] = {}
         self.key_changes = 0

@@ -13,6 +13,9 @@ from sendengine import records
 from sendengine.errors import SendEngineError
 from sendengine.lanes import is_paid
 from sendengine.policy.durability import Persistence
+from sendengine.policy.health import Health
+from sendengine.policy.holds import Hold, field, placed_line
+from sendengine.policy.holds import encode as encode_hold
 from sendengine.policy.signing import KeyEntry, decode
 from sendengine.ports import Appended, CampaignRecord, Late, Leased, News, Settlement, Standings, Taken, Visited
 from sendengine.queue import keys, purging, scripts
@@ -217,8 +220,18 @@ class RedisQueue:
     async def claim_sweep(self, seconds: float) -> bool:
         return await self._link.call("SET", keys.SWEEP, "1", "NX", "PX", int(seconds * 1000)) is not None
 
-    async def claim_purges(self, seconds: float) -> bool:
-        return await self._link.call("SET", keys.PURGES, "1", "NX", "PX", int(seconds * 1000)) is not None
+    async def claim(self, what: str, seconds: float) -> bool:
+        return await self._link.call("SET", keys.claim(what), "1", "NX", "PX", int(seconds * 1000)) is not None
+
+    async def health(self, account: str, hours: int) -> Health:
+        return Health(*map(int, await self._script("health", keys.account(account), hours)))
+
+    async def hold(self, account: str, hold: Hold) -> None:
+        from sendengine.queue.gates import set_gate  # which stands on this module
+
+        name, delay = field(hold.reason), f"{self._cut_delay:.0f}"
+        await set_gate(self._link, delay, account, {name: ""}, {name: encode_hold(hold)}, None, placed_line(hold))
+        await self._link.call("UNLINK", keys.account(account) + ":health")
 
     async def due_purges(self) -> list[str]:
         return await purging.due(self._link)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from queue_bench import Bench, deferred, rows, settlement
+from queue_bench import Bench, deferred, outcomes, rows, settlement
 
+from sendengine.policy.health import Health
+from sendengine.policy.holds import Reason, holds_of, placed
 from sendengine.ports import Taken, Visited
 from sendengine.records import TRANSACTIONAL
+from sendengine.types import Outcome
 
 PER_HOUR, INTERVAL = 36_000, 100_000.0
 SMS = "m1/sms"
@@ -253,3 +256,68 @@ async def test_rate_and_boosts_of_a_held_account_may_change(sending: Bench) -> N
     assert await sending.desk.set_rate("m1", "t", 2 * PER_HOUR)
     await release(sending)
     assert (await visit(sending)).interval_us == INTERVAL / 2
+
+
+# how an account fares
+
+
+async def end(bench: Bench, name: str, sent: int, bounced: int) -> None:
+    """A send of so many, all of them with these outcomes."""
+    await bench.campaign(name, sent + bounced, account="m1")
+    left = bounced
+    for lease in (await take(bench)).leases:
+        held = rows(lease)
+        bad, good = held[:left], held[left:]
+        left -= len(bad)
+        await bench.settle(settlement(lease.token, outcomes(bad, Outcome.BOUNCED) + outcomes(good)))
+
+
+async def test_first_look_counts_nothing_and_the_next_one_what_came_since(bench: Bench) -> None:
+    await bench.account()
+    await end(bench, "before", 150, 10)
+    assert await bench.queue.health("m1", 24) == Health(0, 0, 0)
+    await end(bench, "a", 120, 20)
+    await end(bench, "b", 7, 3)  # begun and ended between two looks
+    assert await bench.desk.complain("m1", 2)
+    assert await bench.queue.health("m1", 24) == Health(127, 23, 2)
+    assert await bench.queue.health("m1", 24) == Health(127, 23, 2)
+    await end(bench, "c", 5, 0)
+    assert await bench.desk.complain("m1")
+    assert await bench.queue.health("m1", 24) == Health(132, 23, 3)
+
+
+async def test_send_that_goes_on_counts_what_it_adds(bench: Bench) -> None:
+    await bench.account()
+    await bench.campaign("c", 300)
+    leases = (await take(bench)).leases
+    await bench.settle(settlement(leases[0].token, outcomes(rows(leases[0]))))
+    await bench.queue.health("m1", 24)
+    await bench.settle(settlement(leases[1].token, outcomes(rows(leases[1]))))
+    assert await bench.queue.health("m1", 24) == Health(100, 0, 0)
+    await bench.settle(settlement(leases[2].token, outcomes(rows(leases[2]))))
+    assert await bench.queue.health("m1", 24) == Health(200, 0, 0)
+
+
+async def test_nobody_is_counted_of_an_account_that_is_not_there(bench: Bench) -> None:
+    assert await bench.queue.health("m9", 24) == Health(0, 0, 0)
+    assert not await bench.desk.complain("m9")
+    assert await bench.desk.account("m9") == {}
+
+
+async def test_engine_holds_once_and_counts_anew(sending: Bench) -> None:
+    await sending.queue.health("m1", 24)
+    await sending.desk.complain("m1", 7)
+    reason = Reason("spam-complaints", "too many complaints", "write less", "abuse desk")
+    before = len(await news(sending))
+    for text in ("first", "second"):
+        await sending.queue.hold("m1", placed(reason, 1.0, text, "sendengine"))
+    assert [hold.text for hold in holds_of(await sending.desk.account("m1"))] == ["first"]
+    assert (await news(sending))[before:] == [("m1", 1), (SMS, 1)]
+    assert await sending.queue.health("m1", 24) == Health(0, 0, 0)
+    assert [each.line for each in await sending.desk.audit("m1", "", 10)] == [
+        b'{"what":"hold","who":"sendengine","why":"first","facts":{"reason":"spam-complaints"}}'
+    ]
+
+
+async def test_one_worker_at_a_time_looks_after_each_thing(bench: Bench) -> None:
+    assert [await bench.queue.claim(what, 60.0) for what in ("health", "purges", "health")] == [True, True, False]

@@ -9,16 +9,19 @@ from collections.abc import Callable, Coroutine
 
 import pytest
 
+from sendengine import config
 from sendengine.client import Client
 from sendengine.config import Config
 from sendengine.engine.settings import EngineSettings
 from sendengine.errors import Conflict
+from sendengine.policy.health import BOUNCES, COMPLAINTS, Thresholds
 from sendengine.policy.term import DAY
 from sendengine.types import Attempt, Outcome, Stage
 from tests.engine.rig import DELIVERED, EPOCH, Rig, number, replied
 from tests.engine.virtual import run_virtually
 
 STOPS_WITHIN = RESUMES_WITHIN = 1.0
+REASONS = config.reasons()
 PER_HOUR, RATE = 36_000.0, 10.0
 
 
@@ -363,6 +366,30 @@ async def test_workers_purge_what_is_due_by_themselves_and_nothing_sooner() -> N
     assert await rig.desk.gone("m1") is not None
     assert [(each.what, each.who) async for each in client.audit("m1")] == [("purged", "worker later")]
     await rig.stop("later")
+
+
+@virtual
+async def test_account_whose_mail_bounces_is_held_by_itself_where_the_operator_says_so() -> None:
+    rig = Rig(lambda recipient: replied(Stage.RCPT, 550) if int(recipient[3:].partition("@")[0]) % 10 == 0 else DELIVERED)
+    held_for = tuple(REASONS[name] for name in (BOUNCES, COMPLAINTS))
+    await rig.account()
+    await rig.account("m2")
+    await rig.submit(3000)
+    rig.start(settings=EngineSettings(health=Thresholds(bounces=0.08, least=500, reasons=held_for)))
+    client = await open_client(rig)
+    await asyncio.sleep(180)
+    account = await client.account("m1")
+    assert [(each.reason, each.who) for each in account.holds] == [(BOUNCES, "sendengine")]
+    assert "messages bounced for good within 24 h" in account.holds[0].text
+    assert 500 <= len(rig.log) < 1900
+    sent = len(rig.log)
+    await asyncio.sleep(60)
+    assert len(rig.log) == sent
+    await client.release("m1", BOUNCES)
+    await asyncio.sleep(40)
+    assert len(rig.log) > sent + 300  # it is judged anew, by what comes now
+    assert (await client.account("m2")).holds == []
+    await rig.stop()
 
 
 @virtual

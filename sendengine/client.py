@@ -172,9 +172,13 @@ class Client:
         await gates.purge(self.desk, account, who)
 
     async def audit(self, account: str) -> AsyncIterator[audit.Entry]:
-        """Who did what to an account, when and why; the oldest first. Of an account that is gone, too."""
+        """Who did what to an account, when and why; the oldest first. Of an account that is gone, too. Raises NotFound."""
+        has_any = False
         async for entry in audit.read(self.desk, names.account_id(account)):
+            has_any = True
             yield entry
+        if not has_any:
+            await names.existing_account(self.desk, account)
 
     async def account(self, account: str) -> Account:
         await names.existing_account(self.desk, account)

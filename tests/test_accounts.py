@@ -103,8 +103,15 @@ async def test_hold_that_does_not_stand_cannot_be_lifted(bench: Bench) -> None:
         await bench.client.hold("m2", "content")
     with pytest.raises(RefusedInput, match="longer than"):
         await bench.client.hold("m1", "content", text="x" * 1001)
-    with pytest.raises(RefusedInput, match="Unicode"):
-        await bench.client.hold("m1", "content", text="\ud800")
+    for text in ("\ud800", "two\nlines", "\x1b[31m", "a\u2028b"):
+        with pytest.raises(RefusedInput, match="control characters, lines or no Unicode"):
+            await bench.client.hold("m1", "content", text=text)
+        with pytest.raises(RefusedInput):
+            await bench.client.hold("m1", "content", who=text)
+        with pytest.raises(RefusedInput):
+            await bench.client.set_term("m1", "trial", ends="+1d", why=text)
+        with pytest.raises(RefusedInput):
+            await bench.client.release("m1", "content", why=text)
 
 
 async def test_reason_that_left_the_table_can_still_be_lifted(bench: Bench) -> None:
@@ -208,6 +215,12 @@ async def test_trail_of_an_account_that_is_not_there_is_kept_all_the_same(bench:
     await bench.desk.note("m9", b'{"what":"purged"}')
     await bench.desk.note("m9", b"no json")
     assert [each.what async for each in bench.client.audit("m9")] == ["purged", "unreadable"]
+
+
+async def test_trail_of_an_account_that_never_was_is_not_found(bench: Bench) -> None:
+    assert [each async for each in bench.client.audit("m1")] == []
+    with pytest.raises(NotFound, match="no account m8"):
+        _ = [each async for each in bench.client.audit("m8")]
 
 
 async def test_trail_is_read_in_parts(bench: Bench) -> None:

@@ -79,9 +79,14 @@ NEXT: Mapping[Verb, Mapping[Phase | None, Phase]] = {
     },
 }
 _REFUSED: Mapping[tuple[Verb, Phase | None], tuple[str, str]] = {  # what is said where there is more to say than the phase
+    (Verb.TRIAL, Phase.GRACE): ("its term is over: a trial is the first one", "--renew TIME, before the grace ends"),
     (Verb.CANCEL, Phase.TRIAL): ("a trial is not renewed: there is nothing to cancel", "--expire ends it now"),
     (Verb.CANCEL, Phase.GRACE): ("its term is over: there is no renewal to cancel", ""),
     (Verb.REACTIVATE, Phase.GRACE): ("its term is over", "--renew TIME, before the grace ends"),
+}
+_OTHERWISE: Mapping[Verb, tuple[str, str]] = {
+    Verb.TRIAL: ("it has a term already: a trial is the first one", "--renew TIME"),
+    Verb.REACTIVATE: ("it has no term that was cancelled", "sendengine account term ACCOUNT shows where it stands"),
 }
 
 
@@ -118,13 +123,12 @@ def _end(term: Term, verb: Verb, now: float, ends: float | None) -> float | None
 
 
 def _refusal(verb: Verb, phase: Phase | None, term: Term | None) -> Conflict:
-    said = _REFUSED.get((verb, phase))
-    if said is not None:
-        return Conflict(*said)
+    if (verb, phase) in _REFUSED:
+        return Conflict(*_REFUSED[verb, phase])
     if phase is Phase.DELETED and term is not None and term.grace_ends is not None:
         over = f"its grace ended at {format_time(term.grace_ends)}, and it is purged"
         return Conflict(over, "a new account, under another id; an id is never used again")
-    return Conflict(f"its term is {phase or 'without a limit'}: it cannot {verb}", "sendengine account term ACCOUNT shows where it stands")
+    return Conflict(*_OTHERWISE[verb])
 
 
 def purge_line(who: str) -> bytes:

@@ -51,7 +51,7 @@ async def hold(desk: Desk, reasons: Mapping[str, Reason], account: str, reason: 
     """One that stands already gets another text, if one is given. Raises NotFound, RefusedInput."""
     known = reason_named(reason, reasons)
     name = holds.field(known.name)
-    text = _text(text)
+    text, who = _text(text), _text(who)
 
     async def change() -> Gated:
         fields = await existing_account(desk, account_id(account))
@@ -68,7 +68,7 @@ async def hold(desk: Desk, reasons: Mapping[str, Reason], account: str, reason: 
 
 async def release(desk: Desk, account: str, reason: str, why: str, who: str) -> None:
     """Raises Conflict where no such hold stands, naming those that do. A reason that is in no table any more can be lifted, too."""
-    name = reason.strip().lower().replace("_", "-")
+    name, why, who = reason.strip().lower().replace("_", "-"), _text(why), _text(who)
 
     async def change() -> Gated:
         fields = await existing_account(desk, account_id(account))
@@ -77,7 +77,7 @@ async def release(desk: Desk, account: str, reason: str, why: str, who: str) -> 
             stand = f"it is held for {', '.join(found)}" if found else "it is not held at all"
             raise Conflict(f"account {account} is not held for {reason!r}: {stand}", f"sendengine account show {account}")
         field = holds.field(name)
-        return await desk.set_gate(account, {field: fields[field]}, {field: ""}, line=audit.line("release", who, _text(why), reason=name))
+        return await desk.set_gate(account, {field: fields[field]}, {field: ""}, line=audit.line("release", who, why, reason=name))
 
     await _settled(account, change)
 
@@ -87,13 +87,14 @@ async def change_term(
 ) -> None:
     """Raises NotFound, Conflict where its phase forbids the verb, RefusedInput for an impossible end. A renewal that is asked for within
     the grace and would arrive after it is refused as any other."""
+    why, who = _text(why), _text(who)
 
     async def change() -> Gated:
         fields = await existing_account(desk, account_id(account))
         before, now = term_of(fields), await desk.now_us() / 1e6
         after = _changed(account, config, before, verb, now, ends)
         until = "" if after.ends is None else format_time(after.ends)
-        line = audit.line(f"term.{verb}", who, _text(why), ends=until)
+        line = audit.line(f"term.{verb}", who, why, ends=until)
         limit = None if before is None or before.grace_ends is None else before.grace_ends * 1e6
         seen = {name: fields.get(name, "") for name in fields_of(before)}
         return await desk.set_gate(account, seen, fields_of(after), before_us=limit, line=line)
@@ -124,7 +125,7 @@ async def _settled(account: str, change: Callable[[], Awaitable[Gated]]) -> None
 
 async def purge(desk: Desk, account: str, who: str) -> None:
     """Delete everything of it, where its time has come. Broken off, the same call goes on. Raises Conflict before its time, NotFound."""
-    answer = await desk.purge(account_id(account), term.purge_line(who))
+    answer = await desk.purge(account_id(account), term.purge_line(_text(who)))
     if answer == "early":
         found = term_of(await desk.account(account))
         if found is None or found.purge_at is None:
@@ -135,13 +136,11 @@ async def purge(desk: Desk, account: str, who: str) -> None:
 
 
 def _text(text: str) -> str:
-    """Words of people, for people."""
+    """Words of people, for people: in one line, since they are shown on screens and in errors."""
     if len(text) > LONGEST_TEXT:
         raise RefusedInput(f"a text of {len(text)} characters is longer than {LONGEST_TEXT}")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise RefusedInput(f"the text is no Unicode: {error.reason}") from None
+    if not text.isprintable():
+        raise RefusedInput(f"the text {text[:40]!r} holds control characters, lines or no Unicode")
     return text
 
 

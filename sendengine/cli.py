@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sendengine.commands import account, common, dkim, looking, prepaid, quarantine, running, sends, sms, steering, suppress
+from sendengine.commands import account, common, dkim, key, looking, prepaid, quarantine, running, sends, sms, steering, suppress
 
 app = common.group("A bulk send engine that sells speed: every account sends at exactly its contracted rate.")
 app.add_typer(account.app, name="account")
@@ -20,6 +20,7 @@ app.add_typer(running.config_app, name="config")
 app.add_typer(prepaid.app, name="credits")
 app.add_typer(dkim.app, name="dkim")
 app.add_typer(running.embedded_app, name="embedded")
+app.add_typer(key.app, name="key")
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(suppress.app, name="suppress")
 app.add_typer(sms.app, name="sms")

@@ -27,6 +27,7 @@ from sendengine.intake import Intake
 from sendengine.lanes import is_paid, owner, sms_lane
 from sendengine.policy import gate, prices
 from sendengine.policy import retry as schedules
+from sendengine.policy.apikeys import SECRET_OCTETS
 from sendengine.policy.durability import Durability, weakest
 from sendengine.policy.numbers import checked_region
 from sendengine.policy.prices import PriceTable
@@ -40,6 +41,7 @@ from sendengine.render.message import Message
 from sendengine.render.sms import Pricing, SmsText
 from sendengine.scheduler import (
     accounts,
+    apikeys,
     audit,
     fsck,
     gates,
@@ -56,6 +58,7 @@ from sendengine.scheduler import (
     why,
 )
 from sendengine.scheduler.accounts import Account
+from sendengine.scheduler.apikeys import KeyShown, NewKey
 from sendengine.scheduler.binding import Binding
 from sendengine.scheduler.fsck import Checked, Finding
 from sendengine.scheduler.names import Ref
@@ -231,6 +234,21 @@ class Client:
         NDJSON or bare addresses (`-` is standard input). In constant memory; the same again changes nothing."""
         await names.existing_account(self.desk, names.account_id(account))
         return await suppressions.load(self.desk, account, source, reason, await self._now(), on_reject)
+
+    # API keys
+
+    async def create_key(self, account: str | None = None, *, scopes: Iterable[str], seat: str) -> NewKey:
+        """Of an account, or (None) the operator's, which opens every account. `scopes`: of `read`, `send`, `admin`; `seat`: who holds it.
+        Its `key` is shown here and never again. Raises NotFound, RefusedInput, Conflict (no seat is free)."""
+        return await apikeys.create(self.desk, account, scopes, seat, os.urandom(SECRET_OCTETS))
+
+    async def keys(self, owner: str | None = None) -> builtins.list[KeyShown]:
+        """Of an account, of `admin` (the operator's), or all."""
+        return await apikeys.listed(self.desk, owner)
+
+    async def revoke_key(self, key_id: str, owner: str | None = None) -> KeyShown:
+        """From the next request on it opens nothing. Raises NotFound; with `owner`, also for another one's key."""
+        return await apikeys.revoke(self.desk, key_id, owner)
 
     # submitting
 

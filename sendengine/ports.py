@@ -12,6 +12,7 @@ from typing import Protocol
 import msgspec
 
 from sendengine.intake import PackedBatch
+from sendengine.policy.apikeys import ApiKey
 from sendengine.policy.credits import Draw, Entry, Lot
 from sendengine.policy.durability import Persistence
 from sendengine.policy.health import Health
@@ -458,6 +459,23 @@ class Desk(Protocol):
     async def remove_key(self, domain: str, selector: str) -> bool: ...
     async def signing_keys(self) -> list[KeyEntry]:
         """By domain and selector."""
+        ...
+
+    async def keep_api_key(self, key: ApiKey, seats: int | None) -> str:
+        """Into the keys; "seats": its owner may have so many seats, and other ones take them all; "same": it stands there."""
+        ...
+
+    async def api_key(self, digest: str) -> ApiKey | None: ...
+    async def api_keys(self, owner: str | None = None) -> list[ApiKey]:
+        """Of an owner (an account, or policy.apikeys.OPERATOR), or of all; oldest first."""
+        ...
+
+    async def change_api_key(self, key: ApiKey, changed: ApiKey) -> bool:
+        """What is kept of it; False, and nothing is changed, where it is not as it was read: one that was dropped never comes back."""
+        ...
+
+    async def drop_api_keys(self, owner: str, digests: Sequence[str]) -> int:
+        """How many of them there were; those of another owner stay."""
         ...
 
     async def create_account(self, account: str, fields: Mapping[str, str]) -> bool: ...

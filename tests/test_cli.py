@@ -573,3 +573,46 @@ def test_embedded_verbs_say_whom_they_leave_and_that_another_server_is_in_use(ru
     finally:
         embedded.stop(run.folder / "state")
     assert run("embedded", "stop").err == ""
+
+
+def test_a_key_is_shown_once_listed_and_revoked(run: Shell) -> None:
+    made = run("key", "create", "--account", "m1", "--scope", "read,send", "--seat", "Ann", "--json").json
+    assert re.fullmatch(r"se_[\w-]{43}", made["key"])
+    assert (made["account"], made["scopes"], made["seat"], made["last_used"]) == ("m1", ["read", "send"], "Ann", None)
+    plain = run("key", "create", "--admin", "--scope", "admin", "--seat", "ops")
+    assert re.fullmatch(r"se_[\w-]{43}\n", plain.out)
+    listed = run("key", "list", "--json")
+    assert made["key"] not in listed.out
+    assert [(each["account"], each["seat"]) for each in listed.lines] == [("m1", "Ann"), (None, "ops")]
+    assert [each["id"] for each in run("key", "list", "--account", "m1", "--json").lines] == [made["id"]]
+    assert run("key", "revoke", made["id"], "--admin").code == 2
+    assert run("key", "revoke", made["id"], "--account", "m1").code == 0
+    again = run("key", "revoke", made["id"])
+    assert (again.code, "no API key" in again.err) == (2, True)
+    assert [each["seat"] for each in run("key", "list", "--json").lines] == ["ops"]
+
+
+def test_seats_of_an_account_are_those_that_were_bought(run: Shell, redis_url: str) -> None:
+    with Redis.from_url(redis_url) as redis:
+        redis.hset("{m1}", "seats", "1")
+    create = ("key", "create", "--account", "m1", "--scope", "read", "--seat")
+    assert run(*create, "Ann").code == 0
+    refused = run(*create, "Bob")
+    assert (refused.code, "1 seat" in refused.err, "Ann" in refused.err) == (2, True, True)
+    assert run(*create, "Ann").code == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--scope", "read", "--seat", "x"), "whose key"),
+        (("--admin", "--account", "m1", "--scope", "read", "--seat", "x"), "not both"),
+        (("--admin", "--scope", "root", "--seat", "x"), "no scope"),
+        (("--admin", "--scope", "read", "--seat", " "), "no name"),
+        (("--account", "m12", "--scope", "read", "--seat", "x"), "no account"),
+    ],
+)
+def test_a_key_that_cannot_be(run: Shell, args: tuple[str, ...], said: str) -> None:
+    done = run("key", "create", *args)
+    assert (done.code, said in done.err) == (2, True)
+    assert run("key", "list", "--json").lines == []

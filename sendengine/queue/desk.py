@@ -12,6 +12,8 @@ from typing import Any
 
 from sendengine.intake import PackedBatch
 from sendengine.lanes import is_paid
+from sendengine.policy import apikeys
+from sendengine.policy.apikeys import ApiKey
 from sendengine.policy.credits import Entry, Kind, Lot
 from sendengine.policy.durability import Persistence
 from sendengine.policy.grants import SPAN
@@ -172,6 +174,37 @@ class RedisDesk:
         reply = await scripts.commit(self._link, "dkim", (keys.DKIM,), name, value, text, moves, mark=keys.mark(keys.INDEX))
         state: str = reply.decode()
         return state
+
+    # API keys
+
+    async def keep_api_key(self, key: ApiKey, seats: int | None) -> str:
+        return (await self._api_key(key.owner, "keep", key.digest, apikeys.encode(key), key.seat, "" if seats is None else seats))[0]
+
+    async def api_key(self, digest: str) -> ApiKey | None:
+        value = await self._link.call("HGET", keys.API_KEYS, digest)
+        return None if value is None else apikeys.decode(digest, value)
+
+    async def api_keys(self, owner: str | None = None) -> list[ApiKey]:
+        if owner is None:
+            flat = await self._link.call("HGETALL", keys.API_KEYS)
+            pairs = list(zip(flat[::2], flat[1::2], strict=True))
+        else:
+            digests = await self._link.call("HKEYS", keys.api_keys(owner))
+            values = await self._link.call("HMGET", keys.API_KEYS, *digests) if digests else []
+            pairs = [pair for pair in zip(digests, values, strict=True) if pair[1] is not None]
+        found = [apikeys.decode(digest.decode(), value) for digest, value in pairs]
+        return sorted(filter(None, found), key=lambda key: (key.made_us, key.digest))
+
+    async def change_api_key(self, key: ApiKey, changed: ApiKey) -> bool:
+        reply = await self._api_key(key.owner, "change", key.digest, apikeys.encode(key), apikeys.encode(changed))
+        return reply[0] == "done"
+
+    async def drop_api_keys(self, owner: str, digests: Sequence[str]) -> int:
+        return (await self._api_key(owner, "drop", *digests))[1]
+
+    async def _api_key(self, owner: str, *args: Argument) -> tuple[str, int]:
+        state, n = await scripts.commit(self._link, "apikey", (keys.API_KEYS,), owner, *args, mark=keys.mark(keys.INDEX))
+        return state.decode(), int(n)
 
     # submitting
 

@@ -76,6 +76,8 @@ no slot of their own
   {x}:gone        hash    tombstones: account -> µs of its purge. An id stands here for ever, and is never used again
   {x}:purging     set     accounts whose purge has begun and not ended
   {x}:claim:WHAT  string  who looks for purges that are due, or at how accounts fare; expires by itself
+  {x}:keys        hash    API keys: SHA-256 of one, in hex -> JSON (account, "" the operator; scopes, seat, when made and last used, µs)
+  {x}:keys:OWNER  hash    those of an account, or of `admin`: SHA-256 -> seat
   {x}:sweep       string  who sweeps; expires by itself
 """
 

@@ -9,6 +9,7 @@ import msgspec
 from sendengine.errors import Unavailable
 from sendengine.intake import PackedBatch
 from sendengine.lanes import others
+from sendengine.policy.apikeys import ApiKey
 from sendengine.policy.credits import Lot
 from sendengine.policy.durability import Persistence
 from sendengine.policy.grants import FIELD, SPAN
@@ -226,6 +227,39 @@ class MemoryDesk:
         if value:
             stored[name] = value
         return True
+
+    # API keys
+
+    async def keep_api_key(self, key: ApiKey, seats: int | None) -> str:
+        stored = self._store.api_keys
+        if key.digest in stored:
+            return "same"
+        others = {other.seat for other in stored.values() if other.owner == key.owner} - {key.seat}
+        if seats is not None and len(others) >= seats:
+            return "seats"
+        stored[key.digest] = key
+        return "done"
+
+    async def api_key(self, digest: str) -> ApiKey | None:
+        return self._store.api_keys.get(digest)
+
+    async def api_keys(self, owner: str | None = None) -> list[ApiKey]:
+        found = [key for key in self._store.api_keys.values() if owner in (None, key.owner)]
+        return sorted(found, key=lambda key: (key.made_us, key.digest))
+
+    async def change_api_key(self, key: ApiKey, changed: ApiKey) -> bool:
+        stored = self._store.api_keys
+        if stored.get(key.digest) != key:
+            return False
+        stored[key.digest] = changed
+        return True
+
+    async def drop_api_keys(self, owner: str, digests: Sequence[str]) -> int:
+        stored = self._store.api_keys
+        gone = [digest for digest in dict.fromkeys(digests) if digest in stored and stored[digest].owner == owner]
+        for digest in gone:
+            del stored[digest]
+        return len(gone)
 
     # submitting
 

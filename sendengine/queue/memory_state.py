@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from math import ceil
 
 from sendengine.lanes import is_paid, owner
+from sendengine.policy.apikeys import ApiKey
 from sendengine.policy.durability import Persistence
 from sendengine.policy.grants import FIELD, SPAN
 from sendengine.ports import AuditLine, News, OutcomeChunk
@@ -345,6 +346,7 @@ class MemoryStore:
         self.trails: dict[str, list[AuditLine]] = {}
         self.signing_keys: dict[str, bytes] = {}
         self.key_changes = 0
+        self.api_keys: dict[str, ApiKey] = {}
 
     def lanes(self, account: str) -> dict[str, Account]:
         """Those that there are, by what stands behind the account's name."""

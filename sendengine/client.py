@@ -13,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import builtins
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from concurrent.futures import Executor
 from datetime import UTC, datetime
 from typing import Any, Self
 
@@ -45,6 +46,7 @@ from sendengine.scheduler import (
     audit,
     fsck,
     gates,
+    loading,
     names,
     planning,
     prepaid,
@@ -61,6 +63,7 @@ from sendengine.scheduler.accounts import Account
 from sendengine.scheduler.apikeys import KeyShown, NewKey
 from sendengine.scheduler.binding import Binding
 from sendengine.scheduler.fsck import Checked, Finding
+from sendengine.scheduler.loading import Loaded
 from sendengine.scheduler.names import Ref
 from sendengine.scheduler.outcomes import Outcomes, RecipientOutcome
 from sendengine.scheduler.prepaid import Cost, Credits, Move
@@ -265,6 +268,15 @@ class Client:
 
         Raises NotFound, RefusedInput, Conflict (the id stands with other rows or settings; the account is held, in grace or deleted) and
         Unavailable (repeat the call)."""
+        order = await self._order(
+            account, message, campaign, at, sequential, priority, window, on_doubt, retry, lifetime, sender, created_by
+        )  # fmt: skip
+        return await self._submit(order, recipients, strict, on_reject, on_absent)
+
+    async def _order(
+        self, account: str, message: Message, campaign: str | None, at: Moment, sequential: bool, priority: str | None, window: str | None,
+        on_doubt: str, retry: str | None, lifetime: str | float | None, sender: str, created_by: str,
+    ) -> Order:  # fmt: skip
         await self._admitted(account)
         now = await self._now()
         order = Order(
@@ -276,7 +288,37 @@ class Client:
         for name, text in (("priority", order.priority), ("created_by", created_by)):
             if not text.isprintable():
                 raise RefusedInput(f"{name} {text!r} holds control characters or no Unicode text")
-        return await self._submit(order, recipients, strict, on_reject, on_absent)
+        return order
+
+    async def open(
+        self, *, account: str, message: Message, campaign: str | None = None, at: Moment = None, sequential: bool = False,
+        priority: str | None = None, window: str | None = None, on_doubt: str = "resend", strict: bool = False, retry: str | None = None,
+        lifetime: str | float | None = None, sender: str = "", created_by: str = "",
+    ) -> Send:  # fmt: skip
+        """A send without its list, which `load` brings and `seal` ends: for lists that come in pieces. Else as `submit`."""
+        order = await self._order(
+            account, message, campaign, at, sequential, priority, window, on_doubt, retry, lifetime, sender, created_by
+        )  # fmt: skip
+        created = await loading.open_send(self.desk, self.config, order, _uid(), strict)
+        return as_send(await self._status(order.ref), created)
+
+    async def load(
+        self, campaign: str, chunks: AsyncIterable[bytes], *, first_batch: int = 0, on_reject: OnReject | None = None,
+        pool: Executor | None = None,
+    ) -> Loaded:  # fmt: skip
+        """CSV or NDJSON into an opened send. `first_batch`: 0, or the `next_batch` of the list before. Sending may begin at once, but where
+        the send is sequential, strict or reversed. The reader waits in a thread of `pool` (the loop's own) for each chunk.
+
+        Raises RefusedInput, Conflict (other rows stand there), Unavailable: the same call goes on."""
+        ref = await names.resolve(self.desk, campaign)
+        table = await self._prices(ref, await self._now()) if is_paid(ref.account) else None
+        return await loading.load(self.desk, ref, table, chunks, first_batch, pool, on_reject)
+
+    async def seal(self, campaign: str, *, rows: int | None = None) -> Send:
+        """The list of an opened send is complete. `rows`: how many it must have. Raises Conflict, RefusedInput."""
+        ref = await names.resolve(self.desk, campaign)
+        is_new = await loading.seal(self.desk, ref, rows)
+        return as_send(await self._status(ref), is_new)
 
     async def submit_sms(
         self, *, account: str, sender: str, text: str, recipients: Recipients, campaign: str | None = None, at: Moment = None,
@@ -288,6 +330,27 @@ class Client:
         by the price table in force when it is created: what its list costs is reserved as it is stored, and nothing goes before all is.
 
         Raises RefusedInput, too, where there is not enough credit: buy, and repeat the call."""
+        order = await self._sms_order(
+            account, sender, text, campaign, at, sequential, priority, window, on_doubt, retry, lifetime, region, created_by
+        )  # fmt: skip
+        return await self._submit(order, recipients, strict, on_reject, on_absent)
+
+    async def open_sms(
+        self, *, account: str, sender: str, text: str, campaign: str | None = None, at: Moment = None, sequential: bool = False,
+        priority: str | None = None, window: str | None = None, on_doubt: str = "resend", strict: bool = False, retry: str | None = None,
+        lifetime: str | float | None = None, region: str = "", created_by: str = "",
+    ) -> Send:  # fmt: skip
+        """As `submit_sms`, without its list, which `load` brings and `seal` ends."""
+        order = await self._sms_order(
+            account, sender, text, campaign, at, sequential, priority, window, on_doubt, retry, lifetime, region, created_by
+        )  # fmt: skip
+        created = await loading.open_send(self.desk, self.config, order, _uid(), strict)
+        return as_send(await self._status(order.ref), created)
+
+    async def _sms_order(
+        self, account: str, sender: str, text: str, campaign: str | None, at: Moment, sequential: bool, priority: str | None,
+        window: str | None, on_doubt: str, retry: str | None, lifetime: str | float | None, region: str, created_by: str,
+    ) -> Order:  # fmt: skip
         await self._admitted(account)
         lane = await accounts.open_sms(self.desk, self.tiers, account, self.config.sms_rate)
         now = await self._now()
@@ -301,7 +364,7 @@ class Client:
         for name, said in (("priority", order.priority), ("created_by", created_by)):
             if not said.isprintable():
                 raise RefusedInput(f"{name} {said!r} holds control characters or no Unicode text")
-        return await self._submit(order, recipients, strict, on_reject, on_absent)
+        return order
 
     async def _prices(self, ref: Ref, now: float) -> PriceTable:
         """The version in force, or that by which a send was created."""

@@ -69,7 +69,8 @@ class Intake:
     """Cuts one send's input.
 
     `fields` are those that the message uses, `required` those of them without a default, `in_headers` those that stand
-    in a header; `salt` (1 … 64 octets) keys the fingerprints.
+    in a header; `salt` (1 … 64 octets) keys the fingerprints. `first` is the number of the first batch, where the rows go on those of an
+    earlier list of the send.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Intake:
         salt: bytes,
         whom: Addressing = BY_MAIL,
         pricing: Pricing | None = None,
+        first: int = 0,
     ) -> None:
         self._whom, self._pricing = whom, pricing
         self._fields = tuple(name for name in fields if name != whom.column)
@@ -91,7 +93,7 @@ class Intake:
         must = (required | {priority} if priority else required) - {whom.column}
         self._wanted = Wanted(self._fields + ((priority,) if priority else ()), frozenset(must), whom)
         self._hasher = blake2b(digest_size=8, key=salt)
-        self._number = 0
+        self._first = self._number = first
         self._pushed: list[object] = []
         self.absent: dict[str, str] = {}  # fields that no row so far had a column for -> the nearest column, or ""
 
@@ -120,17 +122,17 @@ class Intake:
         pushed, self._pushed = self._pushed, []
         if not pushed:
             return None
-        first = self._number * BATCH_ROWS + 1
+        first = (self._number - self._first) * BATCH_ROWS + 1
         lines = range(first, first + len(pushed))
         return self._cut(reading.from_mappings(pushed, self._wanted, lines, lambda at: _as_text(pushed[at])))
 
     def _cut(self, rows: Rows) -> PackedBatch:
         number, self._number = self._number, self._number + 1
         size = len(rows.emails)
-        column = self._whom.column
-        if number == 0 and column in rows.absent:
+        column, is_first = self._whom.column, number == self._first
+        if is_first and column in rows.absent:
             raise reading.MissingColumn(column, rows.absent[column], whom=self._whom)
-        self.absent = {name: near for name, near in rows.absent.items() if name != column and (number == 0 or name in self.absent)}
+        self.absent = {name: near for name, near in rows.absent.items() if name != column and (is_first or name in self.absent)}
         faults = rows.faults
         recipients = normalise_all(rows.emails, faults, self._whom)
         priorities = _digits(rows.columns[-1], faults) if self._priority else []

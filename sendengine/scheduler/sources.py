@@ -10,7 +10,8 @@ import asyncio
 import sys
 import tempfile
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
-from itertools import chain
+from concurrent.futures import Executor
+from itertools import chain, islice
 from pathlib import Path
 from struct import Struct
 from typing import IO, Any, BinaryIO
@@ -24,7 +25,10 @@ from sendengine.intake import Intake, PackedBatch, Rejected
 Recipients = Path | Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]]
 STDIN = Path("-")
 
+TOGETHER = 8  # batches that leave in one write: the server syncs its log once for all of them
+
 _CHUNK = 1 << 18
+_BOM = b"\xef\xbb\xbf"
 _SHOWN = 3  # refused rows named in an error
 _HEAD = Struct("<I")
 
@@ -50,12 +54,32 @@ async def batches(recipients: Recipients, intake: Intake) -> AsyncIterator[Packe
                 yield packed
 
 
+async def uploaded(chunks: AsyncIterable[bytes], intake: Intake, pool: Executor | None) -> AsyncIterator[PackedBatch]:
+    """A list that comes over the network, some batches at a time. Its reader is a thread of `pool`: it waits as long as the sender does,
+    and asks for the next chunk when it has read the last: nothing piles up."""
+    loop, source = asyncio.get_running_loop(), aiter(chunks)
+
+    async def following() -> bytes:
+        return await anext(source, b"")
+
+    def next_chunk() -> bytes:
+        return asyncio.run_coroutine_threadsafe(following(), loop).result()
+
+    def begin() -> Iterator[PackedBatch]:
+        return _cut_chunks(iter(next_chunk, b""), intake)
+
+    cut = await loop.run_in_executor(pool, begin)
+    while some := await loop.run_in_executor(pool, lambda: list(islice(cut, TOGETHER))):
+        for packed in some:
+            yield packed
+
+
 def line_of(recipients: Recipients, wanted: reading.Wanted, row: int) -> int | None:
     """The physical line of an input row (from 0), where the source can be read again."""
     if not isinstance(recipients, Path) or recipients == STDIN:
         return None
     with opened(recipients) as stream:
-        chunks, is_ndjson = sniffed(stream)
+        chunks, is_ndjson = sniffed(chunks_of(stream))
         read = reading.from_ndjson if is_ndjson else reading.from_csv
         for number, found in enumerate(read(chunks, wanted)):
             if number == row // 100:
@@ -119,13 +143,30 @@ def opened(path: Path) -> BinaryIO:
 
 
 def _cut(stream: BinaryIO, intake: Intake) -> Iterator[PackedBatch]:
-    chunks, is_ndjson = sniffed(stream)
+    return _cut_chunks(chunks_of(stream), intake)
+
+
+def _cut_chunks(chunks: Iterator[bytes], intake: Intake) -> Iterator[PackedBatch]:
+    chunks, is_ndjson = sniffed(chunks)
     return intake.from_ndjson(chunks) if is_ndjson else intake.from_csv(chunks)
 
 
-def sniffed(stream: BinaryIO) -> tuple[Iterator[bytes], bool]:
-    """The stream's chunks, and whether they hold JSON objects. A pipe gives what it has: rows are not kept waiting for a full chunk."""
+def chunks_of(stream: BinaryIO) -> Iterator[bytes]:
+    """A pipe gives what it has: rows are not kept waiting for a full chunk."""
     read = getattr(stream, "read1", stream.read)
-    chunks = iter(lambda: read(_CHUNK), b"")
-    first = next(chunks, b"")
-    return chain([first], chunks), first.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
+    return iter(lambda: read(_CHUNK), b"")
+
+
+def sniffed(chunks: Iterator[bytes]) -> tuple[Iterator[bytes], bool]:
+    """The same chunks, and whether they hold JSON objects: the first letter tells, wherever a chunk ends. Those are without the byte order
+    mark, which no line of JSON begins with; a CSV's header knows it."""
+    head = b""
+    for chunk in chunks:
+        head += chunk
+        text = head.removeprefix(_BOM)
+        if text.strip() and not _BOM.startswith(head):
+            is_ndjson = text.lstrip().startswith(b"{")
+            return chain([text if is_ndjson else head], chunks), is_ndjson
+        if len(head) > _CHUNK:
+            break
+    return chain([head], chunks), False

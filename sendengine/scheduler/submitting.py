@@ -31,11 +31,10 @@ from sendengine.render.message import Message, dump
 from sendengine.render.sms import Pricing, SmsText
 from sendengine.scheduler import sources
 from sendengine.scheduler.names import Ref, envelope_sender
-from sendengine.scheduler.sources import Recipients
+from sendengine.scheduler.sources import TOGETHER, Recipients
 from sendengine.types import OnDoubt
 
 IN_FLIGHT = 64
-TOGETHER = 8  # batches that leave in one write: the server syncs its log once for all of them
 OnReject = Callable[[Sequence[Rejected]], None]
 OnAbsent = Callable[[str, str], None]  # a field, and the nearest column or ""
 
@@ -78,35 +77,35 @@ async def submit(
     on_absent: OnAbsent | None = None,
 ) -> bool:  # fmt: skip
     """True when the send is new. Nothing is created before the message and a row that can be sent are read, with `strict` all rows."""
-    order, skeleton = _compiled(order, uid)
+    order, skeleton = compiled(order, uid)
     whom = by_phone(order.region) if order.prices else BY_MAIL
     wanted = reading.Wanted((*skeleton.fields, *filter(None, [order.priority])), frozenset(), whom)
     intake = intake_of(order, skeleton)
-    source = sources.spooled(_reporting(sources.batches(recipients, intake), on_reject), strict)
+    source = sources.spooled(reporting(sources.batches(recipients, intake), on_reject), strict)
     try:
         first = await anext(source, None)
     except reading.MissingColumn as error:
         raise reading.MissingColumn(error.column, error.nearest, skeleton.users(error.column), whom) from None
     if first is None:
         raise RefusedInput("the list is empty: it has no rows")
-    created = await _create(desk, config, order, uid, skeleton, strict)
-    window = _Window(desk, order.ref, lambda row: sources.line_of(recipients, wanted, row))
+    created = await create(desk, config, order, uid, skeleton, strict)
+    flight = Flight(desk, order.ref, lambda row: sources.line_of(recipients, wanted, row))
     try:
-        await window.send(first)
+        await flight.send(first)
         async for batch in source:
-            await window.send(batch)
-        await window.seal()
+            await flight.send(batch)
+        await flight.seal()
     except Unavailable as error:
         raise Unavailable(str(error), f"repeat the call with --campaign {order.ref.id}: it goes on where it stopped") from error
     finally:
-        window.give_up()
+        flight.give_up()
     if on_absent is not None:
         for name, nearest in intake.absent.items():
             on_absent(name, nearest)
     return created
 
 
-def _compiled(order: Order, uid: str) -> tuple[Order, Skeleton | SmsText]:
+def compiled(order: Order, uid: str) -> tuple[Order, Skeleton | SmsText]:
     """With the sender that goes on the wire. Raises RefusedInput for what is wrong with the message."""
     if order.prices is not None:
         text = SmsText(order.message)
@@ -115,18 +114,18 @@ def _compiled(order: Order, uid: str) -> tuple[Order, Skeleton | SmsText]:
     return msgspec.structs.replace(order, sender=envelope_sender(order.sender or skeleton.from_address)), skeleton
 
 
-def intake_of(order: Order, skeleton: Skeleton | SmsText, pricing: Pricing | None = None) -> Intake:
+def intake_of(order: Order, skeleton: Skeleton | SmsText, pricing: Pricing | None = None, first: int = 0) -> Intake:
     """The fingerprints' key follows from the send's name, so that a continued submit still knows its duplicates."""
     salt = blake2b(str(order.ref).encode(), digest_size=16).digest()
     if isinstance(skeleton, SmsText) and order.prices is not None:
         pricing = pricing or Pricing(skeleton, order.prices)
     whom = by_phone(order.region) if order.prices else BY_MAIL
     return Intake(
-        skeleton.fields, skeleton.required, skeleton.in_headers, order.priority or None, salt=salt, whom=whom, pricing=pricing
+        skeleton.fields, skeleton.required, skeleton.in_headers, order.priority or None, salt=salt, whom=whom, pricing=pricing, first=first
     )
 
 
-async def _reporting(
+async def reporting(
     source: AsyncIterator[PackedBatch], on_reject: OnReject | None
 ) -> AsyncIterator[PackedBatch]:
     async for batch in source:
@@ -135,7 +134,8 @@ async def _reporting(
         yield batch
 
 
-async def _create(desk: Desk, config: Config, order: Order, uid: str, skeleton: Skeleton | SmsText, strict: bool) -> bool:
+async def create(desk: Desk, config: Config, order: Order, uid: str, skeleton: Skeleton | SmsText, strict: bool) -> bool:
+    """True when the send is new; raises Conflict where it stands with other words."""
     ref, definition = order.ref, order.definition()
     fields = campaign_fields(config, await desk.account(ref.account), uid, order.sender, order.on_doubt) | {
         "subject": order.message.subject,
@@ -151,9 +151,11 @@ async def _create(desk: Desk, config: Config, order: Order, uid: str, skeleton: 
     if order.sequential:
         fields["sequential"] = "1"
     if order.prices is not None:
-        fields |= {"channel": SMS, "prices": order.prices.version}
+        fields |= {"channel": SMS, "prices": order.prices.version, "region": order.region}
     if strict or order.sequential or order.prices is not None:  # nothing of a list goes before all of it is paid for
         fields["need_seal"] = "1"
+    if strict:
+        fields["strict"] = "1"
     if order.window:
         fields |= _window_fields(order.window, await desk.now_us() / 1e6)
     start = None if order.start is None else order.start * 1e6
@@ -195,7 +197,7 @@ def _window_fields(text: str, now: float) -> dict[str, str]:
     return fields
 
 
-class _Window:
+class Flight:
     """Batches on their way, oldest first. Owner of their tasks; they leave in order, and answers are looked at in order."""
 
     def __init__(self, desk: Desk, ref: Ref, line_of: Callable[[int], int | None]) -> None:
@@ -216,13 +218,16 @@ class _Window:
             await self._land()
 
     async def seal(self) -> None:
-        while self._flying:
-            await self._land()
+        await self.land_all()
         stored = await self._desk.seal(self._ref.account, self._ref.id, self._batches)
         if stored.status == "expected":
             raise self._differs(self._rows, f"it has rows beyond the {self._rows} of this list")
         if stored.status == "closed":
             raise Conflict(f"{self._ref} is {stored.state}: its list takes no end any more")
+
+    async def land_all(self) -> None:
+        while self._flying:
+            await self._land()
 
     def give_up(self) -> None:
         """Whatever still flies when the submit ended by an error is not waited for."""

@@ -24,7 +24,7 @@ from sendengine.policy.tiers import nearest
 from sendengine.policy.times import parse_time
 from sendengine.ports import Desk
 from sendengine.rows import Rows, Wanted
-from sendengine.scheduler.sources import STDIN, opened, sniffed
+from sendengine.scheduler.sources import STDIN, chunks_of, opened, sniffed
 
 T = TypeVar("T")
 Source = Path | Iterable[Mapping[str, Any] | str] | AsyncIterable[Mapping[str, Any] | str]
@@ -206,7 +206,7 @@ def _rows(given: Sequence[Mapping[str, Any] | str]) -> Rows:
 
 
 def _cut(stream: BinaryIO) -> Iterator[Rows]:
-    chunks, is_ndjson = sniffed(stream)
+    chunks, is_ndjson = sniffed(chunks_of(stream))
     if is_ndjson:
         return reading.from_ndjson(chunks, _WANTED)
     first = next(chunks, b"")

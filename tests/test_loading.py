@@ -1,0 +1,142 @@
+"""A send whose list comes in pieces: opened, loaded by lists cut anywhere, sealed; and what `submit` promises holds for it too."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+import orjson
+import pytest
+
+from sendengine.errors import Conflict, NotFound, RefusedInput
+from sendengine.intake import Rejected
+from sendengine.scheduler.status import Send
+from tests.test_client import MESSAGE, Bench, bench  # noqa: F401 - a fixture
+
+
+def ndjson(numbers: Sequence[int]) -> bytes:
+    return b"".join(orjson.dumps({"email": f"p{n}@example.org", "name": f"N{n}"}) + b"\n" for n in numbers)
+
+
+async def pieces(octets: bytes, size: int = 1000) -> AsyncIterator[bytes]:
+    for start in range(0, len(octets), size):
+        await asyncio.sleep(0)
+        yield octets[start : start + size]
+
+
+async def opened(bench: Bench, **more: object) -> Send:  # noqa: F811
+    return await bench.client.open(account="m1", message=MESSAGE, campaign="c", **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000, 10**6])
+async def test_a_list_cut_anywhere_is_the_same_list(bench: Bench, size: int) -> None:  # noqa: F811
+    made = await opened(bench)
+    assert (made.created, made.state, made.sealed, made.accepted) == (True, "sending", False, 0)
+    loaded = await bench.client.load("m1:c", pieces(ndjson(range(250)), size))
+    assert (loaded.rows, loaded.rejected, loaded.first_batch, loaded.next_batch) == (250, 0, 0, 3)
+    sealed = await bench.client.seal("m1:c", rows=250)
+    assert (sealed.created, sealed.sealed, sealed.accepted) == (True, True, 250)
+    assert not (await bench.client.seal("m1:c", rows=250)).created
+
+
+async def test_what_was_loaded_in_pieces_is_what_a_submit_would_have_made(bench: Bench) -> None:  # noqa: F811
+    await opened(bench)
+    await bench.client.load("m1:c", pieces(ndjson(range(250))))
+    await bench.client.seal("m1:c")
+    rows = [{"email": f"p{n}@example.org", "name": f"N{n}"} for n in range(250)]
+    assert not (await bench.submit(rows, campaign="c")).created
+
+
+async def test_csv_with_a_byte_order_mark_is_told_by_its_first_letter(bench: Bench) -> None:  # noqa: F811
+    await opened(bench)
+    loaded = await bench.client.load("m1:c", pieces(b"\xef\xbb\xbfemail;name\na@x.org;A\nb@x.org;B\n", 1))
+    assert loaded.rows == 2
+    await bench.client.open(account="m1", message=MESSAGE, campaign="d")
+    assert (await bench.client.load("m1:d", pieces(b"\xef\xbb\xbf\n" + ndjson([1]), 1))).rows == 1
+
+
+async def test_a_repeated_upload_changes_nothing_and_one_broken_off_goes_on(bench: Bench) -> None:  # noqa: F811
+    async def broken() -> AsyncIterator[bytes]:
+        yield ndjson(range(1500))
+        raise ConnectionResetError("the sender is gone")
+
+    await opened(bench)
+    with pytest.raises(ConnectionResetError):
+        await bench.client.load("m1:c", broken())
+    assert 0 < (await bench.client.status("m1:c")).rows < 1600
+    for _ in range(2):
+        assert (await bench.client.load("m1:c", pieces(ndjson(range(2000))))).next_batch == 20
+    assert (await bench.client.seal("m1:c", rows=2000)).duplicates == 0
+
+
+async def test_a_second_list_goes_on_where_the_first_ended(bench: Bench) -> None:  # noqa: F811
+    await opened(bench)
+    first = await bench.client.load("m1:c", pieces(ndjson(range(150))))
+    second = await bench.client.load("m1:c", pieces(ndjson(range(100, 260))), first_batch=first.next_batch)
+    assert (second.first_batch, second.next_batch) == (2, 4)
+    sealed = await bench.client.seal("m1:c")
+    assert (sealed.rows, sealed.accepted, sealed.duplicates) == (310, 260, 50)
+
+
+async def test_another_list_in_the_same_place_is_refused_by_the_row_that_differs(bench: Bench) -> None:  # noqa: F811
+    await opened(bench)
+    await bench.client.load("m1:c", pieces(ndjson(range(250))))
+    with pytest.raises(Conflict, match=r"row 120\b"):
+        await bench.client.load("m1:c", pieces(ndjson([*range(120), 7000, *range(121, 250)])))
+    with pytest.raises(Conflict, match="3 is the next"):
+        await bench.client.load("m1:c", pieces(ndjson(range(10))), first_batch=5)
+    await bench.client.seal("m1:c")
+    with pytest.raises(Conflict, match="list ended before"):
+        await bench.client.load("m1:c", pieces(ndjson(range(10))), first_batch=3)
+
+
+async def test_refused_rows_are_told_with_their_lines(bench: Bench) -> None:  # noqa: F811
+    await opened(bench)
+    told: list[Rejected] = []
+    loaded = await bench.client.load("m1:c", pieces(ndjson(range(3)) + b'{"email":"bad"}\n{\n' + ndjson([4])), on_reject=told.extend)
+    assert (loaded.rows, loaded.rejected, [each.line for each in told]) == (6, 2, [4, 5])
+
+
+async def test_a_strict_send_with_a_bad_row_is_never_sealed_nor_sent(bench: Bench) -> None:  # noqa: F811
+    await opened(bench, strict=True)
+    await bench.client.load("m1:c", pieces(ndjson(range(3)) + b'{"email":"bad"}\n'))
+    taken = await bench.queue.take("m1", "w", 100, [b"12345678"], [], [])
+    assert taken.leases == ()
+    with pytest.raises(RefusedInput, match="strict"):
+        await bench.client.seal("m1:c")
+    assert not (await bench.client.status("m1:c")).sealed
+
+
+async def test_what_can_be_sent_to_nobody_is_not_sealed(bench: Bench) -> None:  # noqa: F811
+    await opened(bench)
+    with pytest.raises(RefusedInput, match="empty"):
+        await bench.client.seal("m1:c")
+    await bench.client.load("m1:c", pieces(b"email,name\nnobody,x\n"))
+    with pytest.raises(RefusedInput, match="every row"):
+        await bench.client.seal("m1:c")
+    with pytest.raises(Conflict, match="1 rows, not 2"):
+        await bench.client.seal("m1:c", rows=2)
+
+
+@pytest.mark.parametrize(
+    ("octets", "said"),
+    [(b"name\nA\n", "no column 'email'"), (b'{"mail":"a@x.org"}\n', "nearest is 'mail'"), (b"email\na@x.org\n", "no column 'name'"),
+     (b"", "list is empty"), (b" \n" * 200_000, "list is empty")],
+)  # fmt: skip
+async def test_a_list_that_cannot_be_read_stores_nothing(bench: Bench, octets: bytes, said: str) -> None:  # noqa: F811
+    await opened(bench)
+    with pytest.raises(RefusedInput, match=said):
+        await bench.client.load("m1:c", pieces(octets, 65536))
+    assert (await bench.client.status("m1:c")).rows == 0
+
+
+async def test_a_send_that_takes_no_rows(bench: Bench) -> None:  # noqa: F811
+    await opened(bench)
+    await bench.client.cancel("m1:c")
+    with pytest.raises(Conflict, match="cancelled"):
+        await bench.client.load("m1:c", pieces(ndjson([1])))
+    with pytest.raises(NotFound):
+        await bench.client.load("m1:none", pieces(ndjson([1])))
+    await bench.client.send(account="m1", message=MESSAGE, to="a@x.org", fields={"name": "A"})
+    with pytest.raises(RefusedInput, match="single messages"):
+        await bench.client.load("m1:transactional", pieces(ndjson([1])))

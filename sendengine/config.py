@@ -92,6 +92,21 @@ class AccountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("purge_after_days is below grace_days: who renews in grace would find nothing")
 
 
+class ApiConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Limits of the HTTP API, of one process."""
+
+    max_body_mib: Some = 32
+    max_depth: Some = 16
+    max_head_kib: Some = 16
+    max_inline: Some = 10_000
+    requests_per_s: Positive = 50.0
+    requests: Some = 500
+    uploads: Some = 32
+    streams: Some = 200
+    idle_s: Positive = 60.0
+    open_metrics: bool = False
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     relay: str = "smtp://127.0.0.1:2525"
     relay_tls: TlsPolicy = TlsPolicy.OPPORTUNISTIC
@@ -122,6 +137,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     account: AccountConfig = AccountConfig()
     timeouts: Timeouts = Timeouts()
     engine: EngineConfig = EngineConfig()
+    api: ApiConfig = ApiConfig()
 
     def __post_init__(self) -> None:
         if self.hostname and not is_host_name(self.hostname):

@@ -51,6 +51,27 @@ def worker(
     raise typer.Exit(code)
 
 
+def api(
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8025,
+    json: Json = False,
+) -> None:
+    """Serve the HTTP API, until TERM or INT. Keys are made by `key create`; /openapi.json says what can be asked."""
+    import sys
+
+    from sendengine.api.server import ApiOptions, run
+    from sendengine.launch import EXIT_AGAIN
+
+    def told(address: str) -> None:
+        common.emit({"address": address}) if json else print(address)
+        sys.stdout.flush()
+
+    code = run(ApiOptions(host, port), told)
+    if code == EXIT_AGAIN:
+        os.execv(sys.executable, sys.orig_argv)
+    raise typer.Exit(code)
+
+
 def sink(
     context: typer.Context,
     host: Annotated[str, typer.Option()] = "127.0.0.1",

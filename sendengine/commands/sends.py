@@ -170,20 +170,10 @@ def _is_count(text: str) -> bool:
 
 
 def _message(sender: str, eml: Path | None, subject: str, html: Path | None, text: Path | None) -> Message:
-    from sendengine.errors import RefusedInput
-    from sendengine.render.message import Message
+    from sendengine.scheduler.messages import message_of
 
-    if eml is not None:
-        if subject or html or text:
-            raise RefusedInput("--message is a whole message: it goes without --subject, --html and --text")
-        return Message.from_eml(common.text_of(eml))
-    if html is None and text is None:
-        raise RefusedInput("what shall be sent?", "--message M.eml, or --subject with --html or --text")
-    if not subject:
-        raise RefusedInput("the message has no subject", "--subject TEXT, beside --html and --text")
-    if not sender:
-        raise RefusedInput("the message has no From", "--from ADDRESS, beside --html and --text")
-    return Message(sender=sender, subject=subject, html=_decoded(html), text=_decoded(text))
+    whole = None if eml is None else common.text_of(eml)
+    return message_of(sender, whole, subject, _decoded(html), _decoded(text))
 
 
 def _is_past(at: str) -> bool:
@@ -216,18 +206,9 @@ def _decoded(path: Path | None) -> str | None:
 
 
 def _address(sender: str) -> str:
-    """The address in `Name <address>`."""
-    from email.utils import parseaddr
+    from sendengine.scheduler.messages import address_in
 
-    from sendengine.address import BadAddress, normalise
-    from sendengine.errors import RefusedInput
-
-    if not sender:
-        return ""
-    try:
-        return normalise(parseaddr(sender)[1] or sender)
-    except BadAddress as error:
-        raise RefusedInput(f"--from {sender!r}: {error}") from None
+    return address_in(sender)
 
 
 class Rejects:

@@ -53,6 +53,10 @@ def account_id(text: str) -> str:
     return text
 
 
+def is_campaign(text: str) -> bool:
+    return _is_campaign(text) is not None
+
+
 def campaign_id(text: str) -> str:
     """The id of a send that a caller names; `transactional` is reserved for an account's single messages."""
     if not _is_campaign(text):

@@ -1,0 +1,190 @@
+"""Accounts over HTTP: shown, made, their speed bought, their keys."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+from starlette.responses import Response
+
+from sendengine.api import problems, streams
+from sendengine.api.call import Call, Reply
+from sendengine.api.operations import Operation, Param
+from sendengine.api.problems import Problem
+from sendengine.errors import RefusedInput
+from sendengine.policy.apikeys import Scope
+from sendengine.relays import relay_from_url
+from sendengine.scheduler import why as whys
+from sendengine.scheduler.accounts import Account
+from sendengine.scheduler.apikeys import KeyShown, NewKey
+from sendengine.scheduler.planning import Estimate
+from sendengine.scheduler.why import Why
+from sendengine.types import Relay, TlsPolicy
+
+
+class RelayGiven(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`url` is smtp://[user@]host[:port]; `retry` when its sends try again, "" as the configuration says."""
+
+    url: str | None = None
+    password: str = ""
+    tls: TlsPolicy = TlsPolicy.OPPORTUNISTIC
+    retry: str | None = None
+
+    def made(self) -> Relay | None:
+        return None if self.url is None else relay_from_url(self.url, self.password, self.tls)
+
+
+class NewAccount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`tier`: a tier's name, or messages per hour."""
+
+    tier: str
+    relay: RelayGiven | None = None
+
+
+class TierGiven(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    tier: str
+
+
+class NewBoost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`rate`: messages per hour, as in 200000/h, or a tier's name. Times as in RFC 3339, or +2h."""
+
+    rate: str
+    until: str
+    start: str | None = msgspec.field(name="from", default=None)
+    why: str = ""
+
+
+class NewKeyGiven(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`seat` is who holds it."""
+
+    scopes: Annotated[list[Scope], Meta(min_length=1)]
+    seat: str
+
+
+async def listed(call: Call) -> Response:
+    async def found() -> AsyncIterator[Account]:
+        if call.key.is_operator:
+            async for each in call.client.accounts():
+                yield each
+        else:
+            yield await call.client.account(call.key.account)
+
+    return await streams.ndjson(call, found(), msgspec.json.encode)
+
+
+async def show(call: Call) -> Account:
+    return await call.client.account(call.account())
+
+
+async def create(call: Call) -> Account:
+    account, asked = call.account(), await call.body(NewAccount)
+    way = asked.relay or RelayGiven()
+    return await call.client.create_account(account, asked.tier, relay=way.made(), retry=way.retry)
+
+
+async def set_tier(call: Call) -> Account:
+    return await call.client.set_tier(call.account(), (await call.body(TierGiven)).tier)
+
+
+async def set_relay(call: Call) -> Account:
+    account, asked = call.account(), await call.body(RelayGiven)
+    return await call.client.set_relay(account, asked.made(), retry=asked.retry)
+
+
+async def boost(call: Call) -> Reply:
+    account, asked = call.account(), await call.body(NewBoost)
+    made = await call.client.boost(account, asked.rate, until=asked.until, start=asked.start, who=call.who, why=asked.why)
+    return Reply(made, 201)
+
+
+async def end_boost(call: Call) -> Account:
+    account, number = call.account(), call.request.path_params["boost"]
+    if not (number.isascii() and number.isdecimal() and len(number) < 10):
+        raise RefusedInput(f"{number[:20]!r} is no number of a boost", "the account shows them")
+    return await call.client.end_boost(account, int(number))
+
+
+async def why(call: Call) -> Why:
+    account = call.account()
+    await call.client.account(account)
+    return await whys.of_account(call.client.desk, account)
+
+
+async def estimate(call: Call) -> Estimate:
+    account, query = call.account(), call.query("recipients", "at", "finish_by")
+    count = query.count("recipients")
+    if count is None:
+        raise Problem(problems.BAD_REQUEST, "recipients: how many?", "recipients=1000")
+    return await call.client.estimate(account, count, at=query.text("at"), finish_by=query.text("finish_by"))
+
+
+async def list_keys(call: Call) -> list[KeyShown]:
+    return await call.client.keys(call.account())
+
+
+async def create_key(call: Call) -> Reply:
+    account, asked = call.account(), await call.body(NewKeyGiven)
+    return Reply(await call.client.create_key(account, scopes=asked.scopes, seat=asked.seat), 201)
+
+
+async def revoke_key(call: Call) -> KeyShown:
+    return await call.client.revoke_key(call.request.path_params["key"], call.account())
+
+
+_ACCOUNT = "/v1/accounts/{account}"
+OPERATIONS = (
+    Operation(
+        name="listAccounts", method="GET", path="/v1/accounts", scope=Scope.READ, handler=listed, answer=Account, media=streams.NDJSON,
+        summary="All accounts; an account's key sees its own.",
+    ),
+    Operation(
+        name="showAccount", method="GET", path=_ACCOUNT, scope=Scope.READ, handler=show, answer=Account,
+        summary="Tier, rate, sends, and what binds.",
+    ),
+    Operation(
+        name="createAccount", method="PUT", path=_ACCOUNT, scope=Scope.ADMIN, operators=True, handler=create, body=NewAccount,
+        answer=Account, summary="Make an account. The same again changes nothing; other settings are a conflict.",
+    ),
+    Operation(
+        name="setTier", method="PUT", path=_ACCOUNT + "/tier", scope=Scope.ADMIN, operators=True, handler=set_tier, body=TierGiven,
+        answer=Account, summary="Change its speed; in force within 1 s, in mid-send too.",
+    ),
+    Operation(
+        name="setRelay", method="PUT", path=_ACCOUNT + "/relay", scope=Scope.ADMIN, operators=True, handler=set_relay, body=RelayGiven,
+        answer=Account, summary="Change where its mail goes, or when it is tried again.",
+    ),
+    Operation(
+        name="boostAccount", method="POST", path=_ACCOUNT + "/boosts", scope=Scope.ADMIN, operators=True, handler=boost, body=NewBoost,
+        answer=Account, status=201, summary="More speed for a time; it begins and ends by itself.",
+    ),
+    Operation(
+        name="endBoost", method="DELETE", path=_ACCOUNT + "/boosts/{boost}", scope=Scope.ADMIN, operators=True, handler=end_boost,
+        answer=Account, summary="End a boost now.",
+    ),
+    Operation(
+        name="whyAccount", method="GET", path=_ACCOUNT + "/why", scope=Scope.READ, handler=why, answer=Why,
+        summary="The one limit that binds now, since when, and what would lift it.",
+    ),
+    Operation(
+        name="estimate", method="GET", path=_ACCOUNT + "/estimate", scope=Scope.READ, handler=estimate, answer=Estimate,
+        params=(
+            Param("recipients", "How many.", {"type": "integer", "minimum": 0, "maximum": 10**12}), Param("at", "When it would start."),
+            Param("finish_by", "Which tier would make it?"),
+        ),
+        summary="When a send would be through, and which tier would make a deadline.",
+    ),
+    Operation(
+        name="listKeys", method="GET", path=_ACCOUNT + "/keys", scope=Scope.ADMIN, handler=list_keys, answer=list[KeyShown],
+        summary="Its API keys, without what they are.",
+    ),
+    Operation(
+        name="createKey", method="POST", path=_ACCOUNT + "/keys", scope=Scope.ADMIN, handler=create_key, body=NewKeyGiven, answer=NewKey,
+        status=201, summary="Make a key of the account. `key` is shown here and never again.",
+    ),
+    Operation(
+        name="revokeKey", method="DELETE", path=_ACCOUNT + "/keys/{key}", scope=Scope.ADMIN, handler=revoke_key, answer=KeyShown,
+        summary="From now on it opens nothing; requests that go on end within two seconds.",
+    ),
+)  # fmt: skip

@@ -1,0 +1,87 @@
+"""Errors as RFC 9457 problem documents: each has a title, what happened, and a remedy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import msgspec
+from starlette.responses import Response
+
+from sendengine.errors import ConfigError, Conflict, Fenced, NotFound, RefusedInput, SendEngineError, Unavailable
+
+TYPE = "application/problem+json"
+PREFIX = "urn:sendengine:problem:"
+_flag = re.compile(r"--([a-z][a-z-]+)(?: (?:[A-Z][A-Z.|a-z]*|m1234)\b)?")
+
+
+class Kind(msgspec.Struct, frozen=True):
+    name: str
+    status: int
+    title: str
+    remedy: str  # where the error has none of its own
+
+
+BAD_REQUEST = Kind("refused", 400, "The request is off, and changed nothing", "correct what the detail names")
+UNAUTHORISED = Kind("no-key", 401, "No API key that opens anything", "Authorization: Bearer se_…, a key made by `sendengine key create`")
+FORBIDDEN = Kind("scope", 403, "The key does not open this", "use a key with the scope that the detail names")
+NOT_FOUND = Kind("not-found", 404, "There is no such thing", "look at the id: a key sees the things of its own account only")
+NO_METHOD = Kind("method", 405, "The path knows other methods", "the header Allow names them")
+CONFLICT = Kind("conflict", 409, "Its state forbids this", "look at it, and choose another id or wait")
+TIMED_OUT = Kind("timeout", 408, "The request came too slowly", "repeat it: what stands already is recognised")
+TOO_LARGE = Kind("too-large", 413, "The body is too large", "send long lists to /v1/sends/{id}/recipients: they have no limit")
+NO_MEDIA = Kind("media-type", 415, "The body is of another kind", "send what the detail names, without a content encoding")
+TOO_MANY = Kind("too-many", 429, "Too many requests", "wait as long as Retry-After says")
+HEAD_TOO_LARGE = Kind("head", 431, "The head of the request is too large", "send fewer and shorter header fields")
+BUG = Kind("bug", 500, "This is our fault", "repeat the request; the log of the process has the error")
+AWAY = Kind("away", 503, "Redis is away or full", "repeat the request later: nothing is made twice")
+BUSY = Kind("busy", 503, "The process has all it can do", "wait as long as Retry-After says")
+
+# The first that fits; every class of sendengine.errors has its line.
+KINDS: tuple[tuple[type[SendEngineError], Kind], ...] = (
+    (ConfigError, BUG), (NotFound, NOT_FOUND), (Conflict, CONFLICT), (RefusedInput, BAD_REQUEST), (Unavailable, AWAY), (Fenced, BUG),
+    (SendEngineError, BUG),
+)  # fmt: skip
+
+
+class Problem(Exception):
+    """An answer of the API's own."""
+
+    def __init__(self, kind: Kind, detail: str, remedy: str = "", headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.kind, self.detail, self.remedy, self.headers = kind, detail, remedy or kind.remedy, dict(headers or {})
+
+
+class ProblemDocument(msgspec.Struct, frozen=True):
+    """RFC 9457; `remedy` says what to do about it."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    remedy: str
+
+
+def problem_of(error: BaseException) -> Problem:
+    """What the client is told of an error; of a bug it is told nothing but that it is one."""
+    if isinstance(error, Problem):
+        return error
+    for type_, kind in KINDS:
+        if isinstance(error, type_):
+            headers = {"Retry-After": "1"} if kind.status == 503 else None
+            return Problem(kind, as_said_here(str(error)), as_said_here(error.remedy), headers)
+    return Problem(BUG, "an error that nobody foresaw")
+
+
+def answer(problem: Problem) -> Response:
+    return Response(octets(problem), problem.kind.status, problem.headers, TYPE)
+
+
+def octets(problem: Problem) -> bytes:
+    kind = problem.kind
+    return msgspec.json.encode(ProblemDocument(PREFIX + kind.name, kind.title, kind.status, problem.detail, problem.remedy))
+
+
+def as_said_here(text: str) -> str:
+    """Remedies are written for the command line: a flag is a field of the request here."""
+    return _flag.sub(lambda found: f"`{found[1].replace('-', '_')}`", text)

@@ -1,0 +1,150 @@
+"""What comes in: JSON bodies within their limits, uploads of any length, parameters of the query."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.requests import ClientDisconnect, Request
+
+from sendengine.api import problems
+from sendengine.api.problems import Problem
+
+T = TypeVar("T")
+JSON_TYPES = ("application/json", "")
+LIST_TYPES = ("application/x-ndjson", "application/jsonl", "text/csv", "text/plain", "application/octet-stream", "")
+BODY_S = 30.0  # for a whole JSON body
+_GRANULE = 1 << 16
+
+
+async def body_of(request: Request, most: int) -> bytes:
+    """The whole body. Raises Problem for one that is too large, however its length was announced, or too slow."""
+    if not _has_body(request):
+        return b""
+    check_type(request, JSON_TYPES)
+    if (announced := announced_length(request)) is not None and announced > most:
+        raise _too_large(most)
+    try:
+        async with asyncio.timeout(BODY_S):
+            parts, size = [], 0
+            async for part in request.stream():
+                size += len(part)
+                if size > most:
+                    raise _too_large(most)
+                parts.append(part)
+    except TimeoutError:
+        raise Problem(problems.TIMED_OUT, f"the body was not complete after {BODY_S:g} s") from None
+    return b"".join(parts)
+
+
+def decoded(body: bytes, type_: type[T], deepest: int) -> T:
+    """Raises Problem naming the place of what is off."""
+    try:
+        found = msgspec.json.decode(body or b"{}", type=type_)
+    except msgspec.ValidationError as error:
+        raise Problem(problems.BAD_REQUEST, f"the body: {error}") from None
+    except msgspec.DecodeError as error:
+        raise Problem(problems.BAD_REQUEST, f"the body is no JSON: {error}") from None
+    except UnicodeDecodeError as error:
+        raise Problem(problems.BAD_REQUEST, f"the body is not UTF-8: {error.reason} at octet {error.start}") from None
+    except RecursionError:
+        raise Problem(problems.BAD_REQUEST, f"values stand in each other deeper than {deepest}") from None
+    if not is_flat(msgspec.structs.asdict(found) if isinstance(found, msgspec.Struct) else found, deepest):
+        raise Problem(problems.BAD_REQUEST, f"values stand in each other deeper than {deepest}")
+    return found
+
+
+def is_flat(value: Any, deepest: int) -> bool:
+    """Whether no more than so many lists and objects stand in each other. A loop, not a recursion: who asks may have sent a million."""
+    level = [value]
+    for _ in range(deepest):
+        level = [inner for outer in level if isinstance(outer, dict | list) for inner in _within(outer)]
+        if not level:
+            return True
+    return not any(isinstance(value, dict | list) for value in level)
+
+
+def _within(value: dict[str, Any] | list[Any]) -> Any:
+    return value.values() if isinstance(value, dict) else value
+
+
+def check_type(request: Request, known: tuple[str, ...]) -> None:
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise Problem(problems.NO_MEDIA, "the body has a content encoding", "send it as it is", {"Accept-Encoding": "identity"})
+    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if given not in known:
+        raise Problem(problems.NO_MEDIA, f"the content type is {given}", f"one of {', '.join(filter(None, known))}")
+
+
+def _has_body(request: Request) -> bool:
+    """RFC 9112 6.3."""
+    return "transfer-encoding" in request.headers or request.headers.get("content-length", "0") != "0"
+
+
+def announced_length(request: Request) -> int | None:
+    text = request.headers.get("content-length", "")
+    return int(text) if text.isascii() and text.isdecimal() else None
+
+
+async def chunks_of(request: Request, idle: float, is_over: Callable[[], Awaitable[None]]) -> AsyncIterator[bytes]:
+    """A body of any length. `is_over` is asked about once a second and raises when it is to end. Raises Problem when nothing comes for
+    `idle` seconds, or the sender is gone."""
+    check_type(request, LIST_TYPES)
+    loop = asyncio.get_running_loop()
+    stream, asked_at, parts, size = request.stream(), loop.time(), [], 0
+    try:
+        while True:
+            async with asyncio.timeout(idle):
+                part = await anext(stream, None)
+            if part is None:
+                break
+            parts.append(part)
+            size += len(part)
+            if size >= _GRANULE:
+                yield b"".join(parts)
+                parts, size = [], 0
+            if loop.time() - asked_at >= 1.0:
+                asked_at = loop.time()
+                await is_over()
+    except TimeoutError:
+        raise Problem(problems.TIMED_OUT, f"no part of the list came for {idle:g} s") from None
+    except ClientDisconnect:
+        raise Problem(problems.TIMED_OUT, "the sender is gone before the end of its list") from None
+    if parts:
+        yield b"".join(parts)
+
+
+def _too_large(most: int) -> Problem:
+    return Problem(problems.TOO_LARGE, f"the body is over {most >> 20} MiB")
+
+
+class Query:
+    """The parameters of a request's query. Each must be known and stand once."""
+
+    def __init__(self, request: Request, known: tuple[str, ...]) -> None:
+        self._values = dict(request.query_params)
+        for name, _ in request.query_params.multi_items():
+            if name not in known:
+                remedy = f"one of {', '.join(known)}" if known else "leave it out"
+                raise Problem(problems.BAD_REQUEST, f"unknown parameter {name!r}", remedy)
+        if len(self._values) != len(request.query_params.multi_items()):
+            raise Problem(problems.BAD_REQUEST, "a parameter stands twice", "write each once")
+
+    def text(self, name: str) -> str | None:
+        return self._values.get(name) or None
+
+    def flag(self, name: str) -> bool:
+        text = self._values.get(name, "false")
+        if text not in ("true", "false", "1", "0", ""):
+            raise Problem(problems.BAD_REQUEST, f"{name} is true or false, not {text!r}")
+        return text in ("true", "1", "")
+
+    def count(self, name: str, default: int | None = None, most: int = 10**12) -> int | None:
+        text = self._values.get(name)
+        if text is None:
+            return default
+        if not (text.isascii() and text.isdecimal() and len(text) <= 13 and int(text) <= most):
+            raise Problem(problems.BAD_REQUEST, f"{name} is a number from 0 to {most}, not {text[:20]!r}")
+        return int(text)

@@ -1,0 +1,63 @@
+"""Accounts over HTTP: made by the operator, their speed, their keys and seats."""
+
+from __future__ import annotations
+
+from sendengine.queue.desk import RedisDesk
+from tests.api.bench import Api
+
+
+async def test_the_operator_makes_accounts_and_sells_speed(api: Api) -> None:
+    ops = await api.key(None)
+    made = await api("PUT", "/v1/accounts/m7", ops, json={"tier": "30k", "relay": {"url": "smtp://mx.example:2525", "retry": "1m, 5m"}})
+    assert (made.status, made.json["tier"], made.json["relay"], made.json["retry"]) == (200, "30k", "mx.example:2525", "1m, 5m")
+    assert (await api("PUT", "/v1/accounts/m7", ops, json={"tier": "60k"})).status == 409
+    assert (await api("PUT", "/v1/accounts/M7", ops, json={"tier": "60k"})).status == 400
+    faster = await api("PUT", "/v1/accounts/m7/tier", ops, json={"tier": "100k"})
+    assert faster.json["rate"] == 100_000
+    assert (await api("PUT", "/v1/accounts/m7/tier", ops, json={"tier": "100q"})).status == 404
+    boosted = await api("POST", "/v1/accounts/m7/boosts", ops, json={"rate": "200000/h", "until": "+1h", "why": "sale"})
+    assert (boosted.status, boosted.json["rate"]) == (201, 200_000)
+    assert boosted.json["boosts"][0]["who"].startswith("Ann (key ")
+    ended = await api("DELETE", "/v1/accounts/m7/boosts/1", ops)
+    assert (ended.status, ended.json["rate"]) == (200, 100_000)
+    assert (await api("DELETE", "/v1/accounts/m7/boosts/1", ops)).status == 409
+    assert (await api("DELETE", "/v1/accounts/m7/boosts/x", ops)).status == 400
+    assert (await api("PUT", "/v1/accounts/m7/relay", ops, json={"url": "smtp://other.example"})).json["relay"] == "other.example:25"
+    assert [line["account"] for line in (await api("GET", "/v1/accounts", ops)).lines] == ["m1", "m2", "m7"]
+    nearest = await api("GET", "/v1/accounts/m77", ops)
+    assert (nearest.status, "'m7'" in nearest.json["detail"]) == (404, True)
+
+
+async def test_an_estimate_answers_which_tier_would_make_it(api: Api) -> None:
+    key = await api.key("m1", "read")
+    found = (await api("GET", "/v1/accounts/m1/estimate?recipients=60000&finish_by=%2B30m", key)).json
+    assert (found["recipients"], found["makes_it"], found["tier"]) == (60_000, False, "200k")
+    for query in ("", "?recipients=x", "?recipients=-1", "?recipients=1&colour=red", "?recipients=1&recipients=2", "?recipients=1e3"):
+        assert (await api("GET", "/v1/accounts/m1/estimate" + query, key)).status == 400
+
+
+async def test_keys_are_made_shown_once_and_revoked(api: Api) -> None:
+    key = await api.key("m1")
+    made = await api("POST", "/v1/accounts/m1/keys", key, json={"scopes": ["read"], "seat": "Bob"})
+    assert (made.status, made.json["seat"], made.json["account"]) == (201, "Bob", "m1")
+    assert (await api("GET", "/v1/accounts/m1", made.json["key"])).status == 200
+    listed = await api("GET", "/v1/accounts/m1/keys", key)
+    assert [each["seat"] for each in listed.json] == ["Ann", "Bob"]
+    assert made.json["key"] not in listed.body.decode()
+    assert listed.json[0]["last_used"] is not None
+    assert (await api("DELETE", f"/v1/accounts/m1/keys/{made.json['id']}", key)).status == 200
+    assert (await api("GET", "/v1/accounts/m1", made.json["key"])).status == 401
+    for bad in ({"scopes": [], "seat": "x"}, {"scopes": ["root"], "seat": "x"}, {"scopes": ["read"]}, {"scopes": ["read"], "seat": "\n"}):
+        assert (await api("POST", "/v1/accounts/m1/keys", key, json=bad)).status == 400
+
+
+async def test_an_account_has_as_many_seats_as_it_bought(api: Api) -> None:
+    desk = api.client.desk
+    if isinstance(desk, RedisDesk):
+        await desk._link.call("HSET", "{m1}", "seats", "1")
+    else:
+        await desk.set_account("m1", {"seats": "1"})
+    key = await api.key("m1")
+    refused = await api("POST", "/v1/accounts/m1/keys", key, json={"scopes": ["read"], "seat": "Bob"})
+    assert (refused.status, "1 seat" in refused.json["detail"]) == (409, True)
+    assert (await api("POST", "/v1/accounts/m1/keys", key, json={"scopes": ["read"], "seat": "Ann"})).status == 201

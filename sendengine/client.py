@@ -46,6 +46,7 @@ from sendengine.scheduler import (
     audit,
     fsck,
     gates,
+    hooks,
     loading,
     names,
     planning,
@@ -63,6 +64,7 @@ from sendengine.scheduler.accounts import Account
 from sendengine.scheduler.apikeys import KeyShown, NewKey
 from sendengine.scheduler.binding import Binding
 from sendengine.scheduler.fsck import Checked, Finding
+from sendengine.scheduler.hooks import HookShown, NewHook
 from sendengine.scheduler.loading import Loaded
 from sendengine.scheduler.names import Ref
 from sendengine.scheduler.outcomes import Outcomes, RecipientOutcome
@@ -252,6 +254,31 @@ class Client:
     async def revoke_key(self, key_id: str, owner: str | None = None) -> KeyShown:
         """From the next request on it opens nothing. Raises NotFound; with `owner`, also for another one's key."""
         return await apikeys.revoke(self.desk, key_id, owner)
+
+    # webhooks out
+
+    async def create_hook(
+        self, account: str, url: str, events: Iterable[str], *, seat: str = "", credit_below: int = 100, may_be_private: bool = False
+    ) -> NewHook:
+        """Told, at least once, of what happens from now on. Its secret is shown here only. Raises NotFound, RefusedInput, Conflict."""
+        chance = os.urandom(hooks.CHANCE_OCTETS)
+        return await hooks.create(self.desk, account, url, list(events), credit_below, seat, chance, may_be_private)
+
+    async def hooks(self, account: str) -> builtins.list[HookShown]:
+        return await hooks.listed(self.desk, account)
+
+    async def remove_hook(self, account: str, hook: str) -> HookShown:
+        return await hooks.remove(self.desk, account, hook)
+
+    async def rotate_hook(self, account: str, hook: str) -> NewHook:
+        """Another secret; the present one signs beside it for a day."""
+        return await hooks.rotate(self.desk, account, hook, os.urandom(hooks.CHANCE_OCTETS))
+
+    async def try_hook(self, account: str, hook: str) -> HookShown:
+        """An event `test` goes to it, and is tried as any other."""
+        found = await hooks.one(self.desk, account, hook)
+        await hooks.emit(self.desk, account, "test", {"hook": hook}, only=hook)
+        return found
 
     # submitting
 

@@ -105,6 +105,7 @@ class ApiConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     streams: Some = 200
     idle_s: Positive = 60.0
     open_metrics: bool = False
+    private_webhooks: bool = False
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -133,6 +134,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     retry: str = "1m, 5m*2, 15m*2, 1h*3, 4h*5"
     soft_bounces: Annotated[int, Meta(ge=0, le=255)] = 10
     full_bounces: Annotated[int, Meta(ge=0, le=255)] = 30
+    workers_tell: bool = False
     log_format: Literal["console", "json"] = "console"
     account: AccountConfig = AccountConfig()
     timeouts: Timeouts = Timeouts()

@@ -445,11 +445,86 @@ class Gated(msgspec.Struct, frozen=True):
     now_us: float = 0.0
 
 
+class Queued(msgspec.Struct, frozen=True):
+    """Something on its way to a webhook (policy.hooks.Delivery), due at `due_us`."""
+
+    id: str
+    due_us: float
+    value: bytes
+
+
+class Outbox(Protocol):
+    """Webhooks out in the shared state (queue/outbox.py; in-memory twin queue/memory_outbox.py): any process may deliver them."""
+
+    async def hooks(self, account: str) -> list[bytes]:
+        """Its subscriptions (policy.hooks.Hook)."""
+        ...
+
+    async def keep_hook(self, account: str, hook: str, value: bytes) -> bool:
+        """b"" removes it; with the last one goes all that was on its way. False where there is no such account."""
+        ...
+
+    async def seen(self, account: str) -> Mapping[str, str]:
+        """What was last looked at; its `v` is the version."""
+        ...
+
+    async def begun(self, account: str, since_us: float) -> list[str]:
+        """Campaigns created since."""
+        ...
+
+    async def look(self, account: str, version: str, changes: Mapping[str, str], found: Sequence[Queued]) -> bool:
+        """What was found is queued with what was looked at ("" forgets it), or, where the version is another one, nothing is."""
+        ...
+
+    async def waiting(self, account: str) -> int:
+        """How many are on their way."""
+        ...
+
+    async def due(self, account: str, now_us: float, limit: int) -> list[Queued]:
+        """Those to be tried now, the longest due first."""
+        ...
+
+    async def next_due(self, account: str) -> float | None: ...
+    async def told(self, account: str, delivery: Queued | str) -> bool:
+        """Tried, and due again; an id: it is over. False where it is gone."""
+        ...
+
+    async def claim(self, limit: int, seconds: float) -> list[str]:
+        """Accounts that need somebody now: they are the caller's for so long."""
+        ...
+
+    async def need(self, account: str, at_us: float | None) -> None:
+        """When it needs somebody next; None: never, until a subscription is kept."""
+        ...
+
+
+class Posted(msgspec.Struct, frozen=True):
+    """What became of a request to a webhook: its status, or 0 and why there is none."""
+
+    status: int
+    detail: str = ""
+
+    @property
+    def is_taken(self) -> bool:
+        return 200 <= self.status < 300
+
+
+class Poster(Protocol):
+    """Posts to URLs of strangers (posting.py)."""
+
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Posted:
+        """Whatever happens is a value."""
+        ...
+
+
 class Desk(Protocol):
     """What a scheduler needs of the shared state (queue/desk.py; in-memory twin queue/memory.py). Raises Unavailable when it is away.
 
     Verbs answer the state they met ("done", "same" or the state that forbids it) after every worker has been told.
     """
+
+    @property
+    def outbox(self) -> Outbox: ...
 
     async def keep_key(self, entry: KeyEntry, moves: bool = False) -> str:
         """Into the shared keys; "same" when it stands there already, and then it begins at another time only where it `moves`; "other":

@@ -85,6 +85,8 @@ async def _send(config: Config, options: WorkerOptions, url: str, leash: Leash |
         sides.append(_beat(worker, stop, leash.beats))
     if (state_dir := embedded_dir(config)) is not None:
         sides.append(_keep_server(worker, state_dir))
+    if config.workers_tell:
+        sides.append(_tell(config, url))
     if options.burst:
         sides.append(_leave_when_idle(worker, build_queue(config, url)))
     tasks = [_side(worker, side) for side in sides]
@@ -239,6 +241,16 @@ async def _keep_server(worker: Worker, state_dir: Path) -> None:
             log.error("embedded_server_not_revived", error=str(error))
         await asyncio.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE)
+
+
+async def _tell(config: Config, url: str) -> None:
+    """Webhooks out. What posts to them is loaded only where they are told."""
+    from sendengine.posting import HttpPoster
+    from sendengine.queue.desk import RedisDesk
+    from sendengine.scheduler.hooks import Teller
+
+    async with HttpPoster(config.api.private_webhooks) as poster:
+        await Teller(RedisDesk(url), poster, lambda result: None).run()
 
 
 async def _leave_when_idle(worker: Worker, queue: RedisQueue) -> None:

@@ -18,13 +18,13 @@ PURE = ("types", "lanes", "address", "addressing", "reply", "errors", "batch", "
 LEVELS = {
     **dict.fromkeys(PURE, 0),
     "ports": 1,
-    **dict.fromkeys(("queue", "channel", "sink", "keyring"), 2),
+    **dict.fromkeys(("queue", "channel", "sink", "keyring", "posting"), 2),
     "engine": 3,
 }
 SHELL = 4
 HOMES = {
     "redis": "queue/",
-    "aiohttp": "channel/",
+    "aiohttp": ("posting.py", "channel/"),
     "aiosmtplib": "channel/",
     "cryptography": "keyring.py",
     "phonenumbers": "policy/numbers.py",
@@ -83,7 +83,7 @@ def is_of_the_api(path: Path, module: str) -> bool:
     """Only what starts it knows the API, and it knows nothing of how state is kept or mail is sent: it asks the client."""
     if member(module) == "api":
         return own(path) in ("api", "commands")
-    return LEVELS.get(member(module), SHELL) not in (2, 3) or module.startswith("sendengine.sink")
+    return LEVELS.get(member(module), SHELL) not in (2, 3) or module.startswith(("sendengine.sink", "sendengine.posting"))
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from sendengine.api import access, accounts, openapi, problems, sends
+from sendengine.api import access, accounts, hooks, openapi, problems, sends
 from sendengine.api.call import Call, Reply, Services
 from sendengine.api.operations import JSON, Operation
 from sendengine.api.problems import Problem, problem_of
@@ -26,12 +26,14 @@ from sendengine.policy.apikeys import Scope as KeyScope
 from sendengine.sink.metrics_api import CONTENT_TYPE_LATEST
 
 log = structlog.get_logger("sendengine.api")
-OPERATIONS: tuple[Operation, ...] = (*sends.OPERATIONS, *accounts.OPERATIONS)
+OPERATIONS: tuple[Operation, ...] = (*sends.OPERATIONS, *accounts.OPERATIONS, *hooks.OPERATIONS)
+Side = Callable[[Services], Awaitable[None]]
+SIDE_PAUSE_S = 5.0
 DRAINED, DRAIN_S = 1 << 20, 0.5  # of a body that nobody wants: then the connection is closed
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
-def build(services: Services, beside: Sequence[Callable[[Services], Awaitable[None]]] = ()) -> Starlette:
+def build(services: Services, beside: Sequence[Side] = ()) -> Starlette:
     """`beside`: what runs beside the answers as long as the application does."""
 
     @asynccontextmanager
@@ -58,12 +60,14 @@ def build(services: Services, beside: Sequence[Callable[[Services], Awaitable[No
     return app
 
 
-async def _kept(work: Callable[[Services], Awaitable[None]], services: Services) -> None:
-    try:
-        await work(services)
-    except Exception:
-        log.exception("api_side_failed")
-        raise
+async def _kept(work: Side, services: Services) -> None:
+    """A bug there is logged and costs a pause, not the answers; nor does it end what runs beside them without anybody noticing."""
+    while True:
+        try:
+            await work(services)
+        except Exception:
+            log.exception("api_side_failed")
+        await asyncio.sleep(SIDE_PAUSE_S)
 
 
 def _routes(operations: Iterable[Operation], services: Services) -> list[Route]:

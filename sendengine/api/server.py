@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import h11
@@ -22,8 +22,8 @@ import structlog
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from sendengine.api import problems
-from sendengine.api.app import build
+from sendengine.api import hooks, problems
+from sendengine.api.app import Side, build
 from sendengine.api.call import Services
 from sendengine.api.problems import Problem
 from sendengine.client import Client
@@ -66,7 +66,7 @@ def run(options: ApiOptions, told: Callable[[str], None] | None = None) -> int:
 async def _serve(config: Config, url: str, own: socket.socket) -> int:
     async with Client(url, config=config) as client:
         services = Services(client, config.api, ApiMeter())
-        server = server_of(services, config)
+        server = server_of(services, config, [hooks.tell])
         server.listen_to_signals(services)
         log.info("api_runs", address=address_of(own))
         await server.serve(sockets=[own])
@@ -74,10 +74,10 @@ async def _serve(config: Config, url: str, own: socket.socket) -> int:
     return EXIT_AGAIN if server.is_reload else 0
 
 
-def server_of(services: Services, config: Config) -> Server:
+def server_of(services: Services, config: Config, beside: Sequence[Side] = ()) -> Server:
     return Server(
         uvicorn.Config(
-            build(services), http=Connection, ws="none", lifespan="on", log_config=None, access_log=False, proxy_headers=False,
+            build(services, beside), http=Connection, ws="none", lifespan="on", log_config=None, access_log=False, proxy_headers=False,
             server_header=False, timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=round(config.engine.shutdown_timeout_s),
             h11_max_incomplete_event_size=config.api.max_head_kib << 10,
         )

@@ -23,6 +23,7 @@ from sendengine.ports import AuditLine, Bill, Gated, Heard, LedgerEntry, Outcome
 from sendengine.queue import gates, keys, purging, scripts, trail
 from sendengine.queue.cluster import open_link
 from sendengine.queue.link import Argument
+from sendengine.queue.outbox import RedisOutbox
 from sendengine.queue.persistence import persistence
 from sendengine.queue.reading import as_text
 from sendengine.queue.redis import shared_keys, spread_cut, spread_news
@@ -45,6 +46,7 @@ class RedisDesk:
         self._cut_delay = f"{cut_delay_us:.0f}"
         self._retention = retention
         self._audit_days = audit_days
+        self.outbox = RedisOutbox(self._link)
 
     async def _script(self, name: str, account: str, *args: Argument) -> Any:
         """A write. A repeat that finds all done already is acknowledged no sooner than the first."""

@@ -54,6 +54,10 @@ account slot: B = {m1234} is the account's own; A is a lane of it, a channel wit
 provider slot
   {r:NAME}:DAY    hash    messages that the provider took on that day since 1970: its id -> lane, campaign, batch, row (records.Ref);
                           expires a week later
+  B:hooks         hash    webhooks out: subscription -> JSON (policy.hooks.Hook)
+  B:hooked        hash    what was last looked at for them: v (version), since µs, tier, holds, c:ID -> last outcome entry told of
+  B:due           zset    deliveries on their way -> µs of their next try
+  B:out           hash    delivery -> JSON (policy.hooks.Delivery)
 
 worker slot, W = {w:ID}
   W               hash    the journal: t = worker token, b = beat, L<n> = note of lease n, <tick> = intents and outcomes of a tick,
@@ -76,6 +80,7 @@ no slot of their own
   {x}:gone        hash    tombstones: account -> µs of its purge. An id stands here for ever, and is never used again
   {x}:purging     set     accounts whose purge has begun and not ended
   {x}:claim:WHAT  string  who looks for purges that are due, or at how accounts fare; expires by itself
+  {x}:hooks       zset    accounts with webhooks out -> µs when they need a look or a delivery
   {x}:keys        hash    API keys: SHA-256 of one, in hex -> JSON (account, "" the operator; scopes, seat, when made and last used, µs)
   {x}:keys:OWNER  hash    those of an account, or of `admin`: SHA-256 -> seat
   {x}:sweep       string  who sweeps; expires by itself

@@ -21,6 +21,7 @@ from sendengine.queue.memory_gate import change
 from sendengine.queue.memory_health import complain
 from sendengine.queue.memory_money import Bill as OwnBill
 from sendengine.queue.memory_money import prices_by_row
+from sendengine.queue.memory_outbox import MemoryOutbox
 from sendengine.queue.memory_purging import purge
 from sendengine.queue.memory_repair import restore
 from sendengine.queue.memory_settling import mask_of
@@ -44,6 +45,7 @@ class MemoryDesk:
         self._cut_delay = cut_delay_us
         self._retention = retention
         self._audit_days = audit_days
+        self.outbox = MemoryOutbox(store, now_us)
 
     @property
     def _store(self) -> MemoryStore:

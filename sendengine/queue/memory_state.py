@@ -14,7 +14,7 @@ from sendengine.lanes import is_paid, owner
 from sendengine.policy.apikeys import ApiKey
 from sendengine.policy.durability import Persistence
 from sendengine.policy.grants import FIELD, SPAN
-from sendengine.ports import AuditLine, News, OutcomeChunk
+from sendengine.ports import AuditLine, News, OutcomeChunk, Queued
 from sendengine.queue.keys import CHANNELS, LEVELS
 from sendengine.queue.memory_money import Bill, Money
 from sendengine.records import TRANSACTIONAL
@@ -322,6 +322,15 @@ class Account:
         self.looks.pop(campaign.id, None)
 
 
+class Hooks:
+    """An account's webhooks out: subscriptions, what was last looked at, what is on its way."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, bytes] = {}
+        self.seen: dict[str, str] = {}
+        self.out: dict[str, Queued] = {}
+
+
 class MemoryStore:
     """One Redis' worth of shared state; queues and desks that share it see each other's writes.
 
@@ -347,6 +356,8 @@ class MemoryStore:
         self.signing_keys: dict[str, bytes] = {}
         self.key_changes = 0
         self.api_keys: dict[str, ApiKey] = {}
+        self.hooks: dict[str, Hooks] = {}
+        self.hook_index: dict[str, float] = {}
 
     def lanes(self, account: str) -> dict[str, Account]:
         """Those that there are, by what stands behind the account's name."""

@@ -95,6 +95,12 @@ class Outcomes:
             async for outcome in self._cancelled(named):
                 yield outcome
 
+    async def of(self, chunks: list[OutcomeChunk]) -> AsyncIterator[RecipientOutcome]:
+        """Those of settlements that were read already."""
+        await self._prepare()
+        async for outcome in self._of_chunks(chunks, {}):
+            yield outcome
+
     async def _prepare(self) -> None:
         await self._refresh()
         if self._ref.id != TRANSACTIONAL and await self._desk.batches(self._ref.account, self._ref.id, [0]) == [None]:

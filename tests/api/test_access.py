@@ -57,6 +57,7 @@ class World:
     def __init__(self, api: Api, desk: Recording) -> None:
         self.api, self.desk = api, desk
         self.keys: dict[str, str] = {}
+        self.hooks: dict[str, str] = {}
 
     async def furnish(self) -> None:
         client = self.api.client
@@ -66,6 +67,7 @@ class World:
             for campaign in ("c", beside):
                 await client.open(account=account, message=LETTER, campaign=campaign)
             self.keys[account] = (await client.create_key(account, scopes=["read"], seat="Ann")).id
+            self.hooks[account] = (await client.create_hook(account, "https://hooks.example/x", ["bounce"])).id
 
     async def ask(self, key: str | None, path: str, method: str, said: Any, place: dict[str, str]) -> Answer:
         """One request; `place` fills the path."""
@@ -92,7 +94,8 @@ def named(path: str) -> list[str]:
 
 
 def places(path: str, account: str, send: str, world: World) -> dict[str, str]:
-    values = {"account": account, "send": send, "boost": "1", "key": world.keys.get(account, "0" * 16), "hook": "h" * 16}
+    key, hook = (known.get(account, "0" * 16) for known in (world.keys, world.hooks))
+    values = {"account": account, "send": send, "boost": "1", "key": key, "hook": hook}
     return {name: values[name] for name in named(path)}
 
 

@@ -1,0 +1,330 @@
+"""Webhooks out: subscribed to, found, told. Any process may look and tell: whoever claims an account does, and if it dies the next one.
+
+What is told is read from the state itself, never noted beside it: a look compares the account with what was last looked at, and what it
+finds is queued together with the new state of looking, once, whoever looks at the same time. So nothing that ended in Redis is missed,
+whatever dies, and the hot path knows nothing of webhooks.
+Delivery is at least once: a receiver that answers 2xx and is not heard gets it again, under the
+same `webhook-id`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import datetime
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from sendengine.errors import Conflict, NotFound, Unavailable
+from sendengine.policy import hooks as policy
+from sendengine.policy.hooks import Delivery, Hook, Secret
+from sendengine.policy.tiers import nearest
+from sendengine.ports import Desk, Poster, Queued
+from sendengine.records import decode_outcomes
+from sendengine.scheduler.names import Ref, existing_account
+from sendengine.scheduler.outcomes import Outcomes, RecipientOutcome
+from sendengine.scheduler.status import status
+from sendengine.scheduler.view import look as view_of
+from sendengine.scheduler.view import wall
+from sendengine.types import Outcome
+
+CHANCE_OCTETS = 8 + policy.SECRET_OCTETS  # of an id and a secret
+HOOKS_MOST = 20  # of an account
+TOGETHER = 100  # bounces in one event
+CHUNKS = 100  # settlements read in one look at a send
+WAITING_MOST = 10_000  # of an account: with more on their way nothing is looked for, and so nothing is lost
+OVERLAP_US = 60e6  # looked back, for sends that were made while another process looked
+LOOK_S, IDLE_S = 5.0, 30.0  # between looks, while sends go on and while none does
+CLAIM_S = 120.0
+AT_ONCE = 16  # requests of one account
+ROUND = 64  # deliveries of one account before others get their turn
+TURN_S = 1.0
+_SEND = "c:"
+
+
+class HookShown(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    account: str
+    url: str
+    events: list[str]
+    seat: str
+    credit_below: int
+    created_at: datetime
+
+
+class NewHook(HookShown, frozen=True, kw_only=True):
+    """With its secret, which is shown when it is made and when it is changed, and never again."""
+
+    secret: str
+
+
+class Told(msgspec.Struct, frozen=True):
+    """The body of a request."""
+
+    type: str
+    id: str
+    account: str
+    at: datetime
+    data: dict[str, Any]
+
+
+# subscriptions
+
+
+async def create(
+    desk: Desk, account: str, url: str, events: Sequence[str], credit_below: int, seat: str, chance: bytes, may_be_private: bool
+) -> NewHook:  # fmt: skip
+    """`chance`: CHANCE_OCTETS of it. Raises NotFound, RefusedInput, Conflict where there are too many."""
+    await existing_account(desk, account)
+    policy.check_url(url, may_be_private)
+    known = await _hooks(desk, account)
+    if len(known) >= HOOKS_MOST:
+        raise Conflict(f"account {account} has {HOOKS_MOST} webhooks", "remove one of them")
+    now, secret = await desk.now_us(), policy.secret_of(chance[8:])
+    hook = Hook(chance[:8].hex(), url, policy.events_of(events), (Secret(secret),), now, seat, credit_below)
+    await _keep(desk, account, hook)
+    await _begin_looking(desk, account)
+    return NewHook(**msgspec.structs.asdict(shown(account, hook)), secret=secret)
+
+
+async def listed(desk: Desk, account: str) -> list[HookShown]:
+    await existing_account(desk, account)
+    found = sorted((await _hooks(desk, account)).values(), key=lambda hook: (hook.made_us, hook.id))
+    return [shown(account, hook) for hook in found]
+
+
+async def one(desk: Desk, account: str, hook_id: str) -> HookShown:
+    return shown(account, await _hook(desk, account, hook_id))
+
+
+async def remove(desk: Desk, account: str, hook_id: str) -> HookShown:
+    """What is on its way to it is not told any more. Raises NotFound."""
+    hook = await _hook(desk, account, hook_id)
+    await desk.outbox.keep_hook(account, hook.id, b"")
+    return shown(account, hook)
+
+
+async def rotate(desk: Desk, account: str, hook_id: str, chance: bytes) -> NewHook:
+    """A new secret; the present one signs beside it for a day. Raises NotFound."""
+    hook, secret = await _hook(desk, account, hook_id), policy.secret_of(chance[8:])
+    hook = msgspec.structs.replace(hook, secrets=policy.rotated(hook.secrets, secret, await desk.now_us()))
+    await _keep(desk, account, hook)
+    return NewHook(**msgspec.structs.asdict(shown(account, hook)), secret=secret)
+
+
+async def emit(desk: Desk, account: str, event: str, data: dict[str, Any], only: str | None = None) -> int:
+    """Something that no state tells afterwards (a complaint, a test) is queued before its caller is answered; to how many."""
+    hooks = [hook for hook in (await _hooks(desk, account)).values() if hook.wants(event) and only in (None, hook.id)]
+    if not hooks:
+        return 0
+    while True:  # another process may look at the same time
+        version, now = (await desk.outbox.seen(account)).get("v", "0"), await desk.now_us()
+        if await desk.outbox.look(account, version, {}, _queued(account, version, [(event, data)], hooks, now)):
+            await desk.outbox.need(account, 0.0)
+            return len(hooks)
+        if not await desk.outbox.hooks(account):
+            return 0
+
+
+def shown(account: str, hook: Hook) -> HookShown:
+    return HookShown(
+        id=hook.id, account=account, url=hook.url, events=list(hook.events), seat=hook.seat, credit_below=hook.credit_below,
+        created_at=wall(hook.made_us / 1e6),
+    )  # fmt: skip
+
+
+async def _hooks(desk: Desk, account: str) -> dict[str, Hook]:
+    return {hook.id: hook for value in await desk.outbox.hooks(account) if (hook := policy.decode_hook(value)) is not None}
+
+
+async def _hook(desk: Desk, account: str, hook_id: str) -> Hook:
+    known = await _hooks(desk, account)
+    if hook_id not in known:
+        raise NotFound(f"no webhook {hook_id}{nearest(hook_id, known)}", f"those of account {account} are listed at /v1/webhooks")
+    return known[hook_id]
+
+
+async def _keep(desk: Desk, account: str, hook: Hook) -> None:
+    if not await desk.outbox.keep_hook(account, hook.id, policy.encode_hook(hook)):
+        raise NotFound(f"no account {account}")
+
+
+# looking
+
+
+async def _begin_looking(desk: Desk, account: str) -> None:
+    """From now on: what ended before the first subscription is told to nobody."""
+    seen = await desk.outbox.seen(account)
+    if "since" in seen:
+        return
+    now, view = await desk.now_us(), await view_of(desk, account)
+    state = {"since": f"{now:.0f}"} | _facts(view.fields)
+    state |= {_SEND + name: _entry_at(now) for name in await desk.open_campaigns(account)}
+    await desk.outbox.look(account, seen.get("v", "0"), state, ())
+
+
+async def look(desk: Desk, account: str) -> bool:
+    """What has happened since the last look is queued. Whether sends go on."""
+    hooks, seen, now = await _hooks(desk, account), await desk.outbox.seen(account), await desk.now_us()
+    if "since" not in seen:
+        await _begin_looking(desk, account)
+        return True
+    changes: dict[str, str] = {"since": f"{now:.0f}"}
+    found = [event async for event in _found(desk, account, seen, changes, now)]
+    version = seen.get("v", "0")
+    await desk.outbox.look(account, version, changes, _queued(account, version, found, list(hooks.values()), now))
+    return any(name.startswith(_SEND) for name in {**seen, **changes})
+
+
+async def _found(
+    desk: Desk, account: str, seen: Mapping[str, str], changes: dict[str, str], now: float
+) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    """Events, and in `changes` what is looked at from now on."""
+    fields = await desk.account(account)
+    facts = _facts(fields)
+    for name, kind in (("tier", "tier.changed"), ("holds", "hold")):
+        if facts[name] != seen.get(name, ""):
+            changes[name] = facts[name]
+            yield kind, _change(kind, seen.get(name, ""), facts[name], fields)
+    names = {name.removeprefix(_SEND) for name in seen if name.startswith(_SEND)}
+    names |= set(await desk.outbox.begun(account, float(seen["since"]) - OVERLAP_US))
+    for campaign in sorted(names):
+        place = seen.get(_SEND + campaign, _entry_at(float(seen["since"]) - OVERLAP_US))
+        if place == "over":
+            if not await _is_young(desk, account, campaign, float(seen["since"])):
+                changes[_SEND + campaign] = ""
+            continue
+        async for event in _of_send(desk, Ref(account, campaign), place, changes):
+            yield event
+
+
+async def _of_send(desk: Desk, ref: Ref, place: str, changes: dict[str, str]) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    """Bounces since `place`, a bounded number of settlements; when there are no more, its end."""
+    view = await view_of(desk, ref.account, ref.id)  # read before its outcomes: what is finished then has all of them
+    if ref.id not in view.sends:
+        changes[_SEND + ref.id] = ""
+        return
+    chunks = await desk.outcomes(ref.account, ref.id, place, CHUNKS)
+    bounced: list[RecipientOutcome] = []
+    if any(record.outcome is Outcome.BOUNCED for chunk in chunks for record in decode_outcomes(chunk.records)):
+        try:
+            bounced = [each async for each in Outcomes(desk, ref).of(chunks) if each.outcome == "bounced"]
+        except Conflict:
+            pass  # it ended so long ago that its recipients are kept no longer
+    for start in range(0, len(bounced), TOGETHER):
+        yield "bounce", {"campaign": str(ref), "recipients": msgspec.to_builtins(bounced[start : start + TOGETHER])}
+    changes[_SEND + ref.id] = chunks[-1].entry if chunks else place
+    if len(chunks) < CHUNKS and "finished" in view.sends[ref.id]:
+        changes[_SEND + ref.id] = "over"
+        yield "send.finished", msgspec.to_builtins(status(view, ref.id))
+
+
+async def _is_young(desk: Desk, account: str, campaign: str, since: float) -> bool:
+    """It would be taken for a new one, were it forgotten."""
+    return campaign in await desk.outbox.begun(account, since - 2 * OVERLAP_US)
+
+
+def _facts(fields: Mapping[str, str]) -> dict[str, str]:
+    holds = sorted(name.removeprefix("hold:") for name in fields if name.startswith("hold:"))
+    return {"tier": fields.get("tier", ""), "holds": " ".join(holds)}
+
+
+def _change(event: str, before: str, now: str, fields: Mapping[str, str]) -> dict[str, Any]:
+    if event == "tier.changed":
+        return {"tier": now, "before": before, "rate": float(fields["rate"]) if fields.get("rate") else None}
+    were, are = set(before.split()), set(now.split())
+    return {"holds": sorted(are), "placed": sorted(are - were), "released": sorted(were - are)}
+
+
+def _entry_at(us: float) -> str:
+    return f"{max(0.0, us) / 1000:.0f}-0"
+
+
+def _queued(
+    account: str, version: str, found: Sequence[tuple[str, dict[str, Any]]], hooks: Sequence[Hook], now: float
+) -> list[Queued]:
+    """One for each subscription that wants it; the ids follow from what was looked at, so that a look that is repeated queues the same."""
+    queued = []
+    for at, (event, data) in enumerate(found):
+        event_id = "evt_" + blake2b(f"{account} {version} {at} {now:.0f}".encode(), digest_size=12).hexdigest()
+        body = msgspec.json.encode(Told(event, event_id, account, wall(now / 1e6), data))
+        queued += [
+            Queued(f"{event_id}.{hook.id}", now, policy.encode_delivery(Delivery(hook.id, event, body, first_us=now)))
+            for hook in hooks
+            if hook.wants(event)
+        ]
+    return queued
+
+
+# telling
+
+
+class Teller:
+    """Looks for accounts that need somebody, and tells. Several may, in any processes. `noted` gets what each try came to: taken, again,
+    or given up."""
+
+    def __init__(self, desk: Desk, poster: Poster, noted: Callable[[str], None]) -> None:
+        self._desk, self._poster, self._noted = desk, poster, noted
+
+    async def run(self) -> None:
+        """For ever. While Redis is away it waits as everybody does."""
+        while True:
+            try:
+                served = await self.turn()
+            except Unavailable:
+                served = 0
+            if not served:
+                await asyncio.sleep(TURN_S)
+
+    async def turn(self, limit: int = 20) -> int:
+        """Accounts that needed somebody now, each served once."""
+        accounts = await self._desk.outbox.claim(limit, CLAIM_S)
+        await asyncio.gather(*map(self._serve, accounts))
+        return len(accounts)
+
+    async def _serve(self, account: str) -> None:
+        outbox = self._desk.outbox
+        hooks = await _hooks(self._desk, account)
+        if not hooks:
+            await outbox.need(account, None)
+            return
+        goes_on = await look(self._desk, account) if await outbox.waiting(account) < WAITING_MOST else True
+        await self._tell(account, hooks)
+        now, due = await self._desk.now_us(), await outbox.next_due(account)
+        after = now + (LOOK_S if goes_on else IDLE_S) * 1e6
+        await outbox.need(account, after if due is None else min(after, due))
+
+    async def _tell(self, account: str, hooks: Mapping[str, Hook]) -> None:
+        due = await self._desk.outbox.due(account, await self._desk.now_us(), ROUND)
+        few = asyncio.Semaphore(AT_ONCE)
+
+        async def tell(queued: Queued) -> None:
+            async with few:
+                await self._try(account, queued, hooks)
+
+        await asyncio.gather(*map(tell, due))
+
+    async def _try(self, account: str, queued: Queued, hooks: Mapping[str, Hook]) -> None:
+        delivery = policy.decode_delivery(queued.value)
+        hook = hooks.get(delivery.hook) if delivery is not None else None
+        if delivery is None or hook is None:  # nobody wants it any more
+            await self._desk.outbox.told(account, queued.id)
+            return
+        now = await self._desk.now_us()
+        event_id = queued.id.partition(".")[0]
+        headers = {
+            "Content-Type": "application/json", "User-Agent": "sendengine", "webhook-id": event_id,
+            "webhook-timestamp": f"{now / 1e6:.0f}",
+            "webhook-signature": policy.signatures(hook.secrets, event_id, round(now / 1e6), delivery.body, now),
+        }  # fmt: skip
+        posted = await self._poster.post(hook.url, headers, delivery.body)
+        wait = policy.wait_after(delivery.tries + 1)
+        if posted.is_taken or wait is None:
+            self._noted("taken" if posted.is_taken else "given up")
+            await self._desk.outbox.told(account, queued.id)
+            return
+        self._noted("again")
+        tried = msgspec.structs.replace(delivery, tries=delivery.tries + 1, last=posted.detail or str(posted.status))
+        await self._desk.outbox.told(account, Queued(queued.id, now + wait * 1e6, policy.encode_delivery(tried)))

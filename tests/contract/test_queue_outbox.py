@@ -1,0 +1,85 @@
+"""Webhooks out in the shared state: kept, looked for once, on their way, claimed."""
+
+from __future__ import annotations
+
+import asyncio
+
+from queue_bench import Bench
+
+from sendengine.ports import Queued
+
+
+async def test_a_subscription_needs_an_account(bench: Bench) -> None:
+    outbox = bench.desk.outbox
+    assert not await outbox.keep_hook("m1", "h1", b"one")
+    assert await outbox.claim(10, 60.0) == []
+    await bench.account()
+    assert await outbox.keep_hook("m1", "h1", b"one")
+    assert await outbox.keep_hook("m1", "h2", b"two")
+    assert await outbox.keep_hook("m1", "h1", b"changed")
+    assert sorted(await outbox.hooks("m1")) == [b"changed", b"two"]
+    assert await outbox.hooks("m2") == []
+
+
+async def test_what_is_found_is_queued_with_what_was_looked_at_or_not_at_all(bench: Bench) -> None:
+    outbox = bench.desk.outbox
+    await bench.account()
+    assert not await outbox.look("m1", "0", {"tier": "60k"}, [Queued("e.h", 5.0, b"x")])  # nobody is to be told
+    await outbox.keep_hook("m1", "h", b"one")
+    assert await outbox.look("m1", "0", {"tier": "60k", "c:a": "1-0"}, [])
+    looks = await asyncio.gather(*(outbox.look("m1", "1", {"c:a": ""}, [Queued(f"e{n}.h", 7.4, b"x")]) for n in range(5)))
+    assert sorted(looks) == [False] * 4 + [True]
+    assert await outbox.seen("m1") == {"v": "2", "tier": "60k"}
+    assert await outbox.waiting("m1") == 1
+    assert await outbox.next_due("m1") == 7.0
+
+
+async def test_deliveries_are_due_in_their_order_and_end(bench: Bench) -> None:
+    outbox = bench.desk.outbox
+    await bench.account()
+    await outbox.keep_hook("m1", "h", b"one")
+    await outbox.look("m1", "0", {}, [Queued("b", 20.0, b"B"), Queued("a", 10.0, b"A"), Queued("c", 30.0, b"C")])
+    assert [each.id for each in await outbox.due("m1", 25.0, 10)] == ["a", "b"]
+    assert await outbox.due("m1", 25.0, 1) == [Queued("a", 10.0, b"A")]
+    assert await outbox.told("m1", Queued("a", 90.0, b"A2"))
+    assert await outbox.told("m1", "b")
+    assert not await outbox.told("m1", "b")
+    assert not await outbox.told("m1", Queued("b", 1.0, b"back"))
+    assert await outbox.due("m1", 100.0, 10) == [Queued("c", 30.0, b"C"), Queued("a", 90.0, b"A2")]
+
+
+async def test_with_the_last_subscription_all_goes(bench: Bench) -> None:
+    outbox = bench.desk.outbox
+    await bench.account()
+    await outbox.keep_hook("m1", "h", b"one")
+    await outbox.keep_hook("m1", "i", b"two")
+    await outbox.look("m1", "0", {"tier": "t"}, [Queued("a", 10.0, b"A")])
+    assert await outbox.keep_hook("m1", "h", b"")
+    assert await outbox.waiting("m1") == 1
+    assert await outbox.keep_hook("m1", "i", b"")
+    assert (await outbox.hooks("m1"), await outbox.seen("m1"), await outbox.waiting("m1")) == ([], {}, 0)
+    assert await outbox.next_due("m1") is None
+
+
+async def test_an_account_is_claimed_by_one_and_comes_back(bench: Bench) -> None:
+    outbox = bench.desk.outbox
+    for account in ("m1", "m2"):
+        await bench.account(account)
+        await outbox.keep_hook(account, "h", b"one")
+    claims = await asyncio.gather(*(outbox.claim(10, 3600.0) for _ in range(4)))
+    assert sorted(account for claim in claims for account in claim) == ["m1", "m2"]
+    await outbox.need("m1", 0.0)
+    await outbox.need("m2", None)
+    assert await outbox.claim(10, 0.0) == ["m1"]
+    assert await outbox.claim(10, 3600.0) == ["m1"]  # whoever had it did not live
+    assert await outbox.claim(10, 3600.0) == []
+
+
+async def test_sends_since(bench: Bench) -> None:
+    await bench.account()
+    await bench.campaign("a", 1)
+    created = float((await bench.fields("a"))["created"])
+    await bench.campaign("b", 1)
+    assert await bench.desk.outbox.begun("m1", created) == ["a", "b"]
+    assert await bench.desk.outbox.begun("m1", created + 1) == ["b"]
+    assert await bench.desk.outbox.begun("m9", 0.0) == []

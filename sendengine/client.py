@@ -188,6 +188,10 @@ class Client:
         if not has_any:
             await names.existing_account(self.desk, account)
 
+    async def note(self, account: str, what: str, who: str, why: str = "", **facts: str) -> None:
+        """A line of the audit trail, for a change whose verb notes none itself."""
+        await self.desk.note(account, audit.line(what, who, why, **facts))
+
     async def account(self, account: str) -> Account:
         await names.existing_account(self.desk, account)
         return await self._shown(await view.look(self.desk, account))
@@ -242,18 +246,18 @@ class Client:
 
     # API keys
 
-    async def create_key(self, account: str | None = None, *, scopes: Iterable[str], seat: str) -> NewKey:
+    async def create_key(self, account: str | None = None, *, scopes: Iterable[str], seat: str, who: str = "") -> NewKey:
         """Of an account, or (None) the operator's, which opens every account. `scopes`: of `read`, `send`, `admin`; `seat`: who holds it.
         Its `key` is shown here and never again. Raises NotFound, RefusedInput, Conflict (no seat is free)."""
-        return await apikeys.create(self.desk, account, scopes, seat, os.urandom(SECRET_OCTETS))
+        return await apikeys.create(self.desk, account, scopes, seat, os.urandom(SECRET_OCTETS), who)
 
     async def keys(self, owner: str | None = None) -> builtins.list[KeyShown]:
         """Of an account, of `admin` (the operator's), or all."""
         return await apikeys.listed(self.desk, owner)
 
-    async def revoke_key(self, key_id: str, owner: str | None = None) -> KeyShown:
+    async def revoke_key(self, key_id: str, owner: str | None = None, *, who: str = "") -> KeyShown:
         """From the next request on it opens nothing. Raises NotFound; with `owner`, also for another one's key."""
-        return await apikeys.revoke(self.desk, key_id, owner)
+        return await apikeys.revoke(self.desk, key_id, owner, who)
 
     # webhooks out
 

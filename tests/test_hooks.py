@@ -137,11 +137,14 @@ async def test_only_what_is_wanted_is_told_and_only_to_its_account(world: World)
 async def test_a_hold_and_its_end_are_told(world: World) -> None:
     await world.subscribe("hold")
     await world.turn()
-    for holds in ({"hold:content": "{}"}, {"hold:content": "{}", "hold:unpaid": "{}"}):
-        await world.bench.desk.set_account("m1", holds)
+    hold, release = world.bench.client.hold, world.bench.client.release
+    for verb, reason in ((hold, "content"), (hold, "unpaid-fee"), (release, "content")):
+        await verb("m1", reason)
         await world.turn()
-    told = world.receiver.of("hold")
-    assert [(each["placed"], each["holds"]) for each in told] == [(["content"], ["content"]), (["unpaid"], ["content", "unpaid"])]
+    told = [(each["placed"], each["released"], each["holds"]) for each in world.receiver.of("hold")]
+    assert told == [
+        (["content"], [], ["content"]), (["unpaid-fee"], [], ["content", "unpaid-fee"]), ([], ["content"], ["unpaid-fee"]),
+    ]  # fmt: skip
 
 
 async def test_two_processes_that_look_at_once_tell_once(world: World) -> None:

@@ -15,10 +15,13 @@ from sendengine.api.operations import Operation, Param
 from sendengine.api.problems import Problem
 from sendengine.errors import RefusedInput
 from sendengine.policy.apikeys import Scope
+from sendengine.policy.term import Verb
 from sendengine.relays import relay_from_url
 from sendengine.scheduler import why as whys
 from sendengine.scheduler.accounts import Account
 from sendengine.scheduler.apikeys import KeyShown, NewKey
+from sendengine.scheduler.audit import Entry
+from sendengine.scheduler.gates import Hold, Term
 from sendengine.scheduler.planning import Estimate
 from sendengine.scheduler.why import Why
 from sendengine.types import Relay, TlsPolicy
@@ -56,6 +59,21 @@ class NewBoost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     why: str = ""
 
 
+class NewHold(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`text`: what the customer is told beside the reason's remedy."""
+
+    reason: str
+    text: str = ""
+
+
+class TermGiven(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`ends` for trial and renew: a time as in RFC 3339; without it a renewed term has no end."""
+
+    verb: Verb
+    ends: str | None = None
+    why: str = ""
+
+
 class NewKeyGiven(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`seat` is who holds it."""
 
@@ -80,21 +98,26 @@ async def show(call: Call) -> Account:
 
 async def create(call: Call) -> Account:
     account, asked = call.account(), await call.body(NewAccount)
+    call.facts["tier"] = asked.tier
     way = asked.relay or RelayGiven()
     return await call.client.create_account(account, asked.tier, relay=way.made(), retry=way.retry)
 
 
 async def set_tier(call: Call) -> Account:
-    return await call.client.set_tier(call.account(), (await call.body(TierGiven)).tier)
+    account, asked = call.account(), await call.body(TierGiven)
+    call.facts["tier"] = asked.tier
+    return await call.client.set_tier(account, asked.tier)
 
 
 async def set_relay(call: Call) -> Account:
     account, asked = call.account(), await call.body(RelayGiven)
+    call.facts |= {"relay": asked.url or "", "retry": asked.retry or ""}
     return await call.client.set_relay(account, asked.made(), retry=asked.retry)
 
 
 async def boost(call: Call) -> Reply:
     account, asked = call.account(), await call.body(NewBoost)
+    call.facts |= {"rate": asked.rate, "from": asked.start or "now", "until": asked.until, "why": asked.why}
     made = await call.client.boost(account, asked.rate, until=asked.until, start=asked.start, who=call.who, why=asked.why)
     return Reply(made, 201)
 
@@ -103,7 +126,38 @@ async def end_boost(call: Call) -> Account:
     account, number = call.account(), call.request.path_params["boost"]
     if not (number.isascii() and number.isdecimal() and len(number) < 10):
         raise RefusedInput(f"{number[:20]!r} is no number of a boost", "the account shows them")
+    call.facts["boost"] = number
     return await call.client.end_boost(account, int(number))
+
+
+async def list_holds(call: Call) -> list[Hold]:
+    return (await call.client.account(call.account())).holds
+
+
+async def hold(call: Call) -> Reply:
+    account, asked = call.account(), await call.body(NewHold)
+    return Reply(await call.client.hold(account, asked.reason, text=asked.text, who=call.who), 201)
+
+
+async def release(call: Call) -> Account:
+    account, reason = call.account(), call.request.path_params["reason"]
+    return await call.client.release(account, reason, why=call.query("why").text("why") or "", who=call.who)
+
+
+async def show_term(call: Call) -> Term:
+    return await call.client.term(call.account())
+
+
+async def set_term(call: Call) -> Term:
+    account, asked = call.account(), await call.body(TermGiven)
+    return await call.client.set_term(account, asked.verb, ends=asked.ends, why=asked.why, who=call.who)
+
+
+async def show_audit(call: Call) -> Response:
+    account = call.account()
+    if not call.key.is_operator:  # of one that is gone the trail is the operator's
+        await call.client.account(account)
+    return await streams.ndjson(call, call.client.audit(account), msgspec.json.encode)
 
 
 async def why(call: Call) -> Why:
@@ -126,11 +180,11 @@ async def list_keys(call: Call) -> list[KeyShown]:
 
 async def create_key(call: Call) -> Reply:
     account, asked = call.account(), await call.body(NewKeyGiven)
-    return Reply(await call.client.create_key(account, scopes=asked.scopes, seat=asked.seat), 201)
+    return Reply(await call.client.create_key(account, scopes=asked.scopes, seat=asked.seat, who=call.who), 201)
 
 
 async def revoke_key(call: Call) -> KeyShown:
-    return await call.client.revoke_key(call.request.path_params["key"], call.account())
+    return await call.client.revoke_key(call.request.path_params["key"], call.account(), who=call.who)
 
 
 _ACCOUNT = "/v1/accounts/{account}"
@@ -145,27 +199,51 @@ OPERATIONS = (
     ),
     Operation(
         name="createAccount", method="PUT", path=_ACCOUNT, scope=Scope.ADMIN, operators=True, handler=create, body=NewAccount,
-        answer=Account, summary="Make an account. The same again changes nothing; other settings are a conflict.",
+        answer=Account, audit="account.create", summary="Make an account. The same again changes nothing; other settings are a conflict.",
     ),
     Operation(
         name="setTier", method="PUT", path=_ACCOUNT + "/tier", scope=Scope.ADMIN, operators=True, handler=set_tier, body=TierGiven,
-        answer=Account, summary="Change its speed; in force within 1 s, in mid-send too.",
+        answer=Account, audit="tier", summary="Change its speed; in force within 1 s, in mid-send too.",
     ),
     Operation(
         name="setRelay", method="PUT", path=_ACCOUNT + "/relay", scope=Scope.ADMIN, operators=True, handler=set_relay, body=RelayGiven,
-        answer=Account, summary="Change where its mail goes, or when it is tried again.",
+        answer=Account, audit="relay", summary="Change where its mail goes, or when it is tried again.",
     ),
     Operation(
         name="boostAccount", method="POST", path=_ACCOUNT + "/boosts", scope=Scope.ADMIN, operators=True, handler=boost, body=NewBoost,
-        answer=Account, status=201, summary="More speed for a time; it begins and ends by itself.",
+        answer=Account, status=201, audit="boost", summary="More speed for a time; it begins and ends by itself.",
     ),
     Operation(
         name="endBoost", method="DELETE", path=_ACCOUNT + "/boosts/{boost}", scope=Scope.ADMIN, operators=True, handler=end_boost,
-        answer=Account, summary="End a boost now.",
+        answer=Account, audit="boost.end", summary="End a boost now.",
     ),
     Operation(
         name="whyAccount", method="GET", path=_ACCOUNT + "/why", scope=Scope.READ, handler=why, answer=Why,
         summary="The one limit that binds now, since when, and what would lift it.",
+    ),
+    Operation(
+        name="listHolds", method="GET", path=_ACCOUNT + "/holds", scope=Scope.READ, handler=list_holds, answer=list[Hold],
+        summary="What blocks it: each with what lifts it, and who decides.",
+    ),
+    Operation(
+        name="holdAccount", method="POST", path=_ACCOUNT + "/holds", scope=Scope.ADMIN, operators=True, handler=hold, body=NewHold,
+        answer=Account, status=201, summary="Block its sending, within 1 s and in mid-send too; nothing is lost.",
+    ),
+    Operation(
+        name="releaseAccount", method="DELETE", path=_ACCOUNT + "/holds/{reason}", scope=Scope.ADMIN, operators=True, handler=release,
+        answer=Account, params=(Param("why", "For the audit trail."),), summary="Lift a hold. With the last one sending resumes.",
+    ),
+    Operation(
+        name="showTerm", method="GET", path=_ACCOUNT + "/term", scope=Scope.READ, handler=show_term, answer=Term,
+        summary="Where it stands in its term.",
+    ),
+    Operation(
+        name="setTerm", method="POST", path=_ACCOUNT + "/term", scope=Scope.ADMIN, operators=True, handler=set_term, body=TermGiven,
+        answer=Term, summary="Begin a trial, renew, cancel, take that back, or end its term.",
+    ),
+    Operation(
+        name="showAudit", method="GET", path=_ACCOUNT + "/audit", scope=Scope.ADMIN, handler=show_audit, answer=Entry,
+        media=streams.NDJSON, summary="Who did what, when and why; the oldest first.",
     ),
     Operation(
         name="estimate", method="GET", path=_ACCOUNT + "/estimate", scope=Scope.READ, handler=estimate, answer=Estimate,

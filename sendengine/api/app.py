@@ -108,7 +108,11 @@ class _Endpoint:
                 raise Problem(problems.BUSY, "too many requests are on their way", headers={"Retry-After": "1"})
             key = await self._services.door.enter(request, time.monotonic(), time.time())
             access.demand(key, operation.scope, operation.operators)
-            return _response(operation, await operation.handler(Call(request, key, self._services)))
+            call = Call(request, key, self._services)
+            value = await operation.handler(call)
+            if operation.audit:
+                await call.note(operation.audit)
+            return _response(operation, value)
         except (SendEngineError, Problem) as error:
             problem = problem_of(error)
             if problem.kind is problems.BUG:

@@ -41,6 +41,8 @@ class Call:
     def __init__(self, request: Request, key: ApiKey, services: Services) -> None:
         self.request, self.key, self.services = request, key, services
         self.client, self.limits = services.client, services.limits
+        self.about = ""  # the account that the request is about, as soon as that is known
+        self.facts: dict[str, str] = {}  # for the audit trail
 
     @property
     def who(self) -> str:
@@ -49,11 +51,22 @@ class Call:
 
     def account(self) -> str:
         """That of the path. Raises NotFound for any but the key's own."""
-        return access.account_of(self.key, self.request.path_params["account"])
+        return self.account_named(self.request.path_params["account"])
+
+    def account_named(self, given: str | None) -> str:
+        """That of a body or a query; an account's key needs name none. Raises NotFound for any but the key's own."""
+        self.about = access.account_of(self.key, given)
+        return self.about
 
     async def send(self) -> str:
         """The full name of the path's send."""
-        return await access.send_of(self.client.desk, self.key, self.request.path_params["send"])
+        found = await access.send_of(self.client.desk, self.key, self.request.path_params["send"])
+        self.about, _, self.facts["send"] = found.partition(":")
+        return found
+
+    async def note(self, what: str) -> None:
+        """Who did it, in the trail of the account that it is about."""
+        await self.client.note(self.about, what, self.who, **self.facts)
 
     async def body(self, type_: type[T]) -> T:
         body = await reading.body_of(self.request, self.limits.max_body_mib << 20)

@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from sendengine.api import access
 from sendengine.api.call import Call, Reply, Services
 from sendengine.api.operations import Operation, Param
 from sendengine.policy.apikeys import Scope
@@ -31,16 +30,19 @@ class NewHookGiven(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def _account(call: Call) -> str:
     """That of the query; an account's key needs name none."""
-    return access.account_of(call.key, call.query("account").text("account"))
+    account = call.account_named(call.query("account").text("account"))
+    call.facts["webhook"] = call.request.path_params.get("hook", "")
+    return account
 
 
 async def create(call: Call) -> Reply:
     asked = await call.body(NewHookGiven)
-    account = access.account_of(call.key, asked.account)
+    account = call.account_named(asked.account)
     made = await call.client.create_hook(
         account, asked.url, asked.events, seat=call.key.seat, credit_below=asked.credit_below,
         may_be_private=call.limits.private_webhooks,
     )  # fmt: skip
+    call.facts |= {"webhook": made.id, "url": made.url}
     return Reply(made, 201, {"Location": f"/v1/webhooks/{made.id}"})
 
 
@@ -74,7 +76,8 @@ _OF = (Param("account", "Whose; an account's key needs name none."),)
 OPERATIONS = (
     Operation(
         name="createWebhook", method="POST", path="/v1/webhooks", scope=Scope.ADMIN, handler=create, body=NewHookGiven, answer=NewHook,
-        status=201, summary="Be told of what happens from now on. `secret` signs what is told, and is shown here and never again.",
+        status=201, audit="webhook.create",
+        summary="Be told of what happens from now on. `secret` signs what is told, and is shown here and never again.",
     ),
     Operation(
         name="listWebhooks", method="GET", path="/v1/webhooks", scope=Scope.ADMIN, handler=listed, answer=list[HookShown], params=_OF,
@@ -86,11 +89,11 @@ OPERATIONS = (
     ),
     Operation(
         name="removeWebhook", method="DELETE", path="/v1/webhooks/{hook}", scope=Scope.ADMIN, handler=remove, answer=HookShown,
-        params=_OF, summary="It is told nothing any more, nor what is on its way.",
+        params=_OF, audit="webhook.remove", summary="It is told nothing any more, nor what is on its way to it.",
     ),
     Operation(
         name="rotateWebhook", method="POST", path="/v1/webhooks/{hook}/rotate", scope=Scope.ADMIN, handler=rotate, answer=NewHook,
-        params=_OF, summary="Another secret; the present one signs beside it for a day.",
+        params=_OF, audit="webhook.rotate", summary="Another secret; the present one signs beside it for a day.",
     ),
     Operation(
         name="testWebhook", method="POST", path="/v1/webhooks/{hook}/test", scope=Scope.ADMIN, handler=attempt, answer=HookShown,

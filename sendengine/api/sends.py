@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 from starlette.responses import Response
 
-from sendengine.api import access, problems, streams
+from sendengine.api import problems, streams
 from sendengine.api.call import Call, Reply
 from sendengine.api.operations import IDEMPOTENCY, Operation, Param
 from sendengine.api.problems import Problem
@@ -150,7 +150,7 @@ class _Noted:
 
 async def create(call: Call) -> Reply:
     asked = await call.body(NewSend)
-    account = access.account_of(call.key, asked.account)
+    account = call.account_named(asked.account)
     if asked.recipients is not None and len(asked.recipients) > call.limits.max_inline:
         said = f"{len(asked.recipients):,} recipients in the body, {call.limits.max_inline:,} may be"
         raise Problem(problems.TOO_LARGE, said)
@@ -166,6 +166,7 @@ async def create(call: Call) -> Reply:
     else:
         made = await call.client.submit(**settings, recipients=asked.recipients, on_reject=refused, on_absent=absent.__setitem__)
         call.services.meter.rows(len(asked.recipients))
+    call.facts["send"] = made.id.partition(":")[2]
     value = SendMade(**msgspec.structs.asdict(made), refused=refused.told(), absent=absent)
     return Reply(value, 201 if made.created else 200, {"Location": f"/v1/sends/{made.id}"})
 
@@ -193,7 +194,7 @@ async def seal(call: Call) -> Send:
 async def listed(call: Call) -> Response:
     query = call.query("account", "ended")
     wanted = query.text("account")
-    account = access.account_of(call.key, wanted) if wanted or not call.key.is_operator else None
+    account = call.account_named(wanted) if wanted or not call.key.is_operator else None
     return await streams.ndjson(call, call.client.list(account, ended=query.flag("ended")), encode)
 
 
@@ -240,7 +241,7 @@ async def resend(call: Call) -> Reply:
 
 async def send_message(call: Call) -> Reply:
     asked = await call.body(NewMessage)
-    account = access.account_of(call.key, asked.account)
+    account = call.account_named(asked.account)
     made = await call.client.send(
         account=account, message=asked.made(), to=asked.to, sender=address_in(asked.sender), fields=asked.fields,
         key=call.idempotency_key(),
@@ -260,7 +261,7 @@ OPERATIONS = (
     Operation(
         name="createSend", method="POST", path="/v1/sends", scope=Scope.SEND, handler=create, body=NewSend, answer=SendMade, status=201,
         others=(200,), params=(IDEMPOTENCY,),
-        summary="Accept a send. 200, not 201: the same send stood already, and nothing was changed.",
+        audit="send.create", summary="Accept a send. 200, not 201: the same send stood already, and nothing was changed.",
     ),
     Operation(
         name="listSends", method="GET", path="/v1/sends", scope=Scope.READ, handler=listed, answer=Status, media=streams.NDJSON,
@@ -274,11 +275,12 @@ OPERATIONS = (
     Operation(
         name="loadRecipients", method="POST", path=_SEND + "/recipients", scope=Scope.SEND, handler=load, upload=True, answer=ListLoaded,
         params=(Param("first_batch", "The `next_batch` of the list before this one.", {"type": "integer", "minimum": 0, "default": 0}),),
+        audit="send.load",
         summary="Upload recipients, NDJSON or CSV, of any length. The same upload again changes nothing; one that broke off goes on.",
     ),
     Operation(
         name="sealSend", method="POST", path=_SEND + "/seal", scope=Scope.SEND, handler=seal, body=Sealing, answer=Send,
-        summary="The list is complete.",
+        audit="send.seal", summary="The list is complete.",
     ),
     Operation(
         name="watchSend", method="GET", path=_SEND + "/events", scope=Scope.READ, handler=watch, answer=Status, media=streams.EVENTS,
@@ -292,17 +294,17 @@ OPERATIONS = (
     *(
         Operation(
             name=f"{verb}Send", method="POST", path=f"{_SEND}/{verb}", scope=Scope.SEND, handler=partial(steer, verb), body=Nothing,
-            answer=Status, summary=summary,
+            answer=Status, summary=summary, audit=f"send.{verb}",
         )
         for verb, summary in _VERBS.items()
     ),
     Operation(
         name="moveSend", method="POST", path=_SEND + "/move", scope=Scope.SEND, handler=move, body=Moving, answer=Status,
-        summary="Move a waiting sequential send one place `up` or `down` the line.",
+        audit="send.move", summary="Move a waiting sequential send one place `up` or `down` the line.",
     ),
     Operation(
         name="resendSend", method="POST", path=_SEND + "/resend", scope=Scope.SEND, handler=resend, body=Nothing, answer=Send, status=201,
-        others=(200,), summary="A new send, under the id ID-r1, to those of an ended one without the outcome sent.",
+        others=(200,), audit="send.resend", summary="A new send, under the id ID-r1, to those of an ended one without the outcome sent.",
     ),
     Operation(
         name="sendMessage", method="POST", path="/v1/messages", scope=Scope.SEND, handler=send_message, body=NewMessage, answer=Single,

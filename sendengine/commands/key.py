@@ -32,7 +32,7 @@ def create(
         from sendengine.errors import RefusedInput
 
         raise RefusedInput("whose key?", "--account m1234, or --admin for one that opens every account")
-    made = common.call(lambda client: client.create_key(None if admin else account, scopes=scope, seat=seat))
+    made = common.call(lambda client: client.create_key(None if admin else account, scopes=scope, seat=seat, who=common.user()))
     if json:
         common.emit(made)
         return
@@ -62,7 +62,7 @@ def revoke(
 ) -> None:
     """From now on it opens nothing; requests that go on end within two seconds."""
     owner = _owner(account, admin)
-    gone = common.call(lambda client: client.revoke_key(key, owner))
+    gone = common.call(lambda client: client.revoke_key(key, owner, who=common.user()))
     common.emit(gone) if json else print(f"key {gone.id} of {gone.account or 'the operator'} for {gone.seat} is revoked")
 
 

@@ -11,6 +11,7 @@ from sendengine.errors import Conflict, NotFound
 from sendengine.policy.apikeys import OPERATOR, ApiKey, digest_of, scopes_of, seat_of, token_of
 from sendengine.policy.tiers import nearest
 from sendengine.ports import Desk
+from sendengine.scheduler import audit
 from sendengine.scheduler.names import existing_account
 from sendengine.scheduler.view import wall
 
@@ -32,7 +33,7 @@ class NewKey(KeyShown, frozen=True, kw_only=True):
     key: str
 
 
-async def create(desk: Desk, account: str | None, scopes: Iterable[str], seat: str, chance: bytes) -> NewKey:
+async def create(desk: Desk, account: str | None, scopes: Iterable[str], seat: str, chance: bytes, who: str) -> NewKey:
     """Of an account, or (None) of the operator. Raises NotFound, RefusedInput; Conflict where the account's seats are all taken."""
     wanted, name = scopes_of(scopes), seat_of(seat)
     seats = None if account is None else (await existing_account(desk, account)).get("seats")
@@ -44,6 +45,7 @@ async def create(desk: Desk, account: str | None, scopes: Iterable[str], seat: s
             f"account {account} has {seats} seat{'s' * (seats != '1')}, taken by {', '.join(taken)}",
             f"buy another seat, or revoke the keys of one: sendengine key list --account {account}",
         )
+    await _note(desk, "key.create", who, key)
     return NewKey(**msgspec.structs.asdict(shown(key)), key=token)
 
 
@@ -54,13 +56,20 @@ async def listed(desk: Desk, owner: str | None) -> list[KeyShown]:
     return [shown(key) for key in await desk.api_keys(owner)]
 
 
-async def revoke(desk: Desk, key_id: str, owner: str | None) -> KeyShown:
+async def revoke(desk: Desk, key_id: str, owner: str | None, who: str) -> KeyShown:
     """It opens nothing any more. `owner` as in `listed`: a key of another one is not found. Raises NotFound."""
     known = {key.id: key for key in await desk.api_keys(owner)}
     key = known.get(key_id)
     if key is None or not await desk.drop_api_keys(key.owner, [key.digest]):
         raise NotFound(f"no API key {key_id}{nearest(key_id, known)}", "sendengine key list")
+    await _note(desk, "key.revoke", who, key)
     return shown(key)
+
+
+async def _note(desk: Desk, what: str, who: str, key: ApiKey) -> None:
+    """In the trail of its account; the operator's keys are of no account."""
+    if not key.is_operator:
+        await desk.note(key.account, audit.line(what, who, key=key.id, seat=key.seat, scopes=" ".join(key.scopes)))
 
 
 def shown(key: ApiKey) -> KeyShown:

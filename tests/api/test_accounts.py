@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sendengine.queue.desk import RedisDesk
-from tests.api.bench import Api
+from tests.api.bench import MESSAGE, Api
 
 
 async def test_the_operator_makes_accounts_and_sells_speed(api: Api) -> None:
@@ -61,3 +61,50 @@ async def test_an_account_has_as_many_seats_as_it_bought(api: Api) -> None:
     refused = await api("POST", "/v1/accounts/m1/keys", key, json={"scopes": ["read"], "seat": "Bob"})
     assert (refused.status, "1 seat" in refused.json["detail"]) == (409, True)
     assert (await api("POST", "/v1/accounts/m1/keys", key, json={"scopes": ["read"], "seat": "Ann"})).status == 201
+
+
+async def test_a_hold_refuses_sends_with_its_remedy_until_it_is_lifted(api: Api) -> None:
+    ops, key = await api.key(None), await api.key("m1")
+    held = await api("POST", "/v1/accounts/m1/holds", ops, json={"reason": "unpaid-fee", "text": "invoice 17"})
+    assert (held.status, held.json["holds"][0]["reason"]) == (201, "unpaid-fee")
+    [hold] = (await api("GET", "/v1/accounts/m1/holds", key)).json
+    assert (hold["text"], bool(hold["remedy"]), bool(hold["department"])) == ("invoice 17", True, True)
+    refused = await api("POST", "/v1/sends", key, json=MESSAGE | {"recipients": [{"email": "a@x.org", "name": "A"}]})
+    assert (refused.status, bool(refused.remedy)) == (409, True)
+    assert (await api("POST", "/v1/messages", key, json=MESSAGE | {"to": "a@x.org", "fields": {"name": "A"}})).status == 409
+    assert (await api("POST", "/v1/accounts/m1/holds", ops, json={"reason": "weather"})).status == 404
+    assert (await api("DELETE", "/v1/accounts/m1/holds/content", ops)).status == 409
+    lifted = await api("DELETE", "/v1/accounts/m1/holds/unpaid-fee?why=paid", ops)
+    assert (lifted.status, lifted.json["holds"]) == (200, [])
+    assert (await api("POST", "/v1/sends", key, json=MESSAGE)).status == 201
+
+
+async def test_a_term_is_renewed_and_cancelled(api: Api) -> None:
+    ops = await api.key(None)
+    renewed = await api("POST", "/v1/accounts/m1/term", ops, json={"verb": "renew", "ends": "+30d"})
+    assert (renewed.status, renewed.json["phase"]) == (200, "active")
+    assert (await api("POST", "/v1/accounts/m1/term", ops, json={"verb": "cancel"})).json["phase"] == "cancelled_active"
+    assert (await api("GET", "/v1/accounts/m1/term", await api.key("m1", "read"))).json["may_send"] is True
+    assert (await api("POST", "/v1/accounts/m1/term", ops, json={"verb": "forget"})).status == 400
+
+
+async def test_who_did_what_is_in_the_trail_by_seat_and_key(api: Api) -> None:
+    ops = await api.key(None, seat="Olga")
+    ann = await api.client.create_key("m1", scopes=["send", "read", "admin"], seat="Ann", who="setup")
+    await api("POST", "/v1/sends", ann.key, json=MESSAGE | {"campaign": "c"})
+    await api("POST", "/v1/sends/c/pause", ann.key)
+    await api("POST", "/v1/sends/none/pause", ann.key)
+    await api("GET", "/v1/sends/c", ann.key)
+    await api("PUT", "/v1/accounts/m1/tier", ops, json={"tier": "100k"})
+    await api("POST", "/v1/accounts/m1/holds", ops, json={"reason": "content"})
+    await api("POST", "/v1/accounts/m1/keys", ann.key, json={"scopes": ["read"], "seat": "Bob"})
+    await api("POST", "/v1/webhooks", ann.key, json={"url": "https://hooks.example/x", "events": ["bounce"]})
+    trail = (await api("GET", "/v1/accounts/m1/audit", ann.key)).lines
+    assert [(line["what"], line["who"].split(" ")[0]) for line in trail] == [
+        ("key.create", "setup"), ("send.create", "Ann"), ("send.pause", "Ann"), ("tier", "Olga"), ("hold", "Olga"), ("key.create", "Ann"),
+        ("webhook.create", "Ann"),
+    ]  # fmt: skip
+    assert trail[1]["facts"] == {"send": "c"}
+    assert ann.id in trail[1]["who"]
+    assert ann.key not in str(trail)
+    assert (await api("GET", "/v1/accounts/m2/audit", ann.key)).status == 404

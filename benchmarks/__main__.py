@@ -16,7 +16,7 @@ from benchmarks.bench import Result, record
 from sendengine.errors import RefusedInput
 
 _ALWAYS = ("linearity", "exactness", "tier_change", "throughput", "worker_memory", "many_accounts", "long_lists")
-SUITES = (*_ALWAYS, "submit", "sizes", "verbs", "million", "dkim", "distance")
+SUITES = (*_ALWAYS, "submit", "sizes", "verbs", "million", "dkim", "distance", "uploads")
 _COSTS = ("throughput", "stages", "sizes", "dkim", "distance", "million", "peers", "worker_memory")
 IN_REPORT = ("linearity", "tiers", "exactness", "tier_change", "verbs", *_COSTS, "submit", "many_accounts", "long_lists")
 _ALL = (*SUITES, "tiers", "stages", "sms", "peers")

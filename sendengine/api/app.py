@@ -117,6 +117,8 @@ class _Endpoint:
             problem = problem_of(error)
             if problem.kind is problems.BUG:
                 log.exception("api_bug", operation=operation.name)
+            elif problem.kind is problems.AWAY:
+                log.warning("api_without_redis", operation=operation.name, error=str(error))
             return problems.answer(problem)
         except ClientDisconnect:
             return problems.answer(Problem(problems.TIMED_OUT, "the sender is gone before the end of its body"))

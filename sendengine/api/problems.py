@@ -11,6 +11,7 @@ from starlette.responses import Response
 from sendengine.errors import ConfigError, Conflict, Fenced, NotFound, RefusedInput, SendEngineError, Unavailable
 
 TYPE = "application/problem+json"
+UNFORESEEN = "an error that nobody foresaw"
 PREFIX = "urn:sendengine:problem:"
 _flag = re.compile(r"--([a-z][a-z-]+)(?: (?:[A-Z][A-Z.|a-z]*|m1234)\b)?")
 
@@ -69,8 +70,15 @@ def problem_of(error: BaseException) -> Problem:
     for type_, kind in KINDS:
         if isinstance(error, type_):
             headers = {"Retry-After": "1"} if kind.status == 503 else None
-            return Problem(kind, as_said_here(str(error)), as_said_here(error.remedy), headers)
-    return Problem(BUG, "an error that nobody foresaw")
+            return Problem(kind, _detail(kind, str(error)), as_said_here(error.remedy), headers)
+    return Problem(BUG, UNFORESEEN)
+
+
+def _detail(kind: Kind, said: str) -> str:
+    """Of our own affairs (addresses, paths) strangers are told nothing; the log has it."""
+    if kind is BUG:
+        return UNFORESEEN
+    return said.partition(":")[0] if kind is AWAY else as_said_here(said)
 
 
 def answer(problem: Problem) -> Response:

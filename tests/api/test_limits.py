@@ -214,6 +214,8 @@ def test_words_of_the_command_line_are_said_as_fields() -> None:
 
 def test_a_bug_tells_nothing_of_itself() -> None:
     assert b"secret" not in problems.octets(problem_of(ValueError("secret")))
+    assert b"secret" not in problems.octets(problem_of(errors.ConfigError("/secret/place")))
+    assert b"secret" not in problems.octets(problem_of(errors.Unavailable("Redis is away: no /secret/socket")))
 
 
 async def test_redis_away_is_503_and_not_ready(small: Api) -> None:

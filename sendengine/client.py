@@ -214,10 +214,13 @@ class Client:
         `reason`: unsubscribed (single messages go to them yet), manual, soft-bounced, hard-bounced or complained; the graver one stands.
         How many were not on it. Raises NotFound, RefusedInput: then nothing was changed."""
         await names.existing_account(self.desk, names.account_id(account))
-        listed = await suppressions.add(self.desk, account, addresses, reason, await self._now())
-        if listed and suppressions.reason_named(reason) is Reason.COMPLAINED:
-            await self.desk.complain(account, listed)
-        return listed
+        listed = list(addresses)
+        added = await suppressions.add(self.desk, account, listed, reason, await self._now())
+        if suppressions.reason_named(reason) is Reason.COMPLAINED:
+            if added:
+                await self.desk.complain(account, added)
+            await hooks.emit(self.desk, account, "complaint", {"recipients": listed})  # told again by a repeat: its caller heard no answer
+        return added
 
     async def unsuppress(self, account: str, addresses: Iterable[str]) -> int:
         """Off the list, whatever the reason; how many stood on it. A send that passed them by does not come back to them."""

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from sendengine.api import access, accounts, hooks, openapi, problems, sends
+from sendengine.api import access, accounts, hooks, openapi, problems, sends, suppressions
 from sendengine.api.call import Call, Reply, Services
 from sendengine.api.operations import JSON, Operation
 from sendengine.api.problems import Problem, problem_of
@@ -26,7 +26,7 @@ from sendengine.policy.apikeys import Scope as KeyScope
 from sendengine.sink.metrics_api import CONTENT_TYPE_LATEST
 
 log = structlog.get_logger("sendengine.api")
-OPERATIONS: tuple[Operation, ...] = (*sends.OPERATIONS, *accounts.OPERATIONS, *hooks.OPERATIONS)
+OPERATIONS: tuple[Operation, ...] = (*sends.OPERATIONS, *accounts.OPERATIONS, *suppressions.OPERATIONS, *hooks.OPERATIONS)
 Side = Callable[[Services], Awaitable[None]]
 SIDE_PAUSE_S = 5.0
 DRAINED, DRAIN_S = 1 << 20, 0.5  # of a body that nobody wants: then the connection is closed

@@ -23,6 +23,7 @@ PATH_PARAMS: dict[str, tuple[str, dict[str, Any]]] = {
     "send": ("m1234:ID, or with an account's key the ID alone.", {"type": "string"}),
     "boost": ("Its number in the account.", {"type": "integer", "minimum": 1, "maximum": 999_999_999}),
     "hook": ("Its id.", {"type": "string", "pattern": "^[0-9a-f]{16}$"}),
+    "address": ("An e-mail address.", {"type": "string", "maxLength": 254}),
     "reason": ("The reason of a hold.", {"type": "string"}),
     "key": ("Its id, not the key.", {"type": "string", "pattern": "^[0-9a-f]{16}$"}),
 }

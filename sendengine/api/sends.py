@@ -132,7 +132,7 @@ class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """No member."""
 
 
-class _Noted:
+class Noted:
     """Refused rows as they are met."""
 
     def __init__(self) -> None:
@@ -160,7 +160,7 @@ async def create(call: Call) -> Reply:
         "strict": asked.strict, "retry": asked.retry, "lifetime": asked.lifetime, "sender": address_in(asked.sender),
         "created_by": call.key.seat,
     }  # fmt: skip
-    refused, absent = _Noted(), dict[str, str]()
+    refused, absent = Noted(), dict[str, str]()
     if asked.recipients is None:
         made = await call.client.open(**settings)
     else:
@@ -179,7 +179,7 @@ def _campaign_of(account: str, key: str | None) -> str | None:
 async def load(call: Call) -> ListLoaded:
     campaign = await call.send()
     first = call.query("first_batch").count("first_batch", 0)
-    refused = _Noted()
+    refused = Noted()
     with call.services.door.uploads.one(call.key.digest):
         loaded = await call.client.load(campaign, call.upload(), first_batch=first or 0, on_reject=refused, pool=call.services.pool)
     call.services.meter.rows(loaded.rows)

@@ -61,7 +61,7 @@ async def load(
     flight = Flight(desk, ref, lambda row: None)
     rows = rejected = batches = 0
     try:
-        async for batch in reporting(sources.uploaded(chunks, intake, pool), on_reject):
+        async for batch in reporting(sources.uploaded(sources.Upload(chunks, pool), intake), on_reject):
             await flight.send(batch)
             rows, rejected, batches = rows + batch.rows, rejected + len(batch.rejected), batches + 1
         await flight.land_all()

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import sys
 import tempfile
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from itertools import chain, islice
 from pathlib import Path
 from struct import Struct
-from typing import IO, Any, BinaryIO
+from typing import IO, Any, BinaryIO, TypeVar
 
 import msgspec
 
@@ -24,6 +24,7 @@ from sendengine.intake import Intake, PackedBatch, Rejected
 
 Recipients = Path | Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]]
 STDIN = Path("-")
+T = TypeVar("T")
 
 TOGETHER = 8  # batches that leave in one write: the server syncs its log once for all of them
 
@@ -54,10 +55,21 @@ async def batches(recipients: Recipients, intake: Intake) -> AsyncIterator[Packe
                 yield packed
 
 
-async def uploaded(chunks: AsyncIterable[bytes], intake: Intake, pool: Executor | None) -> AsyncIterator[PackedBatch]:
-    """A list that comes over the network, some batches at a time. Its reader is a thread of `pool`: it waits as long as the sender does,
-    and asks for the next chunk when it has read the last: nothing piles up."""
-    loop, source = asyncio.get_running_loop(), aiter(chunks)
+class Upload(msgspec.Struct, frozen=True):
+    """A list that comes over the network, in chunks cut anywhere. Its reader is a thread of `pool` (None: the loop's)."""
+
+    chunks: AsyncIterable[bytes]
+    pool: Executor | None = None
+
+
+def uploaded(upload: Upload, intake: Intake) -> AsyncIterator[PackedBatch]:
+    return read_upload(upload, lambda chunks: _cut_chunks(chunks, intake))
+
+
+async def read_upload(upload: Upload, read: Callable[[Iterator[bytes]], Iterator[T]]) -> AsyncIterator[T]:
+    """What `read` makes of its chunks. The thread waits as long as the sender does, and asks for the next chunk when it has read the last:
+    nothing piles up."""
+    loop, source = asyncio.get_running_loop(), aiter(upload.chunks)
 
     async def following() -> bytes:
         return await anext(source, b"")
@@ -65,13 +77,10 @@ async def uploaded(chunks: AsyncIterable[bytes], intake: Intake, pool: Executor 
     def next_chunk() -> bytes:
         return asyncio.run_coroutine_threadsafe(following(), loop).result()
 
-    def begin() -> Iterator[PackedBatch]:
-        return _cut_chunks(iter(next_chunk, b""), intake)
-
-    cut = await loop.run_in_executor(pool, begin)
-    while some := await loop.run_in_executor(pool, lambda: list(islice(cut, TOGETHER))):
-        for packed in some:
-            yield packed
+    cut = await loop.run_in_executor(upload.pool, lambda: read(iter(next_chunk, b"")))
+    while some := await loop.run_in_executor(upload.pool, lambda: list(islice(cut, TOGETHER))):
+        for each in some:
+            yield each
 
 
 def line_of(recipients: Recipients, wanted: reading.Wanted, row: int) -> int | None:

@@ -24,10 +24,10 @@ from sendengine.policy.tiers import nearest
 from sendengine.policy.times import parse_time
 from sendengine.ports import Desk
 from sendengine.rows import Rows, Wanted
-from sendengine.scheduler.sources import STDIN, chunks_of, opened, sniffed
+from sendengine.scheduler.sources import STDIN, Upload, chunks_of, opened, read_upload, sniffed
 
 T = TypeVar("T")
-Source = Path | Iterable[Mapping[str, Any] | str] | AsyncIterable[Mapping[str, Any] | str]
+Source = Path | Upload | Iterable[Mapping[str, Any] | str] | AsyncIterable[Mapping[str, Any] | str]
 OnReject = Callable[[Sequence[Rejected]], None]
 
 PART = 500  # addresses a call: a millisecond of the server's time
@@ -186,6 +186,9 @@ async def _rows_of(source: Source) -> AsyncIterator[Rows]:
                 pushed = []
         if pushed:
             yield _rows(pushed)
+    elif isinstance(source, Upload):
+        async for uploaded in read_upload(source, _cut_chunks):
+            yield uploaded
     elif not isinstance(source, Path):
         for some in _hundreds(source):
             yield _rows(some)
@@ -206,7 +209,11 @@ def _rows(given: Sequence[Mapping[str, Any] | str]) -> Rows:
 
 
 def _cut(stream: BinaryIO) -> Iterator[Rows]:
-    chunks, is_ndjson = sniffed(chunks_of(stream))
+    return _cut_chunks(chunks_of(stream))
+
+
+def _cut_chunks(chunks: Iterator[bytes]) -> Iterator[Rows]:
+    chunks, is_ndjson = sniffed(chunks)
     if is_ndjson:
         return reading.from_ndjson(chunks, _WANTED)
     first = next(chunks, b"")

@@ -21,13 +21,14 @@ WALK = [
     for method, said in item.items()
     if method in METHODS and "x-scope" in said
 ]
-OBJECTS = ("account", "send", "boost", "key", "hook", "reason")
+OBJECTS = ("account", "send", "boost", "key", "hook", "reason", "address")
 LETTER = Message(sender="news@shop.example", subject="x", text="{{ name }}")
 # Bodies that an operation takes, where an empty object is none.
 BODIES: dict[str, Any] = {
     "createSend": MESSAGE, "sendMessage": MESSAGE | {"to": "a@x.org", "fields": {"name": "A"}}, "moveSend": {"direction": "up"},
     "createAccount": {"tier": "60k"}, "setTier": {"tier": "60k"}, "setRelay": {"url": "smtp://mx.example"},
     "boostAccount": {"rate": "90000/h", "until": "+1h"}, "createKey": {"scopes": ["read"], "seat": "Bob"},
+    "suppress": {"addresses": ["a@x.org"]}, "unsuppress": {"addresses": ["a@x.org"]}, "importSuppressions": b"a@x.org\n",
     "holdAccount": {"reason": "content"}, "setTerm": {"verb": "renew"},
     "loadRecipients": b"email,name\na@x.org,A\n", "createWebhook": {"url": "https://hooks.example/x", "events": ["bounce"]},
 }  # fmt: skip
@@ -96,7 +97,7 @@ def named(path: str) -> list[str]:
 
 def places(path: str, account: str, send: str, world: World) -> dict[str, str]:
     key, hook = (known.get(account, "0" * 16) for known in (world.keys, world.hooks))
-    values = {"account": account, "send": send, "boost": "1", "key": key, "hook": hook, "reason": "content"}
+    values = {"account": account, "send": send, "boost": "1", "key": key, "hook": hook, "reason": "content", "address": "a@x.org"}
     return {name: values[name] for name in named(path)}
 
 

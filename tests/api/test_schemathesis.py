@@ -57,7 +57,7 @@ async def _furnish(url: str) -> dict[str, str]:
 @pytest.mark.parametrize("name", NAMES)
 def test_no_request_is_a_server_error(world: World, name: str, role: str) -> None:
     operation = next(each.ok() for each in SCHEMA.get_all_operations() if each.ok().definition.raw["operationId"] == name)
-    path = {"account": "m1", "send": "m1:c", "boost": 1, "key": "0" * 16, "hook": "0" * 16, "reason": "content"}
+    path = {"account": "m1", "send": "m1:c", "boost": 1, "key": "0" * 16, "hook": "0" * 16, "reason": "content", "address": "a@x.org"}
 
     @hypothesis.given(case=operation.as_strategy(), is_real=hypothesis.strategies.booleans())
     @hypothesis.settings(

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from sendengine.client import Client
 from sendengine.config import Config
-from sendengine.errors import Conflict, NotFound, RefusedInput, Unavailable
+from sendengine.errors import Conflict, NotFound, RefusedInput
 from sendengine.policy.hooks import EVENTS, WAITS
 from sendengine.ports import Posted
 from sendengine.posting import HttpPoster
@@ -36,10 +36,12 @@ class Receiver:
     def __init__(self) -> None:
         self.answers: list[int] = []
         self.got: list[tuple[str, Mapping[str, str], bytes]] = []
+        self.heard = asyncio.Event()
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Posted:
         await asyncio.sleep(0)
         self.got.append((url, headers, body))
+        self.heard.set()
         return Posted(self.answers.pop(0) if self.answers else 200)
 
     @property
@@ -283,22 +285,52 @@ async def test_a_teller_that_dies_between_the_answer_and_the_note_tells_again(ti
     assert (len(ids), len(set(ids))) == (2, 1)
 
 
+class Slow(Receiver):
+    """Never answers `slow`."""
+
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Posted:
+        if "slow" in url:
+            await asyncio.Event().wait()
+        return await super().post(url, headers, body)
+
+
+async def test_a_receiver_that_does_not_answer_holds_up_no_other_account(timed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, clock, *_ = timed
+    await client.create_account("m2", "60k")
+    await client.create_hook("m2", "https://slow.example/", ["tier.changed"])
+    receiver, results = Slow(), list[str]()
+    monkeypatch.setattr(hooks, "TURN_S", 0.01)
+    running = asyncio.create_task(Teller(client.desk, receiver, results.append).run())
+    for tier in ("100k", "60k"):
+        for account in ("m1", "m2"):
+            await client.set_tier(account, tier)
+        clock.now += 31e6
+        await asyncio.wait_for(receiver.heard.wait(), 5)
+        receiver.heard.clear()
+    assert len(receiver.got) == 2
+    assert {url for url, _, _ in receiver.got} == {URL}
+    running.cancel()
+
+
 async def test_redis_away_is_waited_out(timed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    *_, teller, _ = timed
-    turns = 0
+    client, clock, receiver, teller, _ = timed
+    monkeypatch.setattr(hooks, "TURN_S", 0.01)
+    await client.set_tier("m1", "100k")
+    clock.now += 31e6
+    client.desk._all.is_away, asked, claim = True, asyncio.Event(), client.desk.outbox.claim
 
-    async def turn(limit: int = 20) -> int:
-        nonlocal turns
-        turns += 1
-        if turns == 1:
-            raise Unavailable("away")
-        raise asyncio.CancelledError
+    async def asking(limit: int, seconds: float) -> list[str]:
+        asked.set()
+        return list(await claim(limit, seconds))
 
-    monkeypatch.setattr(hooks, "TURN_S", 0.0)
-    monkeypatch.setattr(teller, "turn", turn)
-    with pytest.raises(asyncio.CancelledError):
-        await teller.run()
-    assert turns == 2
+    monkeypatch.setattr(client.desk.outbox, "claim", asking)
+    running = asyncio.create_task(teller.run())
+    for _ in range(2):
+        await asyncio.wait_for(asked.wait(), 5)
+        asked.clear()
+    client.desk._all.is_away = False
+    await asyncio.wait_for(receiver.heard.wait(), 5)
+    running.cancel()
 
 
 # over real sockets

@@ -14,7 +14,7 @@ from sendengine.ports import Desk
 from sendengine.scheduler import names
 
 CHECK_AGAIN_S = 1.0  # a request that goes on: whether its key still stands
-BUCKETS_MOST = 10_000
+BUCKETS_MOST, SWEEP_S = 10_000, 1.0
 
 
 class Door:
@@ -23,6 +23,7 @@ class Door:
     def __init__(self, desk: Desk, per_second: float, uploads: int, streams: int) -> None:
         self._desk, self._per_second = desk, per_second
         self._buckets: dict[str, Bucket] = {}
+        self._swept_at = 0.0
         self.uploads, self.streams = Quota("uploads", uploads), Quota("streams", streams)
 
     async def enter(self, request: Request, now: float, wall: float) -> ApiKey:
@@ -41,7 +42,8 @@ class Door:
         return await self._desk.api_key(key.digest) is not None
 
     def _count(self, key: ApiKey, now: float) -> None:
-        if len(self._buckets) > BUCKETS_MOST:
+        if len(self._buckets) > BUCKETS_MOST and now - self._swept_at >= SWEEP_S:
+            self._swept_at = now
             self._buckets = {digest: bucket for digest, bucket in self._buckets.items() if not bucket.is_full(now)}
         bucket = self._buckets.setdefault(key.digest, Bucket(self._per_second, now))
         if (wait := bucket.take(now)) > 0:

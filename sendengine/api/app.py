@@ -90,6 +90,7 @@ class _Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = _Body(receive)
         request = Request(scope, body.receive)
+        body.waits_to_be_asked = request.headers.get("expect", "").lower() == "100-continue"
         operation = self._operations[request.method]
         started = time.monotonic()
         self._services.requests += 1
@@ -137,8 +138,10 @@ class _Body:
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._has_ended = False
+        self.waits_to_be_asked = False  # RFC 9110 10.1.1: nothing of it comes before it is read
 
     async def receive(self) -> Message:
+        self.waits_to_be_asked = False
         message = await self._receive()
         if message["type"] == "http.disconnect" or not message.get("more_body", False):
             self._has_ended = True
@@ -146,6 +149,8 @@ class _Body:
 
     async def is_drained(self) -> bool:
         """A little of what nobody wants is read, so that the sender gets to our answer; of the rest the connection's end saves us."""
+        if self.waits_to_be_asked:
+            return False
         size = 0
         try:
             async with asyncio.timeout(DRAIN_S):

@@ -38,7 +38,7 @@ WAITING_MOST = 10_000  # of an account: with more on their way nothing is looked
 OVERLAP_US = 60e6  # looked back, for sends that were made while another process looked
 LOOK_S, IDLE_S = 5.0, 30.0  # between looks, while sends go on and while none does
 CLAIM_S = 120.0
-AT_ONCE = 16  # requests of one account
+ACCOUNTS, AT_ONCE = 50, 16  # that one process serves at a time; requests of one account
 ROUND = 64  # deliveries of one account before others get their turn
 TURN_S = 1.0
 _SEND = "c:"
@@ -269,14 +269,28 @@ class Teller:
         self._desk, self._poster, self._noted = desk, poster, noted
 
     async def run(self) -> None:
-        """For ever. While Redis is away it waits as everybody does."""
-        while True:
-            try:
-                served = await self.turn()
-            except Unavailable:
-                served = 0
-            if not served:
-                await asyncio.sleep(TURN_S)
+        """For ever. A slow receiver holds up its own account. While Redis is away it waits as everybody does."""
+        serving: set[asyncio.Task[None]] = set()
+        try:
+            while True:
+                for account in await self._claimed(ACCOUNTS - len(serving)):
+                    serving.add(asyncio.create_task(self._serve(account)))
+                waiting = serving or {asyncio.create_task(asyncio.sleep(TURN_S))}
+                done, _ = await asyncio.wait(waiting, timeout=TURN_S, return_when=asyncio.FIRST_COMPLETED)
+                serving -= done
+                for task in done:
+                    if not isinstance(error := task.exception(), Unavailable | None):
+                        raise error
+        finally:
+            for task in serving:
+                task.cancel()
+            await asyncio.gather(*serving, return_exceptions=True)
+
+    async def _claimed(self, limit: int) -> list[str]:
+        try:
+            return await self._desk.outbox.claim(limit, CLAIM_S) if limit else []
+        except Unavailable:
+            return []
 
     async def turn(self, limit: int = 20) -> int:
         """Accounts that needed somebody now, each served once."""

@@ -172,6 +172,20 @@ async def test_what_is_no_request_is_answered_and_the_connection_closed(small: A
     assert (await small("GET", "/healthz")).status == 200
 
 
+async def test_who_asks_before_it_sends_is_refused_before_it_has_sent(small: Api) -> None:
+    head = b"POST /v1/sends/c/recipients HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\nExpect: 100-continue\r\n"
+    said = await raw(small, head + b"\r\n")
+    assert said.startswith(b"HTTP/1.1 401")
+    assert b"connection: close" in said.lower()
+    key = await small.key("m1")
+    await small("POST", "/v1/sends", key, json=MESSAGE | {"campaign": "c"})
+    body = b"email,name\na@x.org,A\n"
+    asked = head.replace(b"1000000000", str(len(body)).encode()) + f"Authorization: Bearer {key}\r\nConnection: close\r\n\r\n".encode()
+    said = await raw(small, asked + body)
+    assert said.startswith(b"HTTP/1.1 100")
+    assert b"HTTP/1.1 200" in said
+
+
 async def test_a_head_that_does_not_come_is_not_waited_for(small: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "HEAD_S", 0.05)
     assert await raw(small, b"GET /healthz HTTP/1.1\r\nHo") == b""

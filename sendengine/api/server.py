@@ -56,7 +56,7 @@ def run(options: ApiOptions, told: Callable[[str], None] | None = None) -> int:
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # what it would say is said by us, or is the client's affair
     url = server_url(config)
     sys.setswitchinterval(SWITCH_S)
-    loop = uvicorn.Config("", loop="uvloop").get_loop_factory()
+    loop = uvicorn.Config("", loop="uvloop", log_config=None).get_loop_factory()
     with bound(options.host, options.port) as own, asyncio.Runner(loop_factory=loop) as runner:
         if told is not None:
             told(address_of(own))

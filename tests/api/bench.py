@@ -76,9 +76,16 @@ async def served(desk: Desk, limits: ApiConfig = LIMITS) -> AsyncIterator[Api]:
             async with aiohttp.ClientSession() as http:
                 await until(lambda: server.started or task.done())
                 yield Api(client, services, server, address_of(own), http)
-            services.stopping.set()
-            server.should_exit = True
-            await task
+            await _ended(server, task)
+
+
+async def _ended(server: Server, task: asyncio.Task[None]) -> None:
+    """At once: a stop that waits for its clients is the matter of test_process."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    for each in server.servers:
+        each.close()
+    await server.lifespan.shutdown()
 
 
 async def until(is_so: Callable[[], object]) -> None:

@@ -22,10 +22,11 @@ T = TypeVar("T")
 
 
 class Services:
-    """Owner of the pool that reads uploads. `stopping` is set when the process is to leave: what lasts ends then."""
+    """Owner of the pool that reads uploads. `stopping` is set when the process is to leave: what lasts ends then. `bulk` is a client with a
+    connection of its own, for uploads: replies come in order, and nobody else shall wait behind a list."""
 
-    def __init__(self, client: Client, limits: ApiConfig, meter: ApiMeter) -> None:
-        self.client, self.limits, self.meter = client, limits, meter
+    def __init__(self, client: Client, limits: ApiConfig, meter: ApiMeter, bulk: Client | None = None) -> None:
+        self.client, self.limits, self.meter, self.bulk = client, limits, meter, bulk or client
         self.door = Door(client.desk, limits.requests_per_s, limits.uploads, limits.streams)
         self.pool = ThreadPoolExecutor(limits.uploads, "upload")
         self.stopping = asyncio.Event()

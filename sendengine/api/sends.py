@@ -181,7 +181,7 @@ async def load(call: Call) -> ListLoaded:
     first = call.query("first_batch").count("first_batch", 0)
     refused = Noted()
     with call.services.door.uploads.one(call.key.digest):
-        loaded = await call.client.load(campaign, call.upload(), first_batch=first or 0, on_reject=refused, pool=call.services.pool)
+        loaded = await call.services.bulk.load(campaign, call.upload(), first_batch=first or 0, on_reject=refused, pool=call.services.pool)
     call.services.meter.rows(loaded.rows)
     return ListLoaded(campaign=campaign, refused=refused.told(), **msgspec.structs.asdict(loaded))
 

@@ -64,8 +64,8 @@ def run(options: ApiOptions, told: Callable[[str], None] | None = None) -> int:
 
 
 async def _serve(config: Config, url: str, own: socket.socket) -> int:
-    async with Client(url, config=config) as client:
-        services = Services(client, config.api, ApiMeter())
+    async with Client(url, config=config) as client, Client(url, config=config) as bulk:
+        services = Services(client, config.api, ApiMeter(), bulk)
         server = server_of(services, config, [hooks.tell])
         server.listen_to_signals(services)
         log.info("api_runs", address=address_of(own))

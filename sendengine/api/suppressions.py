@@ -80,7 +80,7 @@ async def load(call: Call) -> ListImported:
     reason = call.query("reason").text("reason") or Reason.MANUAL
     with call.services.door.uploads.one(call.key.digest):
         upload = Upload(call.upload(), call.services.pool)
-        found = await call.client.import_suppressed(account, upload, reason, refused)
+        found = await call.services.bulk.import_suppressed(account, upload, reason, refused)
     call.services.meter.rows(found.rows)
     call.facts |= {"reason": reason, "added": str(found.added)}
     return ListImported(found.rows, found.added, found.rejected, refused.told())

@@ -9,7 +9,7 @@ import re
 
 import msgspec
 
-from sendengine.errors import ConfigError
+from sendengine.errors import ConfigError, RefusedInput
 
 SPREAD = 0.25  # retries of one moment come back over a quarter of their delay, and never before it
 SUSPENSION_MOST = 3600.0
@@ -39,8 +39,11 @@ def parse(text: str) -> Schedule:
 
 
 def tidy(text: str) -> str:
-    """The same schedule in the form in which it is kept and compared. Raises ConfigError."""
-    parse(text)
+    """A caller's schedule in the form in which it is kept and compared. Raises RefusedInput."""
+    try:
+        parse(text)
+    except ConfigError as error:
+        raise RefusedInput(str(error), error.remedy) from None
     return ", ".join("".join(part.split()) for part in text.split(","))
 
 

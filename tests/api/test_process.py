@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import signal
 import socket
 import subprocess
 import sys
 
 import aiohttp
+import orjson
 import pytest
+from aiohttp import web
 
 from sendengine.client import Client
 from sendengine.queue.desk import RedisDesk
@@ -49,3 +53,34 @@ def test_an_address_that_cannot_be_had_is_refused(redis_url: str) -> None:
             env={"SENDENGINE_REDIS_URL": redis_url, "PATH": ""},
         )  # fmt: skip
     assert (done.returncode, f"cannot listen on 127.0.0.1:{port}" in done.stderr) == (2, True)
+
+
+async def test_a_worker_tells_webhooks_where_it_is_told_to(redis_url: str) -> None:
+    got: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def take(request: web.Request) -> web.Response:
+        got.put_nowait(await request.read())
+        return web.Response(status=204)
+
+    app = web.Application()
+    app.router.add_post("/", take)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
+    own = {name: value for name, value in os.environ.items() if not name.startswith("SENDENGINE_")}
+    environ = own | {"SENDENGINE_REDIS_URL": redis_url, "SENDENGINE_WORKERS_TELL": "true", "SENDENGINE_API_PRIVATE_WEBHOOKS": "true"}
+    worker = subprocess.Popen([sys.executable, "-m", "workers.send"], cwd=ROOT, env=environ, stderr=subprocess.DEVNULL)  # noqa: ASYNC220 - it outlives no test
+    desk = RedisDesk(redis_url)
+    try:
+        async with Client(desk=desk) as client:
+            await client.create_account("m1", "60k")
+            hook = await client.create_hook("m1", url, ["bounce"], may_be_private=True)
+            await client.try_hook("m1", hook.id)
+            assert orjson.loads(await asyncio.wait_for(got.get(), 30))["type"] == "test"
+    finally:
+        worker.terminate()
+        worker.wait(30)
+        await desk.close()
+        await runner.cleanup()
+    assert worker.returncode == 0

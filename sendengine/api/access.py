@@ -9,6 +9,7 @@ from sendengine.api import problems
 from sendengine.api.limits import Bucket, Quota
 from sendengine.api.problems import Problem
 from sendengine.errors import NotFound, RefusedInput
+from sendengine.lanes import others
 from sendengine.policy.apikeys import DAY_US, ApiKey, Scope, digest_of, opens
 from sendengine.ports import Desk
 from sendengine.scheduler import names
@@ -89,12 +90,13 @@ async def send_of(desk: Desk, key: ApiKey, given: str) -> str:
     does not exist there, and for one that does not exist here: nothing tells them apart."""
     if key.is_operator:
         return str(await names.resolve(desk, given))
-    account, separator, name = given.rpartition(":")
+    lane, separator, name = given.rpartition(":")
     if separator:
-        names.account_id(account)
+        names.lane_id(lane)
     if not names.is_campaign(name):
         raise RefusedInput(f"{given!r} is no campaign", "write m1234:ID, or the ID alone")
-    found = "state" in await desk.campaign(key.account, name)
-    if not found or account not in ("", key.account):
+    own = [key.account, *others(key.account)]
+    found = [each for each in own if "state" in await desk.campaign(each, name)]
+    if not found or lane not in ("", key.account, *found):
         raise NotFound(f"no send {given}", problems.NOT_FOUND.remedy)
-    return f"{key.account}:{name}"
+    return f"{found[0]}:{name}"

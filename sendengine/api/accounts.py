@@ -14,6 +14,7 @@ from sendengine.api.call import Call, Reply
 from sendengine.api.operations import Operation, Param
 from sendengine.api.problems import Problem
 from sendengine.errors import RefusedInput
+from sendengine.lanes import others
 from sendengine.policy.apikeys import Scope
 from sendengine.policy.term import Verb
 from sendengine.relays import relay_from_url
@@ -87,7 +88,9 @@ async def listed(call: Call) -> Response:
             async for each in call.client.accounts():
                 yield each
         else:
-            yield await call.client.account(call.key.account)
+            for lane in (call.key.account, *others(call.key.account)):
+                if lane == call.key.account or await call.client.desk.account(lane):
+                    yield await call.client.account(lane)
 
     return await streams.ndjson(call, found(), msgspec.json.encode)
 

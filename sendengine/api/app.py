@@ -11,13 +11,14 @@ from typing import Any
 import msgspec
 import structlog
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from sendengine.api import access, accounts, hooks, openapi, problems, sends, suppressions
+from sendengine.api import access, accounts, hooks, openapi, problems, sends, sms, suppressions
 from sendengine.api.call import Call, Reply, Services
 from sendengine.api.operations import JSON, Operation
 from sendengine.api.problems import Problem, problem_of
@@ -26,7 +27,7 @@ from sendengine.policy.apikeys import Scope as KeyScope
 from sendengine.sink.metrics_api import CONTENT_TYPE_LATEST
 
 log = structlog.get_logger("sendengine.api")
-OPERATIONS: tuple[Operation, ...] = (*sends.OPERATIONS, *accounts.OPERATIONS, *suppressions.OPERATIONS, *hooks.OPERATIONS)
+OPERATIONS: tuple[Operation, ...] = (*sends.OPERATIONS, *sms.OPERATIONS, *accounts.OPERATIONS, *suppressions.OPERATIONS, *hooks.OPERATIONS)
 Side = Callable[[Services], Awaitable[None]]
 SIDE_PAUSE_S = 5.0
 DRAINED, DRAIN_S = 1 << 20, 0.5  # of a body that nobody wants: then the connection is closed
@@ -70,12 +71,30 @@ async def _kept(work: Side, services: Services) -> None:
         await asyncio.sleep(SIDE_PAUSE_S)
 
 
+class _SendName(Convertor[str]):
+    """m1234:ID, and m1234/sms:ID, whose slash is none of the path's, written as it is or as %2F."""
+
+    regex = "(?:m[1-9][0-9]{0,17}/[a-z]+:)?[^/]+"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("send", _SendName())
+
+
 def _routes(operations: Iterable[Operation], services: Services) -> list[Route]:
     """One a path, so that a method it does not know is 405 with those that it does."""
     paths: dict[str, dict[str, Operation]] = {}
     for operation in operations:
         paths.setdefault(operation.path, {})[operation.method] = operation
-    routes = [Route(path, _Endpoint(by_method, services), methods=list(by_method)) for path, by_method in paths.items()]
+    routes = [
+        Route(path.replace("{send}", "{send:send}"), _Endpoint(by_method, services), methods=list(by_method))
+        for path, by_method in paths.items()
+    ]
     for route in routes:
         (route.methods or set()).discard("HEAD")  # of a stream it would never end
     return routes

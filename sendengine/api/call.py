@@ -15,6 +15,7 @@ from sendengine.api.access import Door
 from sendengine.api.problems import Problem
 from sendengine.client import Client
 from sendengine.config import ApiConfig
+from sendengine.lanes import owner
 from sendengine.policy.apikeys import ApiKey
 from sendengine.sink.metrics_api import ApiMeter
 
@@ -62,7 +63,8 @@ class Call:
     async def send(self) -> str:
         """The full name of the path's send."""
         found = await access.send_of(self.client.desk, self.key, self.request.path_params["send"])
-        self.about, _, self.facts["send"] = found.partition(":")
+        lane, _, self.facts["send"] = found.partition(":")
+        self.about = owner(lane)
         return found
 
     async def note(self, what: str) -> None:

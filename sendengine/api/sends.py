@@ -17,6 +17,7 @@ from sendengine.api.operations import IDEMPOTENCY, Operation, Param
 from sendengine.api.problems import Problem
 from sendengine.errors import RefusedInput
 from sendengine.intake import Rejected
+from sendengine.lanes import others
 from sendengine.policy.apikeys import Scope
 from sendengine.render.message import Attachment, Message
 from sendengine.scheduler.messages import address_in, message_of
@@ -151,11 +152,9 @@ class Noted:
 async def create(call: Call) -> Reply:
     asked = await call.body(NewSend)
     account = call.account_named(asked.account)
-    if asked.recipients is not None and len(asked.recipients) > call.limits.max_inline:
-        said = f"{len(asked.recipients):,} recipients in the body, {call.limits.max_inline:,} may be"
-        raise Problem(problems.TOO_LARGE, said)
+    refuse_long(call, asked.recipients)
     settings: dict[str, Any] = {
-        "account": account, "message": asked.made(), "campaign": asked.campaign or _campaign_of(account, call.idempotency_key()),
+        "account": account, "message": asked.made(), "campaign": asked.campaign or campaign_of(account, call.idempotency_key()),
         "at": asked.at, "sequential": asked.sequential, "priority": asked.priority, "window": asked.window, "on_doubt": asked.on_doubt,
         "strict": asked.strict, "retry": asked.retry, "lifetime": asked.lifetime, "sender": address_in(asked.sender),
         "created_by": call.key.seat,
@@ -166,12 +165,17 @@ async def create(call: Call) -> Reply:
     else:
         made = await call.client.submit(**settings, recipients=asked.recipients, on_reject=refused, on_absent=absent.__setitem__)
         call.services.meter.rows(len(asked.recipients))
-    call.facts["send"] = made.id.partition(":")[2]
+    call.facts["send"] = made.id.rpartition(":")[2]
     value = SendMade(**msgspec.structs.asdict(made), refused=refused.told(), absent=absent)
     return Reply(value, 201 if made.created else 200, {"Location": f"/v1/sends/{made.id}"})
 
 
-def _campaign_of(account: str, key: str | None) -> str | None:
+def refuse_long(call: Call, rows: list[Row] | None) -> None:
+    if rows is not None and len(rows) > call.limits.max_inline:
+        raise Problem(problems.TOO_LARGE, f"{len(rows):,} recipients in the body, {call.limits.max_inline:,} may be")
+
+
+def campaign_of(account: str, key: str | None) -> str | None:
     """A request that is repeated by its key is the send of the same id: what makes a submit idempotent makes it so."""
     return None if key is None else "k-" + blake2b(key.encode(), key=account.encode(), digest_size=16).hexdigest()
 
@@ -195,7 +199,15 @@ async def listed(call: Call) -> Response:
     query = call.query("account", "ended")
     wanted = query.text("account")
     account = call.account_named(wanted) if wanted or not call.key.is_operator else None
-    return await streams.ndjson(call, call.client.list(account, ended=query.flag("ended")), encode)
+    return await streams.ndjson(call, _sends(call, account, query.flag("ended")), encode)
+
+
+async def _sends(call: Call, account: str | None, ended: bool) -> AsyncIterator[Status]:
+    """Of an account those of all its lanes."""
+    for lane in [None] if account is None else [account, *others(account)]:
+        if lane in (None, account) or await call.client.desk.account(str(lane)):
+            async for each in call.client.list(lane, ended=ended):
+                yield each
 
 
 async def show(call: Call) -> Status:

@@ -18,11 +18,13 @@ from typing import Any
 import msgspec
 
 from sendengine.errors import Conflict, NotFound, Unavailable
+from sendengine.lanes import channel, others
 from sendengine.policy import hooks as policy
 from sendengine.policy.hooks import Delivery, Hook, Secret
 from sendengine.policy.tiers import nearest
 from sendengine.ports import Desk, Poster, Queued
 from sendengine.records import decode_outcomes
+from sendengine.scheduler import prepaid
 from sendengine.scheduler.names import Ref, existing_account
 from sendengine.scheduler.outcomes import Outcomes, RecipientOutcome
 from sendengine.scheduler.status import status
@@ -68,6 +70,14 @@ class Told(msgspec.Struct, frozen=True):
     account: str
     at: datetime
     data: dict[str, Any]
+
+
+class Found(msgspec.Struct, frozen=True):
+    """An event, for one subscription only where it is of that one's making."""
+
+    event: str
+    data: dict[str, Any]
+    only: str | None = None
 
 
 # subscriptions
@@ -121,7 +131,7 @@ async def emit(desk: Desk, account: str, event: str, data: dict[str, Any], only:
         return 0
     while True:  # another process may look at the same time
         version, now = (await desk.outbox.seen(account)).get("v", "0"), await desk.now_us()
-        if await desk.outbox.look(account, version, {}, _queued(account, version, [(event, data)], hooks, now)):
+        if await desk.outbox.look(account, version, {}, _queued(account, version, [Found(event, data)], hooks, now)):
             await desk.outbox.need(account, 0.0)
             return len(hooks)
         if not await desk.outbox.hooks(account):
@@ -161,7 +171,8 @@ async def _begin_looking(desk: Desk, account: str) -> None:
         return
     now, view = await desk.now_us(), await view_of(desk, account)
     state = {"since": f"{now:.0f}"} | _facts(view.fields)
-    state |= {_SEND + name: _entry_at(now) for name in await desk.open_campaigns(account)}
+    for lane in _lanes(account):
+        state |= {_SEND + _name(Ref(lane, each)): _entry_at(now) for each in await desk.open_campaigns(lane)}
     await desk.outbox.look(account, seen.get("v", "0"), state, ())
 
 
@@ -172,39 +183,54 @@ async def look(desk: Desk, account: str) -> bool:
         await _begin_looking(desk, account)
         return True
     changes: dict[str, str] = {"since": f"{now:.0f}"}
-    found = [event async for event in _found(desk, account, seen, changes, now)]
+    found = [event async for event in _found(desk, account, seen, changes)]
+    found += await _low_credit(desk, account, list(hooks.values()), seen, changes)
     version = seen.get("v", "0")
     await desk.outbox.look(account, version, changes, _queued(account, version, found, list(hooks.values()), now))
     return any(name.startswith(_SEND) for name in {**seen, **changes})
 
 
-async def _found(
-    desk: Desk, account: str, seen: Mapping[str, str], changes: dict[str, str], now: float
-) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+async def _low_credit(
+    desk: Desk, account: str, hooks: Sequence[Hook], seen: Mapping[str, str], changes: dict[str, str]
+) -> list[Found]:
+    """For each subscription that wants it, where its threshold was passed downwards. Who never had credits is told nothing."""
+    wanting = [hook for hook in hooks if "credit.low" in hook.events]
+    if not wanting:
+        return []
+    found = await prepaid.show(desk, account)
+    before = float(seen.get("credits", found.free))
+    if f"{found.free:g}" != seen.get("credits"):
+        changes["credits"] = f"{found.free:g}"
+    data = {"free": found.free, "reserved": found.reserved}
+    passed = [hook for hook in wanting if found.granted and found.free < hook.credit_below <= before]
+    return [Found("credit.low", data | {"below": hook.credit_below}, hook.id) for hook in passed]
+
+
+async def _found(desk: Desk, account: str, seen: Mapping[str, str], changes: dict[str, str]) -> AsyncIterator[Found]:
     """Events, and in `changes` what is looked at from now on."""
     fields = await desk.account(account)
     facts = _facts(fields)
     for name, kind in (("tier", "tier.changed"), ("holds", "hold")):
         if facts[name] != seen.get(name, ""):
             changes[name] = facts[name]
-            yield kind, _change(kind, seen.get(name, ""), facts[name], fields)
+            yield Found(kind, _change(kind, seen.get(name, ""), facts[name], fields))
     names = {name.removeprefix(_SEND) for name in seen if name.startswith(_SEND)}
-    names |= set(await desk.outbox.begun(account, float(seen["since"]) - OVERLAP_US))
+    names |= await _begun(desk, account, float(seen["since"]) - OVERLAP_US)
     for campaign in sorted(names):
         place = seen.get(_SEND + campaign, _entry_at(float(seen["since"]) - OVERLAP_US))
         if place == "over":
             if not await _is_young(desk, account, campaign, float(seen["since"])):
                 changes[_SEND + campaign] = ""
             continue
-        async for event in _of_send(desk, Ref(account, campaign), place, changes):
+        async for event in _of_send(desk, _ref(account, campaign), place, changes):
             yield event
 
 
-async def _of_send(desk: Desk, ref: Ref, place: str, changes: dict[str, str]) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+async def _of_send(desk: Desk, ref: Ref, place: str, changes: dict[str, str]) -> AsyncIterator[Found]:
     """Bounces since `place`, a bounded number of settlements; when there are no more, its end."""
     view = await view_of(desk, ref.account, ref.id)  # read before its outcomes: what is finished then has all of them
     if ref.id not in view.sends:
-        changes[_SEND + ref.id] = ""
+        changes[_SEND + _name(ref)] = ""
         return
     chunks = await desk.outcomes(ref.account, ref.id, place, CHUNKS)
     bounced: list[RecipientOutcome] = []
@@ -214,16 +240,34 @@ async def _of_send(desk: Desk, ref: Ref, place: str, changes: dict[str, str]) ->
         except Conflict:
             pass  # it ended so long ago that its recipients are kept no longer
     for start in range(0, len(bounced), TOGETHER):
-        yield "bounce", {"campaign": str(ref), "recipients": msgspec.to_builtins(bounced[start : start + TOGETHER])}
-    changes[_SEND + ref.id] = chunks[-1].entry if chunks else place
+        yield Found("bounce", {"campaign": str(ref), "recipients": msgspec.to_builtins(bounced[start : start + TOGETHER])})
+    changes[_SEND + _name(ref)] = chunks[-1].entry if chunks else place
     if len(chunks) < CHUNKS and "finished" in view.sends[ref.id]:
-        changes[_SEND + ref.id] = "over"
-        yield "send.finished", msgspec.to_builtins(status(view, ref.id))
+        changes[_SEND + _name(ref)] = "over"
+        yield Found("send.finished", msgspec.to_builtins(status(view, ref.id)))
 
 
 async def _is_young(desk: Desk, account: str, campaign: str, since: float) -> bool:
     """It would be taken for a new one, were it forgotten."""
-    return campaign in await desk.outbox.begun(account, since - 2 * OVERLAP_US)
+    return campaign in await _begun(desk, account, since - 2 * OVERLAP_US)
+
+
+def _lanes(account: str) -> list[str]:
+    return [account, *others(account)]
+
+
+def _name(ref: Ref) -> str:
+    """Of a send in what was looked at: ID, or sms/ID."""
+    return "/".join(filter(None, (channel(ref.account), ref.id)))
+
+
+def _ref(account: str, name: str) -> Ref:
+    lane, _, campaign = f"{account}/{name}".rpartition("/")
+    return Ref(lane, campaign)
+
+
+async def _begun(desk: Desk, account: str, since: float) -> set[str]:
+    return {_name(Ref(lane, each)) for lane in _lanes(account) for each in await desk.outbox.begun(lane, since)}
 
 
 def _facts(fields: Mapping[str, str]) -> dict[str, str]:
@@ -243,17 +287,17 @@ def _entry_at(us: float) -> str:
 
 
 def _queued(
-    account: str, version: str, found: Sequence[tuple[str, dict[str, Any]]], hooks: Sequence[Hook], now: float
+    account: str, version: str, found: Sequence[Found], hooks: Sequence[Hook], now: float
 ) -> list[Queued]:
     """One for each subscription that wants it; the ids follow from what was looked at, so that a look that is repeated queues the same."""
     queued = []
-    for at, (event, data) in enumerate(found):
+    for at, each in enumerate(found):
         event_id = "evt_" + blake2b(f"{account} {version} {at} {now:.0f}".encode(), digest_size=12).hexdigest()
-        body = msgspec.json.encode(Told(event, event_id, account, wall(now / 1e6), data))
+        body = msgspec.json.encode(Told(each.event, event_id, account, wall(now / 1e6), each.data))
         queued += [
-            Queued(f"{event_id}.{hook.id}", now, policy.encode_delivery(Delivery(hook.id, event, body, first_us=now)))
+            Queued(f"{event_id}.{hook.id}", now, policy.encode_delivery(Delivery(hook.id, each.event, body, first_us=now)))
             for hook in hooks
-            if hook.wants(event)
+            if hook.wants(each.event) and each.only in (None, hook.id)
         ]
     return queued
 

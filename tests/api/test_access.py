@@ -28,6 +28,8 @@ BODIES: dict[str, Any] = {
     "createSend": MESSAGE, "sendMessage": MESSAGE | {"to": "a@x.org", "fields": {"name": "A"}}, "moveSend": {"direction": "up"},
     "createAccount": {"tier": "60k"}, "setTier": {"tier": "60k"}, "setRelay": {"url": "smtp://mx.example"},
     "boostAccount": {"rate": "90000/h", "until": "+1h"}, "createKey": {"scopes": ["read"], "seat": "Bob"},
+    "createSmsSend": {"sender": "Shop", "text": "Hi"}, "setSms": {"rate": "1000"}, "grantCredits": {"amount": 10},
+    "estimateCredits": {"text": "Hi", "recipients": [{"phone": "+420601123456"}]},
     "suppress": {"addresses": ["a@x.org"]}, "unsuppress": {"addresses": ["a@x.org"]}, "importSuppressions": b"a@x.org\n",
     "holdAccount": {"reason": "content"}, "setTerm": {"verb": "renew"},
     "loadRecipients": b"email,name\na@x.org,A\n", "createWebhook": {"url": "https://hooks.example/x", "events": ["bounce"]},
@@ -144,7 +146,7 @@ async def test_foreign_and_missing_are_the_same(world: World, path: str, method:
         place = places(path, account, send, world)
         world.desk.asked.clear()
         answer = await world.ask(key, path, method, said, place)
-        assert all("m2" not in map(str, args) and "m3" not in map(str, args) for _, args in world.desk.asked), world.desk.asked
+        assert all(not {"m2", "m2/sms", "m3", "m3/sms"} & set(map(str, args)) for _, args in world.desk.asked), world.desk.asked
         text = answer.body.decode()
         for value in sorted(place.values(), key=len, reverse=True):
             text = text.replace(value, "*")
@@ -160,10 +162,10 @@ async def test_foreign_and_missing_are_the_same(world: World, path: str, method:
     assert await everything(world, "m2") == before
 
 
-@pytest.mark.parametrize("name", ["createSend", "sendMessage"])
+@pytest.mark.parametrize("name", ["createSend", "sendMessage", "createSmsSend"])
 async def test_an_account_in_the_body_is_the_own_one(world: World, name: str) -> None:
     key = await world.api.key("m1")
-    path = {"createSend": "/v1/sends", "sendMessage": "/v1/messages"}[name]
+    path = {"createSend": "/v1/sends", "sendMessage": "/v1/messages", "createSmsSend": "/v1/sms/sends"}[name]
     before = await everything(world, "m2")
     answers = [await world.api("POST", path, key, json=BODIES[name] | {"account": account}) for account in ("m2", "m3")]
     assert [answer.status for answer in answers] == [404, 404]

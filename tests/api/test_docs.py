@@ -35,8 +35,9 @@ def test_the_examples(shell: Shell, redis_url: str) -> None:  # noqa: F811
     outcomes = [orjson.loads(line) for line in said[2].splitlines() if '"recipient"' in line]
     assert sorted(each["recipient"] for each in outcomes) == ["ana@example.com", "bob@example.com"]
     assert '"index":0' in said[3]
-    assert '"reason":"content"' in said[4]
-    assert '"secret":"whsec_' in said[5]
+    assert '"campaign":"m1001/sms:' in said[4]
+    assert '"reason":"content"' in said[5]
+    assert '"secret":"whsec_' in said[6]
 
 
 def test_every_path_that_the_text_names_is_in_the_document() -> None:

@@ -1,0 +1,109 @@
+"""SMS and credits over HTTP: bought, estimated, reserved; sends that are loaded, steered and looked at as any; low credit is told."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+
+from sendengine.policy.hooks import decode_delivery
+from sendengine.scheduler import hooks
+from tests.api.bench import MESSAGE, Api
+
+PEOPLE = [{"phone": f"+42060112{n:04}", "name": f"N{n}"} for n in range(150)]
+SMS = {"sender": "Shop", "text": "Hi {{ name }}"}
+
+
+async def bought(api: Api, amount: float = 1000.0) -> str:
+    ops = await api.key(None)
+    assert (await api("POST", "/v1/accounts/m1/credits", ops, json={"amount": amount})).status == 201
+    return ops
+
+
+async def test_credits_are_bought_once_and_shown(api: Api) -> None:
+    ops, once = await api.key(None), {"Idempotency-Key": "order 5"}
+    for _ in range(2):
+        found = await api("POST", "/v1/accounts/m1/credits", ops, json={"amount": 100, "why": "order 5"}, headers=once)
+        assert (found.status, found.json["granted"], found.json["free"]) == (201, 100.0, 100.0)
+    assert (await api("POST", "/v1/accounts/m1/credits", ops, json={"amount": 200}, headers=once)).status == 409
+    key = await api.key("m1", "read")
+    assert (await api("GET", "/v1/accounts/m1/credits", key)).json["free"] == 100.0
+    assert [move["credits"] for move in (await api("GET", "/v1/accounts/m1/credits/history", key)).lines] == [100.0]
+    assert (await api("GET", "/v1/accounts/m1", key)).json["credits"] == 100.0
+    for bad in ({"amount": 0}, {"amount": -5}, {"amount": 1e12}, {}):
+        assert (await api("POST", "/v1/accounts/m1/credits", ops, json=bad)).status == 400
+
+
+async def test_what_is_estimated_is_what_is_reserved(api: Api) -> None:
+    await bought(api)
+    key = await api.key("m1")
+    cost = (await api("POST", "/v1/accounts/m1/credits/estimate", key, json={"text": SMS["text"], "recipients": PEOPLE})).json
+    made = await api("POST", "/v1/sms/sends", key, json=SMS | {"recipients": PEOPLE, "campaign": "c"})
+    assert (made.status, made.json["accepted"], made.json["id"]) == (201, 150, "m1/sms:c")
+    assert (await api("GET", "/v1/accounts/m1/credits", key)).json["reserved"] == cost["credits"] > 0
+    for name in ("c", "m1:c", "m1/sms:c", "m1%2Fsms:c"):
+        found = await api("GET", f"/v1/sends/{name}", key)
+        assert (found.status, found.json["campaign"]) == (200, "m1/sms:c"), name
+    assert (await api("POST", "/v1/sends/m1/sms:c/cancel", key)).json["state"] == "cancelled"
+    assert (await api("GET", "/v1/accounts/m1/credits", key)).json["free"] == 1000.0
+    trail = (await api("GET", "/v1/accounts/m1/audit", key)).lines
+    assert [(line["what"], line["facts"].get("send")) for line in trail[-2:]] == [("sms.create", "c"), ("send.cancel", "c")]
+
+
+async def test_a_list_of_numbers_is_uploaded(api: Api) -> None:
+    await bought(api)
+    key = await api.key("m1")
+    made = await api("POST", "/v1/sms/sends", key, json=SMS | {"campaign": "c", "region": "CZ"})
+    assert (made.status, made.json["sealed"]) == (201, False)
+    ndjson = b"".join(orjson.dumps(each) + b"\n" for each in PEOPLE) + b'{"phone":"601 999 999","name":"home"}\n{"phone":"x","name":"y"}\n'
+    loaded = await api("POST", "/v1/sends/c/recipients", key, data=ndjson)
+    assert (loaded.status, loaded.json["rows"], loaded.json["rejected"]) == (200, 152, 1)
+    assert (await api("POST", "/v1/sends/c/seal", key, json={"rows": 152})).json["accepted"] == 151
+    missing = await api("POST", "/v1/sms/sends", key, json=SMS | {"recipients": [{"email": "a@x.org", "name": "A"}]})
+    assert (missing.status, "phone" in missing.json["detail"]) == (400, True)
+
+
+async def test_without_credit_nothing_is_sent_and_the_remedy_is_to_buy(api: Api) -> None:
+    await bought(api, 0.5)
+    key = await api.key("m1")
+    refused = await api("POST", "/v1/sms/sends", key, json=SMS | {"recipients": PEOPLE})
+    assert (refused.status, "credit" in refused.json["detail"]) == (400, True)
+    assert refused.remedy
+
+
+async def test_lists_have_both_lanes_of_an_account_and_no_other(api: Api) -> None:
+    ops = await bought(api)
+    key, other = await api.key("m1"), await api.key("m2")
+    await api("POST", "/v1/sms/sends", key, json=SMS | {"recipients": PEOPLE, "campaign": "s"})
+    await api("POST", "/v1/sends", key, json=MESSAGE | {"campaign": "e"})
+    assert [line["campaign"] for line in (await api("GET", "/v1/sends", key)).lines] == ["m1:e", "m1/sms:s"]
+    assert [line["account"] for line in (await api("GET", "/v1/accounts", key)).lines] == ["m1", "m1/sms"]
+    assert (await api("GET", "/v1/sends", other)).lines == []
+    answers = [await api("GET", f"/v1/sends/{name}", other) for name in ("m1/sms:s", "m1/sms:none", "s", "m1:s")]
+    assert {answer.status for answer in answers} == {404}
+    assert (await api("PUT", "/v1/accounts/m1/sms", ops, json={"rate": "7200"})).json["rate"] == 7200
+    assert (await api("GET", "/v1/accounts/m1/sms", key)).json["rate"] == 7200
+    assert (await api("GET", "/v1/accounts/m1", key)).json["rate"] == 60_000
+
+
+@pytest.mark.parametrize("bad", [{"sender": "a name that is too long"}, {"region": "XX"}, {"text": ""}, {"recipients": []}, {"at": "soon"}])
+async def test_sms_that_cannot_be(api: Api, bad: dict[str, object]) -> None:
+    await bought(api)
+    answer = await api("POST", "/v1/sms/sends", await api.key("m1"), json=SMS | {"recipients": PEOPLE} | bad)
+    assert answer.status == 400
+    assert answer.remedy
+
+
+async def test_low_credit_is_told_once_to_whom_it_is_low(api: Api) -> None:
+    await bought(api, 1000.0)
+    key, desk = await api.key("m1"), api.client.desk
+    for below in (5, 990):
+        body = {"url": "https://hooks.example/x", "events": ["credit.low"], "credit_below": below}
+        assert (await api("POST", "/v1/webhooks", key, json=body)).status == 201
+    await hooks.look(desk, "m1")
+    await api("POST", "/v1/sms/sends", key, json=SMS | {"recipients": PEOPLE, "campaign": "c"})
+    for _ in range(3):
+        await hooks.look(desk, "m1")
+    found = [decode_delivery(each.value) for each in await desk.outbox.due("m1", 1e18, 10)]
+    told = [orjson.loads(each.body) for each in found if each is not None]
+    assert [(each["type"], each["data"]["below"]) for each in told] == [("credit.low", 990)]
+    assert told[0]["data"]["free"] < 990

@@ -20,12 +20,16 @@ class MemoryOutbox:
             raise Unavailable("the store is away", "the same call may go through later")
         return self._all.hooks.get(account, Hooks())
 
+    def _stands(self, account: str) -> bool:
+        """Its purge has not begun."""
+        return account in self._all.accounts and "purging" not in self._all.accounts[account].fields
+
     async def hooks(self, account: str) -> list[bytes]:
         return list(self._of(account).kept.values())
 
     async def keep_hook(self, account: str, hook: str, value: bytes) -> bool:
         self._of(account)
-        if account not in self._all.accounts:
+        if not self._stands(account):
             return False
         own = self._all.hooks.setdefault(account, Hooks())
         if value:
@@ -48,7 +52,7 @@ class MemoryOutbox:
 
     async def look(self, account: str, version: str, changes: Mapping[str, str], found: Sequence[Queued]) -> bool:
         own = self._of(account)
-        if own.seen.get("v", "0") != version or not own.kept:
+        if own.seen.get("v", "0") != version or not own.kept or not self._stands(account):
             return False
         for name, value in changes.items():
             own.seen[name] = value
@@ -71,7 +75,7 @@ class MemoryOutbox:
     async def told(self, account: str, delivery: Queued | str) -> bool:
         out = self._of(account).out
         id_ = delivery if isinstance(delivery, str) else delivery.id
-        if id_ not in out:
+        if id_ not in out or not self._stands(account):
             return False
         if isinstance(delivery, str):
             del out[id_]

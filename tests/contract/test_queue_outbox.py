@@ -83,3 +83,14 @@ async def test_sends_since(bench: Bench) -> None:
     assert await bench.desk.outbox.begun("m1", created) == ["a", "b"]
     assert await bench.desk.outbox.begun("m1", created + 1) == ["b"]
     assert await bench.desk.outbox.begun("m9", 0.0) == []
+
+
+async def test_of_an_account_whose_purge_has_begun_nothing_is_written(bench: Bench) -> None:
+    outbox = bench.desk.outbox
+    await bench.account()
+    await outbox.keep_hook("m1", "h", b"one")
+    await outbox.look("m1", "0", {}, [Queued("a", 10.0, b"A")])
+    assert await bench.desk.set_account("m1", {"purging": "1"})
+    assert not await outbox.look("m1", "1", {"tier": "t"}, [Queued("b", 10.0, b"B")])
+    assert not await outbox.keep_hook("m1", "i", b"two")
+    assert not await outbox.told("m1", Queued("a", 90.0, b"A2"))

@@ -3,7 +3,9 @@
 --     queued and what was looked at is noted, together, once: only where the version is as it was seen.  Replies 1, or 0.
 --   "told", delivery, due µs, value: tried, and due again; "" "": over.  One that is gone stays gone.  Replies 1, or 0.
 --   "keep", hook, value ("" removes it, with what is on its way to it when nobody is left).  Replies 1, or 0 where there is no such account.
+-- Of an account that is gone, or whose purge has begun, nothing is written: each verb replies 0.
 local B, call = KEYS[1], redis.call
+if call('EXISTS', B) == 0 or call('HEXISTS', B, 'purging') == 1 then return 0 end
 if ARGV[1] == 'look' then
   if (call('HGET', B .. ':hooked', 'v') or '0') ~= ARGV[2] or call('HLEN', B .. ':hooks') == 0 then return 0 end
   local n = tonumber(ARGV[3])
@@ -28,7 +30,6 @@ if ARGV[1] == 'told' then
   end
   return 1
 end
-if call('EXISTS', B) == 0 then return 0 end
 if ARGV[3] ~= '' then call('HSET', B .. ':hooks', ARGV[2], ARGV[3]) return 1 end
 call('HDEL', B .. ':hooks', ARGV[2])
 if call('HLEN', B .. ':hooks') == 0 then call('UNLINK', B .. ':hooked', B .. ':due', B .. ':out') end

@@ -23,7 +23,7 @@ import orjson
 
 from sendengine import config as configuration
 from sendengine.config import Config
-from sendengine.errors import Conflict, RefusedInput, SendEngineError, Unavailable
+from sendengine.errors import Conflict, NotFound, RefusedInput, SendEngineError, Unavailable
 from sendengine.intake import Intake
 from sendengine.lanes import is_paid, owner, sms_lane
 from sendengine.policy import gate, prices
@@ -35,6 +35,7 @@ from sendengine.policy.prices import PriceTable
 from sendengine.policy.senders import sender_id
 from sendengine.policy.suppression import Reason, Suppressed
 from sendengine.policy.term import Verb
+from sendengine.policy.tiers import nearest
 from sendengine.policy.times import parse_duration, parse_time, possible
 from sendengine.policy.window import Window
 from sendengine.ports import Desk
@@ -408,8 +409,8 @@ class Client:
 
     async def set_sms(self, account: str, *, rate: str | None = None, provider: str | None = None) -> Account:
         """The SMS rate of an account, in messages per hour or as a tier, and who carries them ("": the configuration's provider)."""
-        if provider:
-            configuration.provider(self.config.providers_file, provider)
+        if provider and provider not in (known := configuration.providers(self.config.providers_file)):
+            raise NotFound(f"no provider {provider!r}{nearest(provider, known)}", f"one of {' '.join(known)}; providers_file has them")
         lane = await accounts.open_sms(self.desk, self.tiers, account, rate or self.config.sms_rate, provider)
         if rate is not None:
             await accounts.set_tier(self.desk, self.tiers, lane, rate)

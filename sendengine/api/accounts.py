@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from sendengine.api import problems, streams
 from sendengine.api.call import Call, Reply
-from sendengine.api.operations import Operation, Param
+from sendengine.api.operations import Nothing, Operation, Param
 from sendengine.api.problems import Problem
 from sendengine.errors import RefusedInput
 from sendengine.lanes import others
@@ -73,6 +73,12 @@ class TermGiven(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     verb: Verb
     ends: str | None = None
     why: str = ""
+
+
+class Purged(msgspec.Struct, frozen=True):
+    """Nothing of it is left but its tombstone and its audit trail."""
+
+    account: str
 
 
 class NewKeyGiven(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -154,6 +160,13 @@ async def show_term(call: Call) -> Term:
 async def set_term(call: Call) -> Term:
     account, asked = call.account(), await call.body(TermGiven)
     return await call.client.set_term(account, asked.verb, ends=asked.ends, why=asked.why, who=call.who)
+
+
+async def purge(call: Call) -> Purged:
+    account = call.account()
+    await call.body(Nothing)
+    await call.client.purge(account, who=call.who)
+    return Purged(account)
 
 
 async def show_audit(call: Call) -> Response:
@@ -243,6 +256,10 @@ OPERATIONS = (
     Operation(
         name="setTerm", method="POST", path=_ACCOUNT + "/term", scope=Scope.ADMIN, operators=True, handler=set_term, body=TermGiven,
         answer=Term, summary="Begin a trial, renew, cancel, take that back, or end its term.",
+    ),
+    Operation(
+        name="purgeAccount", method="POST", path=_ACCOUNT + "/purge", scope=Scope.ADMIN, operators=True, handler=purge, body=Nothing,
+        answer=Purged, summary="Delete all of an account whose grace is over and whose purge is due; workers do so by themselves.",
     ),
     Operation(
         name="showAudit", method="GET", path=_ACCOUNT + "/audit", scope=Scope.ADMIN, handler=show_audit, answer=Entry,

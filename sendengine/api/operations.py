@@ -14,6 +14,10 @@ JSON = "application/json"
 Handler = Callable[[Call], Awaitable[Any]]
 
 
+class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """No member."""
+
+
 class Param(msgspec.Struct, frozen=True):
     """Of the query or the head. `schema` as OpenAPI has it."""
 

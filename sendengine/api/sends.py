@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from sendengine.api import problems, streams
 from sendengine.api.call import Call, Reply
-from sendengine.api.operations import IDEMPOTENCY, Operation, Param
+from sendengine.api.operations import IDEMPOTENCY, Nothing, Operation, Param
 from sendengine.api.problems import Problem
 from sendengine.errors import RefusedInput
 from sendengine.intake import Rejected
@@ -127,10 +127,6 @@ class Sealing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Moving(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     direction: str
-
-
-class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """No member."""
 
 
 class Noted:

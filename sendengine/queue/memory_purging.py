@@ -20,6 +20,10 @@ def purge(store: MemoryStore, account: str, now: float, line: bytes) -> str:
         store.index.pop(lane, None)
         for holders in store.holders.values():
             holders.discard(lane)
+    store.hooks.pop(account, None)
+    store.hook_index.pop(account, None)
+    for digest in [digest for digest, key in store.api_keys.items() if key.account == account]:
+        del store.api_keys[digest]
     store.write_trail(account, {0: b"%.0f %b" % (now, line)}, 0.0)
     return "done"
 

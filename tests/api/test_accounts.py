@@ -108,3 +108,12 @@ async def test_who_did_what_is_in_the_trail_by_seat_and_key(api: Api) -> None:
     assert ann.id in trail[1]["who"]
     assert ann.key not in str(trail)
     assert (await api("GET", "/v1/accounts/m2/audit", ann.key)).status == 404
+
+
+async def test_a_purge_is_not_before_its_time(api: Api) -> None:
+    ops = await api.key(None)
+    early = await api("POST", "/v1/accounts/m1/purge", ops)
+    assert (early.status, bool(early.remedy)) == (409, True)
+    assert (await api("POST", "/v1/accounts/m1/purge", await api.key("m1"))).status == 403
+    await api("POST", "/v1/accounts/m1/term", ops, json={"verb": "renew", "ends": "+1d"})
+    assert (await api("POST", "/v1/accounts/m1/purge", ops)).status == 409

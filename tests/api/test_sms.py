@@ -83,6 +83,8 @@ async def test_lists_have_both_lanes_of_an_account_and_no_other(api: Api) -> Non
     assert (await api("PUT", "/v1/accounts/m1/sms", ops, json={"rate": "7200"})).json["rate"] == 7200
     assert (await api("GET", "/v1/accounts/m1/sms", key)).json["rate"] == 7200
     assert (await api("GET", "/v1/accounts/m1", key)).json["rate"] == 60_000
+    unknown = await api("PUT", "/v1/accounts/m1/sms", ops, json={"provider": "pigeons"})
+    assert (unknown.status, bool(unknown.remedy)) == (404, True)
 
 
 @pytest.mark.parametrize("bad", [{"sender": "a name that is too long"}, {"region": "XX"}, {"text": ""}, {"recipients": []}, {"at": "soon"}])

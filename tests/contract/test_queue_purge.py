@@ -10,7 +10,9 @@ from queue_bench import SETTINGS, Bench, addresses, batches, deferred, doubts, o
 from redis import Redis
 
 from sendengine.errors import Unavailable
+from sendengine.policy.apikeys import ApiKey, Scope
 from sendengine.policy.term import DAY
+from sendengine.ports import Queued
 from sendengine.queue import keys, purging
 from sendengine.queue.link import Link
 from sendengine.records import TRANSACTIONAL
@@ -267,3 +269,20 @@ async def test_purge_that_meets_a_redis_that_goes_away_says_so(over: Bench, monk
     monkeypatch.setattr(purging, "_purge_names", real)
     assert await over.queue.due_purges() == ["m1"]
     assert await over.desk.purge("m1", LINE) == "done"
+
+
+async def test_keys_and_webhooks_go_with_their_account(bench: Bench) -> None:
+    desk = bench.desk
+    for account in ("m1", "m11"):
+        await bench.account(account)
+        assert await desk.keep_api_key(ApiKey(account * 8, account, (Scope.READ,), "Ann", 1.0), None) == "done"
+        assert await desk.outbox.keep_hook(account, "h", b"hook")
+        assert await desk.outbox.look(account, "0", {"tier": "t"}, [Queued("e.h", 1.0, b"event")])
+    await end_term(bench)
+    assert await desk.purge("m1", LINE) == "done"
+    assert [key.account for key in await desk.api_keys()] == ["m11"]
+    assert await desk.api_key("m1" * 8) is None
+    assert (await desk.outbox.hooks("m1"), await desk.outbox.seen("m1"), await desk.outbox.waiting("m1")) == ([], {}, 0)
+    assert await desk.outbox.claim(10, 60.0) == ["m11"]
+    assert not await desk.outbox.keep_hook("m1", "h", b"again")
+    assert not await desk.outbox.look("m1", "0", {}, [Queued("e.h", 1.0, b"late")])

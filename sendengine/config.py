@@ -19,8 +19,11 @@ import msgspec
 from msgspec import Meta
 
 from sendengine.address import is_host_name
-from sendengine.errors import ConfigError
+from sendengine.errors import ConfigError, RefusedInput
 from sendengine.policy import prices
+from sendengine.policy.billing import parse_secrets
+from sendengine.policy.entitlements import Edition, Offer
+from sendengine.policy.entitlements import lacking as lacking_of_editions
 from sendengine.policy.holds import Reason, lacking
 from sendengine.policy.prices import PriceTable
 from sendengine.policy.term import PURGE_SOONEST_DAYS
@@ -125,6 +128,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     providers_file: str = ""
     sms_provider: str = "trial"
     sms_rate: str = "36000"
+    editions_file: str = ""
+    billing_secrets_file: str = ""
     dkim_keys: str = ""
     sessions: Some = 20
     connect_rate: Positive = 20.0
@@ -171,6 +176,15 @@ class _TierRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     per_hour: Positive | Literal["unmetered"]
     title: str
     price: str = ""
+
+
+class _EditionRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A table of editions.toml."""
+
+    title: Text
+    tier: Text | Positive
+    channels: list[str]
+    seats: Count
 
 
 class _ReasonRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -316,6 +330,33 @@ def price_tables(path: str = "") -> list[PriceTable]:
     text, document = _document(path)
     rows = {name: _convert(path, text, value, _PriceRow, (name,)) for name, value in document.items()}
     return [prices.table(name, row.since, row.prices, path) for name, row in rows.items()]
+
+
+def offer(found: Config) -> Offer:
+    """What billing may sell here. Raises ConfigError, for an edition of a tier that there is not, for example."""
+    sold = tiers(found.tiers_file)
+    path = found.editions_file or str(data_file("editions.toml"))
+    text, document = _document(path)
+    editions = {}
+    for name, value in document.items():
+        row = _convert(path, text, value, _EditionRow, (name,))
+        editions[name.lower()] = Edition(name.lower(), row.title, str(row.tier), tuple(row.channels), row.seats)
+    if fault := lacking_of_editions(editions, sold):
+        raise ConfigError(f"{path}: {fault}")
+    return Offer(sold, editions, found.account.grace_days, found.account.purge_after_days)
+
+
+def billing_secrets(found: Config) -> tuple[bytes, ...]:
+    """Those that are shared with billing, none where no file is named. Raises ConfigError."""
+    path = found.billing_secrets_file
+    if not path:
+        return ()
+    try:
+        return parse_secrets(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or 'no UTF-8'}") from None
+    except RefusedInput as error:
+        raise ConfigError(f"{path}: {error}", error.remedy) from None
 
 
 def data_file(name: str) -> Path:

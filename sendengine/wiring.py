@@ -14,7 +14,7 @@ import msgspec
 
 from sendengine.channel.smtp import SmtpSettings, StageTimeouts
 from sendengine.channel.ways import Ways
-from sendengine.config import Config, data_file, providers, reasons
+from sendengine.config import Config, data_file, offer, providers, reasons
 from sendengine.engine.settings import EngineSettings
 from sendengine.engine.worker import Worker
 from sendengine.errors import RefusedInput
@@ -43,7 +43,8 @@ class LoopClock:
 
 def build_worker(config: Config, url: str, meter: Meter, worker_id: str) -> Worker:
     """A worker on a Redis `url`, to be made and run inside one loop. Raises ConfigError, RefusedInput: a table of holds that leaves
-    somebody without a way out stops it here, though only schedulers read it."""
+    somebody without a way out, or of editions that is off, stops it here, though only schedulers read it."""
+    offer(config)
     return Worker(
         queue=build_queue(config, url),
         channel=Ways(smtp_settings(config), LoopClock()),

@@ -168,6 +168,8 @@ def config_check(context: typer.Context, json: Json = False) -> None:
     _read(faults, lambda: config.reasons(loaded.holds_file))
     _read(faults, lambda: prices.in_force(config.price_tables(loaded.prices_file), datetime.now(UTC).date()))
     _read(faults, lambda: config.provider(loaded.providers_file, loaded.sms_provider))
+    _read(faults, lambda: config.offer(loaded))
+    _read(faults, lambda: config.billing_secrets(loaded))
     _read(faults, lambda: parse(loaded.retry))
     _read(faults, lambda: default_relay(loaded))
     _read(faults, lambda: reply_rules(loaded))

@@ -1,0 +1,184 @@
+"""What an account may use, and what an event from billing makes of it (domain rule 3). Pure: fields in, fields out.
+
+An edition names a tier, channels and seats; buying one sets all three, and what is bought beyond it follows with events of its own. Events
+are applied in their order, so the last word on each thing holds. A purchase that is not paid changes nothing until it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from sendengine.errors import Conflict, NotFound, RefusedInput, SendEngineError
+from sendengine.policy import grants, term
+from sendengine.policy.billing import (
+    AnyEvent,
+    BoostPurchased,
+    CreditsPurchased,
+    EditionChanged,
+    PaymentReceived,
+    SeatsChanged,
+    SubscriptionCancelled,
+    SubscriptionExpired,
+    SubscriptionRenewed,
+    TierChanged,
+)
+from sendengine.policy.grants import FIELD, SPAN, Words
+from sendengine.policy.holds import FIELD as HOLD
+from sendengine.policy.term import Verb, fields_of, term_of
+from sendengine.policy.tiers import Tier, interval_us, nearest, parse_rate
+
+CHANNELS = ("email", "sms")
+UNPAID_FEE = HOLD + "unpaid-fee"
+_KEPT_US = 30 * 86400e6  # that a boost is shown after its end
+
+
+class Edition(msgspec.Struct, frozen=True):
+    name: str
+    title: str
+    tier: str
+    channels: tuple[str, ...]
+    seats: int
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """What can be bought here, and how long a new term's grace is."""
+
+    tiers: Mapping[str, Tier]
+    editions: Mapping[str, Edition]
+    grace_days: float = term.GRACE_DAYS
+    purge_after_days: float = term.PURGE_SOONEST_DAYS
+
+    def edition(self, name: str) -> Edition:
+        """Raises NotFound with the nearest one."""
+        found = self.editions.get(name.strip().lower())
+        if found is None:
+            raise NotFound(f"unknown edition {name!r}{nearest(name, self.editions)}", f"one of {' '.join(self.editions)}")
+        return found
+
+
+class Change(msgspec.Struct, frozen=True):
+    """`fields` to be, "" absent, where `seen` still stands. `is_speed`: the rate changes, so what was granted is cut first. `credits`, by
+    the event that bought them, are for the ledger. It would be another one from `before` (UNIX seconds) on. `refused`: why it changes
+    nothing, though it is genuine and counts as come: its time is over, or the term forbids it."""
+
+    seen: Mapping[str, str] = {}
+    fields: Mapping[str, str] = {}
+    is_speed: bool = False
+    credits: Mapping[str, int] = {}
+    before: float | None = None
+    refused: str = ""
+
+
+class Entitlements(msgspec.Struct, frozen=True):
+    """As an account has them; None and 0 are what nobody has bought."""
+
+    edition: str | None
+    channels: tuple[str, ...]
+    seats: int
+    sequence: int  # of the last event
+
+
+def entitlements_of(fields: Mapping[str, str]) -> Entitlements:
+    channels = tuple(fields.get("channels", "").split())
+    return Entitlements(fields.get("edition") or None, channels, int(fields.get("seats") or 0), int(fields.get("seq") or 0))
+
+
+def change_of(event: AnyEvent, fields: Mapping[str, str], now: float, offer: Offer) -> Change:
+    """What an event that is paid, and due, makes of an account. Raises NotFound for a tier or edition that nobody here sells: such an event
+    is left for when they are, and those behind it wait."""
+    match event:
+        case SubscriptionRenewed() | SubscriptionCancelled() | SubscriptionExpired():
+            return _term_changed(event, fields, now, offer)
+        case EditionChanged():
+            found = offer.edition(event.edition)
+            bought = {"edition": found.name, "channels": " ".join(found.channels), "seats": str(found.seats)}
+            return _with(fields, {**bought, **_speed(found.tier, offer)}, is_speed=True)
+        case TierChanged():
+            return _with(fields, _speed(event.tier, offer), is_speed=True)
+        case SeatsChanged():
+            return _with(fields, {"seats": str(event.seats)})
+        case BoostPurchased():
+            return _boosted(event, fields, now, offer)
+        case CreditsPurchased():
+            return Change(credits={event.id: event.credits})
+        case PaymentReceived():
+            return _with(fields, {UNPAID_FEE: ""}) if event.settles and UNPAID_FEE in fields else Change()
+
+
+def both(first: Change, second: Change) -> Change:
+    """A payment and what it was for, at once."""
+    return Change(
+        {**first.seen, **second.seen}, {**first.fields, **second.fields}, first.is_speed or second.is_speed,
+        {**first.credits, **second.credits}, second.before if first.before is None else first.before, first.refused or second.refused,
+    )  # fmt: skip
+
+
+def _with(fields: Mapping[str, str], wanted: Mapping[str, str], is_speed: bool = False) -> Change:
+    """What stands already is no change: nothing granted is cut for it."""
+    changed = {name: value for name, value in wanted.items() if fields.get(name, "") != value}
+    return Change({name: fields.get(name, "") for name in changed}, changed, is_speed and not changed.keys().isdisjoint(("iv", "grants")))
+
+
+def _speed(tier: str, offer: Offer) -> dict[str, str]:
+    name, per_hour = parse_rate(tier, offer.tiers)
+    return {"tier": name, "rate": "" if per_hour is None else str(per_hour), "iv": interval_us(per_hour)}
+
+
+def _term_changed(
+    event: SubscriptionRenewed | SubscriptionCancelled | SubscriptionExpired, fields: Mapping[str, str], now: float, offer: Offer
+) -> Change:  # fmt: skip
+    verb = {SubscriptionRenewed: Verb.RENEW, SubscriptionCancelled: Verb.CANCEL, SubscriptionExpired: Verb.EXPIRE}[type(event)]
+    ends = None if isinstance(event, SubscriptionExpired) or event.ends is None else event.ends.timestamp()
+    before = term_of(fields)
+    try:
+        after = term.change(before, verb, now, ends, grace_days=offer.grace_days, purge_after_days=offer.purge_after_days)
+    except (Conflict, RefusedInput) as error:
+        return Change(refused=str(error))
+    return Change(fields_of(before), fields_of(after), before=None if before is None else before.grace_ends)
+
+
+def _boosted(event: BoostPurchased, fields: Mapping[str, str], now: float, offer: Offer) -> Change:
+    _, per_hour = parse_rate(event.rate, offer.tiers)
+    start, until = now if event.start is None else event.start.timestamp(), event.until.timestamp()
+    if per_hour is None:
+        raise RefusedInput(f"event {event.id}: a boost has a rate", "messages per hour, or a tier's name")
+    if until <= max(start, now):
+        return Change(refused="the boost is over before it begins")
+    words = Words(per_hour, event.who or "billing", event.why or event.id, now)
+    return add_boost(fields, grants.encode(start, until, words), now * 1e6)
+
+
+def add_boost(fields: Mapping[str, str], grant: bytes, now_us: float) -> Change:
+    """As lua/boost.lua writes one: the grant, those that are not over in one field, and those over for long are forgotten."""
+    number = int(fields.get("boosts") or 0) + 1
+    spans = {name: _octets(value)[: SPAN.size] for name, value in fields.items() if name.startswith(FIELD)}
+    spans[f"{FIELD}{number}"] = grant[: SPAN.size]
+    ends = {name: SPAN.unpack(span)[1] for name, span in spans.items()}
+    live = b"".join(span for name, span in spans.items() if ends[name] > now_us)
+    gone = {name: "" for name, end in ends.items() if end < now_us - _KEPT_US}
+    wanted = {f"{FIELD}{number}": _text(grant), "boosts": str(number), "grants": _text(live), **gone}
+    seen = {name: fields.get(name, "") for name in ("boosts", "grants", *(set(spans) & set(fields)))}
+    return Change(seen, wanted, is_speed=True)
+
+
+def _text(octets: bytes) -> str:
+    return octets.decode("utf-8", "surrogateescape")
+
+
+def _octets(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def lacking(editions: Mapping[str, Edition], tiers: Mapping[str, Tier]) -> str | None:
+    """What is wrong with a table of editions, in words; None: nothing."""
+    for edition in editions.values():
+        try:
+            parse_rate(edition.tier, tiers)
+        except SendEngineError as error:
+            return f"edition {edition.name!r}: {error}"
+        unknown = [name for name in edition.channels if name not in CHANNELS]
+        if unknown or not edition.channels or len(set(edition.channels)) != len(edition.channels):
+            return f"edition {edition.name!r}: its channels are some of {' '.join(CHANNELS)}, each once"
+    return None if editions else "there is no edition in it"

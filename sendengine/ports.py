@@ -422,6 +422,31 @@ class Repair(msgspec.Struct, frozen=True):
     wanted: Mapping[int, bytes]  # rows that should stand somewhere: READY where they do not
 
 
+class Booking(msgspec.Struct, frozen=True):
+    """An event from billing as it comes to its account: `event` itself (JSON), in case it has to wait; what it changes
+    (policy.entitlements), and what is kept of an order (b"" nothing)."""
+
+    sequence: int
+    id: str
+    digest: str
+    event: bytes
+    line: bytes  # for the audit trail
+    seen: Mapping[str, str] = {}
+    fields: Mapping[str, str] = {}
+    is_speed: bool = False
+    before_us: float | None = None
+    order: str = ""
+    kept: bytes = b""
+
+
+class Booked(msgspec.Struct, frozen=True):
+    """What became of it: done; known (a repeat); early (it waits for those before it); far (too far ahead for that); differs (another event
+    has its id or its sequence); moved (what was seen has changed); missing, purging. `sequence`: the last that came to its turn."""
+
+    status: str
+    sequence: int
+
+
 class Heard(msgspec.Struct, frozen=True):
     """What a registered worker last said of itself (JSON), and how many seconds ago; b"" and None when it has not for a day."""
 
@@ -608,6 +633,19 @@ class Desk(Protocol):
 
     async def audit(self, account: str, after: str, limit: int) -> list[AuditLine]:
         """Those later than the entry `after` ("" from the first)."""
+        ...
+
+    async def book(self, account: str, booking: Booking) -> Booked:
+        """An event from billing, as a whole or not at all. Every worker is told."""
+        ...
+
+    async def early_event(self, account: str, sequence: int) -> bytes | None:
+        """One that waits for those before it."""
+        ...
+
+    async def forget_early(self, account: str, sequence: int) -> None: ...
+    async def order(self, account: str, order: str) -> bytes:
+        """What is kept of it; b"" nothing."""
         ...
 
     async def create(

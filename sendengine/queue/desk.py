@@ -19,7 +19,7 @@ from sendengine.policy.durability import Persistence
 from sendengine.policy.grants import SPAN
 from sendengine.policy.signing import KeyEntry, encode, field
 from sendengine.policy.tiers import interval_us
-from sendengine.ports import AuditLine, Bill, Gated, Heard, LedgerEntry, OutcomeChunk, Repair, Standing, Stored
+from sendengine.ports import AuditLine, Bill, Booked, Booking, Gated, Heard, LedgerEntry, OutcomeChunk, Repair, Standing, Stored
 from sendengine.queue import gates, keys, purging, scripts, trail
 from sendengine.queue.cluster import open_link
 from sendengine.queue.link import Argument
@@ -103,6 +103,31 @@ class RedisDesk:
 
     async def complain(self, account: str, n: int = 1) -> bool:
         return bool(await self._script("complain", account, n, COMPLAINTS_KEPT_H))
+
+    async def book(self, account: str, booking: Booking) -> Booked:
+        limit = "" if booking.before_us is None else f"{booking.before_us:.0f}"
+        pairs = [item.encode("utf-8", "surrogateescape") for pair in [*booking.seen.items(), *booking.fields.items()] for item in pair]
+        status, last, *_ = await self._script(
+            "event", account, self._cut_delay, booking.line, booking.sequence, booking.id, booking.digest, booking.event,
+            "1" if booking.is_speed else "", limit, booking.order, booking.kept, len(booking.seen), *pairs,
+        )  # fmt: skip
+        if status in (b"done", b"known"):  # a repeat, too: who brought it before may have died before it told anybody
+            for lane in await self._lanes(account):
+                number, at = await self._link.call("HMGET", keys.account(lane), "cut", "cut_at")
+                await self._tell(lane, int(number or 0), float(at or 0))
+            await self._fill_trail(account)
+        return Booked(status.decode(), booking.sequence if status == b"done" else int(last))
+
+    async def early_event(self, account: str, sequence: int) -> bytes | None:
+        found: bytes | None = await self._link.call("HGET", keys.account(account) + ":early", sequence)
+        return found
+
+    async def forget_early(self, account: str, sequence: int) -> None:
+        await self._link.call("HDEL", keys.account(account) + ":early", sequence)
+
+    async def order(self, account: str, order: str) -> bytes:
+        kept = await self._link.call("HGET", keys.account(account) + ":orders", order)
+        return b"" if kept is None else kept.partition(b" ")[2]
 
     async def note(self, account: str, line: bytes) -> None:
         if await self._script("note", account, line):

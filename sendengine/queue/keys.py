@@ -13,6 +13,10 @@ account slot: B = {m1234} is the account's own; A is a lane of it, a channel wit
   B:late          list    the last of them, the newest last
   B:soft          hash    address -> soft bounces, and bounces of a full mailbox, in a row (an octet each)
   B:health        hash    how its e-mail fared, by the hour (lua/health.lua)
+  B:events        hash    events from billing, the last 1000: "i:"id -> sequence and digest, "s:"sequence -> id (fields of B: seq, the last
+                          one's sequence; edition, channels, seats)
+  B:early         hash    sequence -> an event that waits for those before it (JSON)
+  B:orders        hash    order -> sequence, and the event that waits for its payment (JSON) or "paid"; the last 100
   B:audit         hash    number -> µs and JSON: lines that the audit trail has not taken yet
   A               hash    the lane: tier, rate (messages/h, "" unmetered), iv (µs between messages, 0 unmetered), last (µs of Redis
                           time of the last permit granted), cut and cut_at (number and µs of the last cut), relay, bind (what binds now),

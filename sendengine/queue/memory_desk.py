@@ -15,8 +15,9 @@ from sendengine.policy.durability import Persistence
 from sendengine.policy.grants import FIELD, SPAN
 from sendengine.policy.signing import KeyEntry, decode, encode, field
 from sendengine.policy.tiers import interval_us
-from sendengine.ports import AuditLine, Bill, Gated, Heard, LedgerEntry, OutcomeChunk, Repair, Standing, Stored
+from sendengine.ports import AuditLine, Bill, Booked, Booking, Gated, Heard, LedgerEntry, OutcomeChunk, Repair, Standing, Stored
 from sendengine.queue.keys import INFO_SECONDS
+from sendengine.queue.memory_events import book
 from sendengine.queue.memory_gate import change
 from sendengine.queue.memory_health import complain
 from sendengine.queue.memory_money import Bill as OwnBill
@@ -145,6 +146,23 @@ class MemoryDesk:
         if state is not None:
             complain(state, self._now(), n)
         return state is not None
+
+    async def book(self, account: str, booking: Booking) -> Booked:
+        booked = book(self._store, account, self._now(), self._cut_delay, booking)
+        if booked.status in ("done", "known"):  # a repeat, too: who brought it before may have died before it told anybody
+            for name, lane in self._store.lanes(account).items():
+                self._tell(account + name, lane.fields.number("cut"), float(lane.fields.get("cut_at", 0)))
+            self._fill_trail(account)
+        return booked
+
+    async def early_event(self, account: str, sequence: int) -> bytes | None:
+        return self._store.accounts.get(account, Account()).books.early.get(sequence)
+
+    async def forget_early(self, account: str, sequence: int) -> None:
+        self._store.accounts.get(account, Account()).books.early.pop(sequence, None)
+
+    async def order(self, account: str, order: str) -> bytes:
+        return self._store.accounts.get(account, Account()).books.orders.get(order, (0, b""))[1]
 
     async def note(self, account: str, line: bytes) -> None:
         state, said = self._store.accounts.get(account), b"%.0f %b" % (self._now(), line)

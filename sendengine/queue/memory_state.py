@@ -145,6 +145,16 @@ class Tally:
         self.complaints: dict[int, int] = {}
 
 
+class Books:
+    """What an account keeps of the events that came to it."""
+
+    def __init__(self) -> None:
+        self.ids: dict[str, tuple[int, str]] = {}  # id -> sequence, digest
+        self.sequences: dict[int, str] = {}
+        self.early: dict[int, bytes] = {}
+        self.orders: dict[str, tuple[int, bytes]] = {}
+
+
 class Account:
     """What a lane of an account holds. `home`: the fields of the account itself, which for e-mail are its own; so is the list of those who
     get nothing any more."""
@@ -157,6 +167,7 @@ class Account:
         self.soft: dict[bytes, list[int]] = {} if home is None else home.soft  # address -> soft bounces, and of a full mailbox, in a row
         self.health = Tally()
         self.audit: dict[int, bytes] = {}  # lines that the audit trail has not taken yet
+        self.books = Books()
         self.campaigns: dict[str, Campaign] = {}  # oldest first
         self.run: dict[str, int] = {}  # campaigns that may send now -> messages served since one joined
         self.line: list[str] = []

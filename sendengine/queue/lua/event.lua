@@ -1,0 +1,2 @@
+-- include: lib cutting gating eventing gate
+-- An event from billing: eventing.lua, then gate.lua for the fields. One script, so it comes to its account as a whole or not at all.

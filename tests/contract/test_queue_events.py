@@ -1,0 +1,139 @@
+"""Events from billing at the state: whose turn it is, and that one comes as a whole, once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from queue_bench import Bench
+
+from sendengine.ports import Booked, Booking
+
+SPEED = {"tier": "60k", "rate": "60000.0", "iv": "60000.000"}
+
+
+def booking(sequence: int, name: str = "", digest: str = "d", **more: Any) -> Booking:
+    return Booking(sequence, name or f"e{sequence}", digest, b"event %d" % sequence, b'{"what":"x"}', **more)
+
+
+async def seats(bench: Bench) -> str | None:
+    return (await bench.desk.account("m1")).get("seats")
+
+
+@pytest.fixture
+async def sold(bench: Bench) -> Bench:
+    await bench.account(per_hour=36_000)
+    return bench
+
+
+async def test_one_after_the_other(sold: Bench) -> None:
+    for at in (1, 2, 3):
+        assert await sold.desk.book("m1", booking(at, fields={"seats": str(at)})) == Booked("done", at)
+    fields = await sold.desk.account("m1")
+    assert (fields["seq"], fields["seats"]) == ("3", "3")
+    lines = await sold.desk.audit("m1", "", 100)
+    assert [line.line for line in lines] == [b'{"what":"x"}'] * 3
+
+
+async def test_a_repeat_changes_nothing(sold: Bench) -> None:
+    await sold.desk.book("m1", booking(1, fields={"seats": "1"}))
+    await sold.desk.book("m1", booking(2, fields={"seats": "2"}))
+    for at in (1, 2):
+        assert await sold.desk.book("m1", booking(at, fields={"seats": "9"})) == Booked("known", 2)
+    assert await seats(sold) == "2"
+    assert len(await sold.desk.audit("m1", "", 100)) == 2
+
+
+@pytest.mark.parametrize("other", [booking(1, "e1", "other"), booking(2, "e1"), booking(1, "another")])
+async def test_another_event_of_the_same_name_or_place(sold: Bench, other: Booking) -> None:
+    await sold.desk.book("m1", booking(1))
+    assert await sold.desk.book("m1", other) == Booked("differs", 1)
+    assert (await sold.desk.account("m1"))["seq"] == "1"
+
+
+async def test_one_that_is_ahead_waits(sold: Bench) -> None:
+    assert await sold.desk.book("m1", booking(3, fields={"seats": "3"})) == Booked("early", 0)
+    assert await sold.desk.book("m1", booking(3, fields={"seats": "3"})) == Booked("early", 0)
+    assert await seats(sold) is None
+    assert [await sold.desk.early_event("m1", at) for at in (1, 2, 3)] == [None, None, b"event 3"]
+    for at in (1, 2, 3):
+        assert await sold.desk.book("m1", booking(at, fields={"seats": str(at)})) == Booked("done", at)
+    assert await sold.desk.early_event("m1", 3) is None
+    assert await seats(sold) == "3"
+
+
+async def test_two_that_claim_one_place_ahead(sold: Bench) -> None:
+    await sold.desk.book("m1", booking(2))
+    other = Booking(2, "x", "d", b"other", b"{}")
+    assert await sold.desk.book("m1", other) == Booked("differs", 0)
+    await sold.desk.forget_early("m1", 2)
+    assert await sold.desk.early_event("m1", 2) is None
+
+
+async def test_too_far_ahead(sold: Bench) -> None:
+    assert await sold.desk.book("m1", booking(1000)) == Booked("early", 0)
+    assert await sold.desk.book("m1", booking(1001)) == Booked("far", 0)
+
+
+async def test_what_was_seen_must_stand(sold: Bench) -> None:
+    assert await sold.desk.book("m1", booking(1, seen={"seats": "7"}, fields={"seats": "8"})) == Booked("moved", 0)
+    assert await sold.desk.book("m1", booking(1, seen={"seats": "", "tier": "t"}, fields={"seats": "8"})) == Booked("done", 1)
+    now = await sold.desk.now_us()
+    assert await sold.desk.book("m1", booking(2, before_us=now)) == Booked("moved", 1)
+    assert await sold.desk.book("m1", booking(2, before_us=now + 60e6)) == Booked("done", 2)
+
+
+async def test_no_account(bench: Bench) -> None:
+    assert await bench.desk.book("m1", booking(1)) == Booked("missing", 0)
+    assert await bench.desk.account("m1") == {}
+
+
+async def test_a_new_speed_cuts_and_every_worker_is_told(sold: Bench) -> None:
+    await sold.queue.register("w1", b"token")
+    await sold.campaign("c", 300)
+    granted = await sold.visit(100, ["c"], horizon=5e6)
+    assert await sold.desk.book("m1", booking(1, fields=SPEED, is_speed=True)) == Booked("done", 1)
+    visited = await sold.visit(1000, ["c"], horizon=5e6)
+    assert (granted.interval_us, visited.interval_us, visited.cut) == (100_000.0, 60_000.0, 1)
+    told = (await sold.queue.append("w1", b"token", 0, [], [])).news
+    assert (told[-1].account, told[-1].cut, told[-1].cut_us) == ("m1", 1, visited.cut_us)
+    first = visited.now_us + visited.delay_us
+    assert visited.cut_us - 100_000 <= first <= visited.cut_us + 60_000 + 1, "on its grid, and no burst"
+
+
+async def test_a_term_shuts_and_opens_the_gate(sold: Bench) -> None:
+    await sold.campaign("c", 300)
+    now = await sold.desk.now_us()
+    await sold.desk.book("m1", booking(1, fields={"term": "active", "term_ends": f"{now - 1:.0f}"}))
+    assert (await sold.visit(10, ["c"])).stopped == b"\0"
+    await sold.desk.book("m1", booking(2, fields={"term_ends": f"{now + 1e12:.0f}"}))
+    assert (await sold.visit(10, ["c"])).stopped == b""
+
+
+async def test_octets_in_a_field(sold: Bench) -> None:
+    value = bytes(range(256)).decode("utf-8", "surrogateescape")
+    await sold.desk.book("m1", booking(1, fields={"boost:1": value}))
+    assert (await sold.desk.account("m1"))["boost:1"] == value
+    assert await sold.desk.book("m1", booking(2, seen={"boost:1": value}, fields={"boost:1": ""})) == Booked("done", 2)
+    assert "boost:1" not in await sold.desk.account("m1")
+
+
+async def test_orders_are_kept_and_forgotten(sold: Bench) -> None:
+    await sold.desk.book("m1", booking(1, order="o1", kept=b"an event, with spaces"))
+    assert await sold.desk.order("m1", "o1") == b"an event, with spaces"
+    assert await sold.desk.order("m1", "o2") == b""
+    await sold.desk.book("m1", booking(2, order="o1"))
+    assert await sold.desk.order("m1", "o1") == b""
+
+
+async def test_of_orders_that_nobody_pays_the_oldest_go(sold: Bench) -> None:
+    for at in range(1, 103):
+        await sold.desk.book("m1", booking(at, order=f"o{at}", kept=b"x"))
+    assert [await sold.desk.order("m1", f"o{at}") for at in (1, 2, 3, 102)] == [b"", b"", b"x", b"x"]
+
+
+async def test_the_last_thousand_are_remembered(sold: Bench) -> None:
+    for at in range(1, 1003):
+        assert (await sold.desk.book("m1", booking(at))).status == "done"
+    assert await sold.desk.book("m1", booking(3, digest="other")) == Booked("differs", 1002)
+    assert await sold.desk.book("m1", booking(2, digest="other")) == Booked("known", 1002), "forgotten: it has come, whatever it said"

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sendengine.commands import account, common, dkim, key, looking, prepaid, quarantine, running, sends, sms, steering, suppress
+from sendengine.commands import account, billing, common, dkim, key, looking, prepaid, quarantine, running, sends, sms, steering, suppress
 
 app = common.group("A bulk send engine that sells speed: every account sends at exactly its contracted rate.")
 app.add_typer(account.app, name="account")
@@ -26,8 +26,8 @@ app.add_typer(suppress.app, name="suppress")
 app.add_typer(sms.app, name="sms")
 VERBS: tuple[Callable[..., None], ...] = (
     account.tiers, sends.estimate, sends.submit, sends.send, looking.status, looking.list_, steering.pause, steering.resume,
-    steering.cancel, steering.reverse, steering.move, looking.outcomes, sends.resend, running.worker, running.api, looking.workers,
-    looking.top, looking.why, looking.fsck, looking.durability, running.sink, running.smsc, running.version,
+    steering.cancel, steering.reverse, steering.move, billing.event, looking.outcomes, sends.resend, running.worker, running.api,
+    looking.workers, looking.top, looking.why, looking.fsck, looking.durability, running.sink, running.smsc, running.version,
 )  # fmt: skip
 for verb in VERBS:
     app.command(verb.__name__.rstrip("_"))(verb)

@@ -45,6 +45,7 @@ from sendengine.scheduler import (
     accounts,
     apikeys,
     audit,
+    billing,
     fsck,
     gates,
     hooks,
@@ -63,6 +64,7 @@ from sendengine.scheduler import (
 )
 from sendengine.scheduler.accounts import Account
 from sendengine.scheduler.apikeys import KeyShown, NewKey
+from sendengine.scheduler.billing import Applied
 from sendengine.scheduler.binding import Binding
 from sendengine.scheduler.fsck import Checked, Finding
 from sendengine.scheduler.hooks import HookShown, NewHook
@@ -206,6 +208,14 @@ class Client:
             found = await view.look(self.desk, account)
             if found.fields:
                 yield await self._shown(found)
+
+    # what was sold
+
+    async def apply_event(self, raw: bytes, headers: Mapping[str, str]) -> Applied:
+        """An event from billing: its octets as they came, and the headers with its signature (policy.billing). Raises Forged, and what else
+        scheduler.billing.apply_event does."""
+        secrets, offer = configuration.billing_secrets(self.config), configuration.offer(self.config)
+        return await billing.apply_event(self.desk, raw, headers, secrets, await self._now(), offer)
 
     # who gets nothing any more
 

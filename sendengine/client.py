@@ -215,7 +215,10 @@ class Client:
         """An event from billing: its octets as they came, and the headers with its signature (policy.billing). Raises Forged, and what else
         scheduler.billing.apply_event does."""
         secrets, offer = configuration.billing_secrets(self.config), configuration.offer(self.config)
-        return await billing.apply_event(self.desk, raw, headers, secrets, await self._now(), offer)
+        return await billing.apply_event(self.desk, raw, headers, secrets, await self._now(), offer, self._grant)
+
+    async def _grant(self, account: str, key: str, amount: int, who: str, why: str) -> None:
+        await self.grant_credits(account, amount, key=key, who=who, why=why)
 
     # who gets nothing any more
 

@@ -329,6 +329,17 @@ def test_the_verb(run: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (done.code, "another event has the id e1" in done.err) == (2, True)
 
 
+def test_credits_that_were_sold(run: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run.folder / "secrets").write_bytes(SECRET + b"\n")
+    monkeypatch.setenv("SENDENGINE_BILLING_SECRETS_FILE", str(run.folder / "secrets"))
+    head: dict[str, Any] = {"id": "e1", "account": "m1", "sequence": 1, "at": "2026-11-27T10:00:00Z"}
+    (run.folder / "e1").write_bytes(orjson.dumps({**head, "type": "credits.purchased", "credits": 500}))
+    for status in ("applied", "repeated"):
+        assert run("event", "e1", "--sign", "--json").json["status"] == status
+    shown = run("credits", "show", "--account", "m1", "--json").json
+    assert (shown["granted"], shown["free"]) == (500, 500)
+
+
 def test_secrets_and_editions_that_are_off_are_found_by_config_check(run: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("secrets").write_text("short")
     monkeypatch.setenv("SENDENGINE_BILLING_SECRETS_FILE", "secrets")

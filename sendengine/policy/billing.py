@@ -119,6 +119,8 @@ def decode(raw: bytes) -> AnyEvent:
         raise RefusedInput(f"no billing event: {error}", "docs/accounts.md has the schema of each") from None
     if any("\n" in name for name in (event.id, event.account, event.order or "")):  # a pattern's $ lets one through
         raise RefusedInput("no billing event: a name in it ends in a line feed")
+    if not (event.who.isprintable() and event.why.isprintable()):
+        raise RefusedInput(f"event {event.id}: who and why hold control characters or no Unicode text")
     if event.order is None and (not event.paid or isinstance(event, PaymentReceived)):
         raise RefusedInput(f"event {event.id}: an unpaid order, and a payment, name the order", "add `order`")
     if isinstance(event, PaymentReceived) and not event.paid:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -74,6 +75,7 @@ def test_the_digest_is_of_what_is_said_not_of_how() -> None:
         {"sequence": 1.5}, {"id": ""},
         {"id": "a b"}, {"id": "evt\n"}, {"id": "x" * 101}, {"at": "yesterday"}, {"at": "2026-11-27T10:00:00"}, {"tier": ""},
         {"tier": 5}, {"surprise": 1}, {"paid": "no"}, {"paid": False}, {"order": "o 1"}, {"why": "x" * 1001},
+        {"why": "one\ntwo"}, {"who": "\x00"},
     ],
 )  # fmt: skip
 def test_what_is_no_event(more: dict[str, Any]) -> None:
@@ -198,6 +200,8 @@ def test_what_is_no_file_of_secrets(text: str) -> None:
 
 def test_the_schema_names_every_type() -> None:
     found = schema()
+    kept = Path(__file__).parent.parent.parent / "docs" / "billing-events.schema.json"
+    assert orjson.loads(kept.read_bytes()) == found, "write it anew: it is what schema() returns"
     named = {each["properties"]["type"]["enum"][0] for each in found["$defs"].values()}
     assert named == {said["type"] for said in EACH}
     boost = found["$defs"]["BoostPurchased"]

@@ -112,7 +112,7 @@ class RedisDesk:
             "1" if booking.is_speed else "", limit, booking.order, booking.kept, len(booking.seen), *pairs,
         )  # fmt: skip
         if status in (b"done", b"known"):  # a repeat, too: who brought it before may have died before it told anybody
-            for lane in await self._lanes(account):
+            for lane in await gates.lanes(self._link, account):
                 number, at = await self._link.call("HMGET", keys.account(lane), "cut", "cut_at")
                 await self._tell(lane, int(number or 0), float(at or 0))
             await self._fill_trail(account)

@@ -26,6 +26,8 @@ ACCOUNT, CAMPAIGN = "m1", "c"
 CUT_DELAY = 0.2
 LONGEST_LAPSE = 0.5
 KNOWN_BY = 0.15  # seconds: bytes go only with an append younger than 0.2 s, and each append reads the inbox
+NEVER, STOPS_WITHIN = float("inf"), 1.0
+GATE = ("hold", "release", "expire", "renew")
 ENOUGH = 1000  # permits a visit may ask for: the horizon is what limits it
 TICK = 0.02
 LIVES = settings(  # a failing life is long: shrinking it would take minutes
@@ -66,6 +68,8 @@ class World:
         self.waiting: list[tuple[float, Sender, Delivery]] = []
         self.told = 0
         self.lateness = 0.0
+        self.shut = {"hold": NEVER, "term": NEVER}  # since when
+        self.late: list[float] = []  # seconds after its gate was shut
         run(self._begin())
         for _ in range(senders):
             self.join()
@@ -117,7 +121,7 @@ class World:
             if sender.mute_until > due + lane.lapse or use_at > due + lane.lapse:
                 continue
             delivery = Delivery()
-            delivery.lane, delivery.lease = lane, OPEN
+            delivery.lane, delivery.lease, delivery.row = lane, OPEN, 0
             delivery.due, delivery.cut, delivery.permit_us = due, run_.cut, (due + run_.offset) * 1e6
             self.waiting.append((use_at, sender, delivery))
         for use_at, owner, delivery in [item for item in self.waiting if item[0] <= self.now and item[1] is sender]:
@@ -125,6 +129,8 @@ class World:
             if not delivery.is_void and self.now <= delivery.due + sender.lane.lapse:  # as the feed has it: late is lapsed
                 self.sent.append(self.now)
                 self._note_void(delivery)
+                if (late := self.now - min(self.shut.values())) > STOPS_WITHIN:
+                    self.late.append(late)
 
     def _note_void(self, delivery: Delivery) -> None:
         """Of the cuts that its sender has read none may reach back to it."""
@@ -143,6 +149,20 @@ class World:
         run(getattr(self.desk, name)(ACCOUNT, CAMPAIGN))
         self.spread()
 
+    def gate(self, deed: str, seconds: float) -> None:
+        """hold, release, expire in so many seconds, renew."""
+        if deed == "hold":
+            fields, self.shut["hold"] = {"hold:x": "{}"}, min(self.shut["hold"], self.now)
+        elif deed == "release":
+            fields, self.shut["hold"] = {"hold:x": ""}, NEVER
+        elif deed == "expire":
+            self.shut["term"] = min(self.shut["term"], self.now + seconds)
+            fields = {"term_ends": f"{(self.shut['term'] + self.offset) * 1e6:.0f}"}
+        else:
+            fields, self.shut["term"] = {"term_ends": ""}, NEVER
+        run(self.desk.set_gate(ACCOUNT, {}, fields))
+        self.spread()
+
     def leave(self, which: int) -> None:
         """A clean leave cuts; a death does not: its permits lapse."""
         if len(self.senders) > 1:
@@ -156,7 +176,7 @@ class World:
 
 
 OPEN = Lease.__new__(Lease)
-OPEN.is_closing = False
+OPEN.is_closing, OPEN.barred = False, {}
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
@@ -183,7 +203,7 @@ def excess(sent: list[float], rate: float, slack: float = 0.0) -> float:
 
 acts = st.lists(
     st.tuples(
-        st.sampled_from(["pass", "pass", "mute", "leave", "die", "join", "pause", "resume", "cut", "uses"]),
+        st.sampled_from(["pass", "pass", "mute", "leave", "die", "join", "pause", "resume", "cut", "uses", *GATE]),
         st.floats(0.01, 3.0),
         st.integers(0, 9),
     ),
@@ -206,11 +226,14 @@ def live(world: World, life: list[tuple[str, float, int]]) -> None:
             world.join()
         elif act in ("pause", "resume"):
             world.verb(act)
+        elif act in GATE:
+            world.gate(act, seconds)
         elif act == "cut":
             world.change_rate(world.per_hour)
         elif act == "uses":
             sender.uses = which / 9
         world.pass_time(seconds if act == "pass" else 0.1)
+    assert world.late == []
 
 
 @given(life=acts, per_hour=st.sampled_from([2_300, 30_000, 200_000]))
@@ -329,8 +352,8 @@ def test_a_permit_void_by_an_earlier_cut_stays_void_after_a_later_one() -> None:
     """Its slot was granted again under the first cut; the second one, later, does not reach back to it."""
     lane = Lane("m1", Relay("relay.test"), None, EngineSettings())  # type: ignore[arg-type]
     delivery = Delivery()
-    delivery.lane, delivery.lease = lane, Lease.__new__(Lease)
-    delivery.lease.is_closing = False
+    delivery.lane, delivery.lease, delivery.row = lane, Lease.__new__(Lease), 0
+    delivery.lease.is_closing, delivery.lease.barred = False, {}
     delivery.cut, delivery.permit_us = 0, 150.0
     lane.learn_cut(1, 100.0)
     assert delivery.is_void

@@ -361,3 +361,10 @@ def test_a_permit_void_by_an_earlier_cut_stays_void_after_a_later_one() -> None:
     assert delivery.is_void
     delivery.cut = 1
     assert not delivery.is_void
+
+
+@pytest.mark.parametrize("ends_in", [0.3, 0.9, 2.0])
+@pytest.mark.parametrize("per_hour", [2_300, 30_000])
+def test_no_permit_reaches_past_the_end_of_the_term(per_hour: int, ends_in: float) -> None:
+    """Granted ahead by up to five seconds, and nobody tells that it ends."""
+    live(World(per_hour), [("pass", 3.0, 0), ("expire", ends_in, 0), ("pass", 3.0, 0), ("pass", 3.0, 0)])

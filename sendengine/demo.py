@@ -1,7 +1,8 @@
 """What `make run` shows: speed is what is sold, and the relay is the witness. Some 30 seconds, and nothing stays behind.
 
 Two accounts send the same list side by side, then a list twice as long: one is on 1,000,000 messages an hour throughout, the other on
-100,000 until it buys the faster tier in mid-send. Every figure of the report comes from the client or from the trial relay's ledger.
+100,000 until it buys the faster tier in mid-send: an order, a payment, and billing's signed event. Every figure of the report comes from
+the client or from the trial relay's ledger.
 Exit status 1 when an identity does not hold.
 """
 
@@ -11,18 +12,22 @@ import argparse
 import asyncio
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from secrets import token_bytes, token_hex
 
 import msgspec
+import orjson
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from sendengine.client import Client
-from sendengine.config import Config
+from sendengine.config import Config, billing_secrets
 from sendengine.errors import SendEngineError
 from sendengine.intake import Rejected
+from sendengine.policy.billing import HEADER, SECRET_LEAST, Forged, sign
 from sendengine.scheduler.status import Status
 from sendengine.trial.letter import letter
 from sendengine.trial.mails import read_ledger
@@ -77,9 +82,11 @@ async def _show(stage: Stage, console: Console) -> tuple[list[Run], list[Check]]
     stage.worker()
     console.print(
         f"A server, a trial relay on port {relay.port} and a worker run in {stage.folder}.\n"
-        f"{PLANS[0].account} sends at 1,000,000 messages an hour; {PLANS[1].account} begins at 100,000 and is raised in mid-send."
+        f"{PLANS[0].account} sends at 1,000,000 messages an hour; {PLANS[1].account} begins at 100,000 and buys more in mid-send."
     )
-    async with Client(stage.url, config=Config()) as client, asyncio.timeout(GIVE_UP_AFTER):
+    secret = stage.folder / "billing-secret"
+    secret.write_text(token_hex(SECRET_LEAST))
+    async with Client(stage.url, config=Config(billing_secrets_file=str(secret))) as client, asyncio.timeout(GIVE_UP_AFTER):
         for plan in PLANS:
             await client.create_account(plan.account, plan.tier, relay=Relay("127.0.0.1", relay.port, tls=TlsPolicy.NONE))
         with Progress(console) as progress:
@@ -117,13 +124,35 @@ async def _send(client: Client, stage: Stage, plan: Plan, path: Path, raise_to: 
         if now.finished_at is not None:
             return Run(send=send, final=now, promised=promised, raised=raised, rejected=rejected, sent=(), mails=())
         if raise_to and raised is None and now.started_at and _seconds_since(now.started_at) >= RAISE_AFTER:
-            account = await client.set_tier(plan.account, raise_to)
+            await _buy(client, plan.account, raise_to, progress)
+            account = await client.account(plan.account)
             raised = time.time(), account.rate or 0.0
             promised = (await client.status(send.id)).finish_estimate
             progress.say(f"{plan.account} is raised to {account.rate:,.0f} messages an hour")
         if (trouble := stage.ended()) is not None:
             raise SendEngineError(trouble)
         await asyncio.sleep(_LOOK_S)
+
+
+async def _buy(client: Client, account: str, tier: str, progress: Progress) -> None:
+    """As billing sells it: an order, which changes nothing; somebody else's word for its payment, which is refused; the payment, signed."""
+    head = {"account": account, "at": datetime.now(UTC).isoformat(), "who": "the shop", "order": "order-1"}
+    order = {"id": "evt_1", "sequence": 1, "type": "tier.changed", "tier": tier, "paid": False, **head}
+    payment = orjson.dumps({"id": "evt_2", "sequence": 2, "type": "payment.received", **head})
+    own = billing_secrets(client.config)
+    await _bring(client, orjson.dumps(order), own)
+    progress.say(f"{account} orders {tier}: unpaid, it still has {(await client.account(account)).rate:,.0f} messages an hour")
+    try:
+        await _bring(client, payment, [token_bytes(SECRET_LEAST)])
+        raise SendEngineError("a forged payment was taken")
+    except Forged as error:
+        progress.say(f"a payment that a stranger signed is refused: {error}")
+    await _bring(client, payment, own)
+    progress.say(f"{account} has paid: billing's signed event came to its account")
+
+
+async def _bring(client: Client, event: bytes, secrets: Sequence[bytes]) -> None:
+    await client.apply_event(event, {HEADER: sign(event, secrets, time.time())})
 
 
 def _seconds_since(moment: datetime) -> float:

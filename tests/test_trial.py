@@ -94,6 +94,7 @@ def status(**changed: int) -> Status:
         {
             **fields, "campaign": "m1:c", "account": "m1", "state": "finished", "sealed": True, "rate_contracted": 3600.0,
             "rate_achieved": None, "started_at": None, "through_at": None, "finished_at": None, "finish_estimate": None, "binding": None,
+            "passes_term": False,
         },
         Status,
     )  # fmt: skip

@@ -140,3 +140,11 @@ async def test_a_send_that_takes_no_rows(bench: Bench) -> None:  # noqa: F811
     await bench.client.send(account="m1", message=MESSAGE, to="a@x.org", fields={"name": "A"})
     with pytest.raises(RefusedInput, match="single messages"):
         await bench.client.load("m1:transactional", pieces(ndjson([1])))
+
+
+async def test_outcomes_of_a_send_whose_list_is_to_come_are_none_yet(bench: Bench) -> None:  # noqa: F811
+    await opened(bench)
+    assert [each async for each in bench.client.outcomes("m1:c")] == []
+    await bench.client.load("m1:c", pieces(ndjson(range(3))))
+    await bench.client.cancel("m1:c")
+    assert {each.outcome async for each in bench.client.outcomes("m1:c", follow=True)} == {"cancelled"}

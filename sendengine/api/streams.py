@@ -11,7 +11,8 @@ from starlette.responses import StreamingResponse
 
 from sendengine.api.access import CHECK_AGAIN_S
 from sendengine.api.call import Call
-from sendengine.api.problems import Problem, octets
+from sendengine.api.problems import Problem, octets, problem_of
+from sendengine.errors import SendEngineError
 
 T = TypeVar("T")
 AHEAD = 1000  # items that are read while the client takes its time
@@ -21,7 +22,7 @@ NO_STORE = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
 async def ndjson(call: Call, items: AsyncIterator[T], encode: Callable[[T], bytes]) -> StreamingResponse:
-    """One item a line. What is wrong before the first is a problem document; later the body is broken off, which a client sees."""
+    """One item a line. What is wrong at once is a problem document; later the body is broken off, which a client sees."""
     return await _streamed(call, items, lambda item: encode(item) + b"\n", NDJSON, b"")
 
 
@@ -37,7 +38,7 @@ async def _streamed(
     stack.enter_context(call.services.door.streams.one(call.key.digest))
     ahead = _Ahead(items, encode)
     try:
-        await ahead.some()
+        await ahead.some(CHECK_AGAIN_S)  # what nobody has said by then is said in the stream
     except BaseException:
         await ahead.close()
         stack.close()
@@ -47,10 +48,10 @@ async def _streamed(
         try:
             async for part in _lasting(call, ahead, beat):
                 yield part
-        except Problem as problem:
+        except (Problem, SendEngineError) as error:
             if media != EVENTS:
                 raise
-            yield b"event: problem\ndata: " + octets(problem) + b"\n\n"
+            yield b"event: problem\ndata: " + octets(problem_of(error)) + b"\n\n"
         finally:
             stack.close()
             await ahead.close()
@@ -84,22 +85,28 @@ class _Ahead(Generic[T]):
         self._items, self._encode = items, encode
         self._parts: list[bytes] = []
         self._has_some, self._has_room = asyncio.Event(), asyncio.Event()
+        self._is_over = False
+        self._error: Exception | None = None
         self._task = asyncio.get_running_loop().create_task(self._read())
 
     @property
     def has_ended(self) -> bool:
-        return self._task.done() and not self._parts
+        """Raises what ended the reading: an end before the end must not look like one."""
+        if not self._is_over or self._parts:
+            return False
+        if self._error is not None:
+            raise self._error
+        return True
 
-    async def some(self, seconds: float | None = None) -> None:
+    async def some(self, seconds: float) -> None:
         """Until there is something to take, the end, or so long. Raises what ended the reading."""
-        if not self._parts and not self._task.done():
+        if not self._parts and not self._is_over:
             self._has_some.clear()
             try:
                 await asyncio.wait_for(self._has_some.wait(), seconds)
             except TimeoutError:
                 return
-        if not self._parts and self._task.done() and (error := self._task.exception()) is not None:
-            raise error
+        _ = self.has_ended
 
     def take(self) -> bytes:
         parts, self._parts = self._parts, []
@@ -118,5 +125,8 @@ class _Ahead(Generic[T]):
                 if len(self._parts) >= AHEAD:
                     self._has_room.clear()
                     await self._has_room.wait()
+        except Exception as error:
+            self._error = error
         finally:
+            self._is_over = True
             self._has_some.set()

@@ -103,7 +103,8 @@ class Outcomes:
 
     async def _prepare(self) -> None:
         await self._refresh()
-        if self._ref.id != TRANSACTIONAL and await self._desk.batches(self._ref.account, self._ref.id, [0]) == [None]:
+        has_list = self._ref.id != TRANSACTIONAL and number(self._fields, "batches") > 0
+        if has_list and await self._desk.batches(self._ref.account, self._ref.id, [0]) == [None]:
             raise Conflict(f"the outcomes of {self._ref} are kept no longer", "its counts are: sendengine status")
 
     async def _refresh(self) -> None:

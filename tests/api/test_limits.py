@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 
+import aiohttp
 import msgspec
 import pytest
 
@@ -254,3 +255,38 @@ async def test_metrics_are_the_operators_or_opened(small: Api) -> None:
     assert "m1" not in text
     async with served(memory_desk(), ApiConfig(open_metrics=True)) as open_:
         assert (await open_("GET", "/metrics")).status == 200
+
+
+async def test_redis_that_goes_away_ends_events_with_a_problem_and_breaks_lines_off(small: Api) -> None:
+    key, desk = await small.key("m1"), small.client.desk
+    assert isinstance(desk, MemoryDesk)
+    await small("POST", "/v1/sends", key, json=MESSAGE | {"campaign": "c"})
+    head = {"Authorization": f"Bearer {key}"}
+    async with small.http.get(f"{small.url}/v1/sends/c/events", headers=head) as response:
+        await response.content.readuntil(b"\n\n")
+        desk._all.is_away = True
+        rest = await response.read()
+    assert b"event: problem" in rest
+    assert b'"status":503' in rest
+    desk._all.is_away = False
+    async with small.http.get(f"{small.url}/v1/sends/c/outcomes?follow=true", headers=head) as response:
+        assert response.status == 200
+        desk._all.is_away = True
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await response.read()
+    answer = await small("GET", "/v1/sends", key)
+    assert answer.status == 503
+
+
+async def test_a_stream_that_fails_before_its_first_line_is_a_problem_document(small: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def failing(campaign: str, follow: bool = False) -> AsyncIterator[None]:
+        await asyncio.sleep(0)
+        raise errors.Conflict("kept no longer", "its counts are")
+        yield
+
+    key = await small.key("m1")
+    await small("POST", "/v1/sends", key, json=MESSAGE | {"campaign": "c"})
+    monkeypatch.setattr(small.client, "outcomes", failing)
+    answer = await small("GET", "/v1/sends/c/outcomes", key)
+    assert (answer.status, answer.remedy) == (409, "its counts are")
+    assert small.services.door.streams.held == 0

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from sendengine.api import access, accounts, hooks, openapi, problems, sends, sms, suppressions
+from sendengine.api import access, accounts, billing, hooks, openapi, problems, sends, sms, suppressions
 from sendengine.api.call import Call, Reply, Services
 from sendengine.api.operations import JSON, Operation
 from sendengine.api.problems import Problem, problem_of
@@ -27,7 +27,9 @@ from sendengine.policy.apikeys import Scope as KeyScope
 from sendengine.sink.metrics_api import CONTENT_TYPE_LATEST
 
 log = structlog.get_logger("sendengine.api")
-OPERATIONS: tuple[Operation, ...] = (*sends.OPERATIONS, *sms.OPERATIONS, *accounts.OPERATIONS, *suppressions.OPERATIONS, *hooks.OPERATIONS)
+OPERATIONS: tuple[Operation, ...] = (
+    *sends.OPERATIONS, *sms.OPERATIONS, *accounts.OPERATIONS, *suppressions.OPERATIONS, *hooks.OPERATIONS, *billing.OPERATIONS,
+)
 Side = Callable[[Services], Awaitable[None]]
 SIDE_PAUSE_S = 5.0
 DRAINED, DRAIN_S = 1 << 20, 0.5  # of a body that nobody wants: then the connection is closed
@@ -126,8 +128,10 @@ class _Endpoint:
         try:
             if self._services.requests > self._services.limits.requests:
                 raise Problem(problems.BUSY, "too many requests are on their way", headers={"Retry-After": "1"})
-            key = await self._services.door.enter(request, time.monotonic(), time.time())
-            access.demand(key, operation.scope, operation.operators)
+            key = access.NOBODY
+            if operation.scope is not None:
+                key = await self._services.door.enter(request, time.monotonic(), time.time())
+                access.demand(key, operation.scope, operation.operators)
             call = Call(request, key, self._services)
             value = await operation.handler(call)
             if operation.audit:

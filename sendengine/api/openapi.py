@@ -78,8 +78,11 @@ def _operation(each: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
     wrong = {str(kind.status): {"$ref": f"#/components/responses/{kind.name}"} for kind in _ERRORS}
     said: dict[str, Any] = {
         "operationId": each.name, "summary": each.summary, "parameters": _parameters(each), "responses": statuses | wrong,
-        "x-scope": each.scope.value, "x-operators": each.operators,
     }  # fmt: skip
+    if each.scope is None:
+        said["security"] = []
+    else:
+        said |= {"x-scope": each.scope.value, "x-operators": each.operators}
     if each.upload:
         lists = {"type": "string", "description": "One object or row per recipient; `email` is the address, the others are merge fields."}
         said["requestBody"] = {"required": True, "content": {"application/x-ndjson": {"schema": lists}, "text/csv": {"schema": lists}}}
@@ -89,7 +92,7 @@ def _operation(each: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_needed(body: Any) -> bool:
-    return any(field.required for field in msgspec.structs.fields(body))
+    return not isinstance(body, type) or any(field.required for field in msgspec.structs.fields(body))
 
 
 def _parameters(each: Operation) -> list[dict[str, Any]]:

@@ -28,13 +28,14 @@ class Param(msgspec.Struct, frozen=True):
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
-    """`path` as Starlette writes it; `scope` is demanded of the key, and with `operators` that it is the operator's. `answer` is the type
-    of the value, or of one line or event of a stream (`media`); `body` that of the request, `upload`: a list of any length instead."""
+    """`path` as Starlette writes it; `scope` is demanded of the key (None: there is none, a signature says who asks), and with `operators`
+    that it is the operator's. `answer` is the type of the value, or of one line or event of a stream (`media`); `body` that of the request,
+    `upload`: a list of any length instead."""
 
     name: str
     method: str
     path: str
-    scope: Scope
+    scope: Scope | None
     summary: str
     handler: Handler
     operators: bool = False

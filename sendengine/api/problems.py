@@ -9,6 +9,7 @@ import msgspec
 from starlette.responses import Response
 
 from sendengine.errors import ConfigError, Conflict, Fenced, NotFound, RefusedInput, SendEngineError, Unavailable
+from sendengine.policy.billing import Forged
 
 TYPE = "application/problem+json"
 UNFORESEEN = "an error that nobody foresaw"
@@ -25,6 +26,7 @@ class Kind(msgspec.Struct, frozen=True):
 
 BAD_REQUEST = Kind("refused", 400, "The request is off, and changed nothing", "correct what the detail names")
 UNAUTHORISED = Kind("no-key", 401, "No API key that opens anything", "Authorization: Bearer se_…, a key made by `sendengine key create`")
+FORGED = Kind("forged", 401, "No event of ours", "sign the octets as they are sent, and now: docs/billing.md")
 FORBIDDEN = Kind("scope", 403, "The key does not open this", "use a key with the scope that the detail names")
 NOT_FOUND = Kind("not-found", 404, "There is no such thing", "look at the id: a key sees the things of its own account only")
 NO_METHOD = Kind("method", 405, "The path knows other methods", "the header Allow names them")
@@ -40,8 +42,8 @@ BUSY = Kind("busy", 503, "The process has all it can do", "wait as long as Retry
 
 # The first that fits; every class of sendengine.errors has its line.
 KINDS: tuple[tuple[type[SendEngineError], Kind], ...] = (
-    (ConfigError, BUG), (NotFound, NOT_FOUND), (Conflict, CONFLICT), (RefusedInput, BAD_REQUEST), (Unavailable, AWAY), (Fenced, BUG),
-    (SendEngineError, BUG),
+    (Forged, FORGED), (ConfigError, BUG), (NotFound, NOT_FOUND), (Conflict, CONFLICT), (RefusedInput, BAD_REQUEST), (Unavailable, AWAY),
+    (Fenced, BUG), (SendEngineError, BUG),
 )  # fmt: skip
 
 

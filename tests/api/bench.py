@@ -66,8 +66,8 @@ class Api:
 
 
 @asynccontextmanager
-async def served(desk: Desk, limits: ApiConfig = LIMITS) -> AsyncIterator[Api]:
-    config = Config(api=limits)
+async def served(desk: Desk, limits: ApiConfig = LIMITS, config: Config | None = None) -> AsyncIterator[Api]:
+    config = config or Config(api=limits)
     async with Client(desk=desk, config=config) as client:
         services = Services(client, limits, ApiMeter(CollectorRegistry()))
         server = server_of(services, config)

@@ -29,15 +29,20 @@ from sendengine.types import Relay, TlsPolicy
 
 
 class RelayGiven(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`url` is smtp://[user@]host[:port]; `retry` when its sends try again, "" as the configuration says."""
+    """`url` is smtp://[user@]host[:port]; without it `password` and `tls` are those of the present relay. `retry`: when its sends try
+    again, "" as the configuration says."""
 
     url: str | None = None
-    password: str = ""
-    tls: TlsPolicy = TlsPolicy.OPPORTUNISTIC
+    password: str | None = None
+    tls: TlsPolicy | None = None
     retry: str | None = None
 
     def made(self) -> Relay | None:
-        return None if self.url is None else relay_from_url(self.url, self.password, self.tls)
+        return None if self.url is None else relay_from_url(self.url, self.password or "", self.tls or TlsPolicy.OPPORTUNISTIC)
+
+    @property
+    def is_login(self) -> bool:
+        return self.url is None and (self.password is not None or self.tls is not None)
 
 
 class NewAccount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -121,7 +126,9 @@ async def set_tier(call: Call) -> Account:
 async def set_relay(call: Call) -> Account:
     account, asked = call.account(), await call.body(RelayGiven)
     call.facts |= {"relay": asked.url or "", "retry": asked.retry or ""}
-    return await call.client.set_relay(account, asked.made(), retry=asked.retry)
+    if asked.is_login:
+        found = await call.client.set_login(account, password=asked.password, tls=asked.tls)
+    return found if asked.is_login and asked.retry is None else await call.client.set_relay(account, asked.made(), retry=asked.retry)
 
 
 async def boost(call: Call) -> Reply:

@@ -117,3 +117,16 @@ async def test_a_purge_is_not_before_its_time(api: Api) -> None:
     assert (await api("POST", "/v1/accounts/m1/purge", await api.key("m1"))).status == 403
     await api("POST", "/v1/accounts/m1/term", ops, json={"verb": "renew", "ends": "+1d"})
     assert (await api("POST", "/v1/accounts/m1/purge", ops)).status == 409
+
+
+async def test_another_password_keeps_the_relay(api: Api) -> None:
+    ops = await api.key(None)
+    first = await api("PUT", "/v1/accounts/m1/relay", ops, json={"url": "smtp://user@mx.example:587", "password": "old", "tls": "verify"})
+    assert (first.json["relay"], first.json["relay_user"], first.json["relay_tls"]) == ("mx.example:587", "user", "verify")
+    again = await api("PUT", "/v1/accounts/m1/relay", ops, json={"password": "new", "retry": "1m"})
+    assert (again.json["relay"], again.json["relay_tls"], again.json["retry"]) == ("mx.example:587", "verify", "1m")
+    assert b"new" not in again.body
+    assert (await api("PUT", "/v1/accounts/m1/relay", ops, json={"tls": "required"})).json["relay_tls"] == "required"
+    assert (await api("PUT", "/v1/accounts/m2/relay", ops, json={"tls": "required"})).status == 409
+    for bad in ({}, {"url": "smtp://user:pw@mx.example"}, {"url": "http://mx.example"}, {"password": ""}):
+        assert (await api("PUT", "/v1/accounts/m1/relay", ops, json=bad)).status == 400

@@ -176,7 +176,7 @@ async def test_late_settlement_of_a_purged_account_brings_nothing_back(bench: Be
 
 
 async def test_one_worker_at_a_time_looks_for_purges(bench: Bench) -> None:
-    assert [await bench.queue.claim_purges(60.0) for _ in range(2)] == [True, False]
+    assert [await bench.queue.claim("purges", 60.0) for _ in range(2)] == [True, False]
 
 
 # on Redis, to the key

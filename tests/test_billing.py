@@ -319,12 +319,19 @@ def test_the_verb(run: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (done.json["status"], done.json["expected"]) == ("applied", 2)
     assert run("event", "e1", "--sign").out == "e1 (tier.changed, m1 #1): it had come before: nothing changed\n"
     assert run("account", "show", "m1", "--json").json["tier"] == "100k"
+    shown = run("account", "show", "m1", "--json").json
+    assert (shown["edition"], shown["channels"], shown["seats"], shown["billing_sequence"]) == (None, [], None, 1)
     (run.folder / "e3").write_bytes(orjson.dumps({**event, "id": "e3", "sequence": 3, "tier": "5k"}))
     assert run("event", "e3", "--sign").out == "e3 (tier.changed, m1 #3): it waits for sequence 2\n"
     (run.folder / "e2").write_bytes(orjson.dumps({**event, "id": "e2", "sequence": 2, "tier": "30k"}))
     assert run("event", "e2", "--sign").out.splitlines() == ["e2 (tier.changed, m1 #2): applied", "e3 (tier.changed, m1 #3): applied"]
     assert run("account", "show", "m1", "--json").json["tier"] == "5k"
     (run.folder / "e4").write_bytes(orjson.dumps({**event, "id": "e1", "sequence": 4}))
+    (run.folder / "e5").write_bytes(orjson.dumps({**head, "id": "e5", "sequence": 4, "type": "edition.changed", "edition": "plus"}))
+    assert run("event", "e5", "--sign", "--json").json["status"] == "applied"
+    shown = run("account", "show", "m1", "--json").json
+    assert (shown["edition"], shown["channels"], shown["seats"], shown["tier"]) == ("plus", ["email", "sms"], 2, "30k")
+    assert "plus" in run("account", "show", "m1").out
     done = run("event", "e4", "--sign")
     assert (done.code, "another event has the id e1" in done.err) == (2, True)
 

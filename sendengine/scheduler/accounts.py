@@ -11,6 +11,7 @@ from sendengine import relays
 from sendengine.errors import Conflict, NotFound, RefusedInput
 from sendengine.lanes import SMS, sms_lane
 from sendengine.policy import retry as schedules
+from sendengine.policy.entitlements import entitlements_of
 from sendengine.policy.grants import Words, encode
 from sendengine.policy.tiers import Tier, interval_us, parse_rate
 from sendengine.policy.times import format_time
@@ -40,8 +41,8 @@ class Account(msgspec.Struct, frozen=True):
     `relay` is host:port, None for the configuration's, "unreadable" for what no release understands; `relay_user` and `relay_tls` are
     its own ones, None where it has none; `retry` the schedule of its sends,
     None for the configuration's. `term` says where it stands in its time, `holds` what blocks it. `credits` are those free, None where none
-    were ever bought. No secret is
-    in here."""
+    were ever bought. `edition`, `channels` and `seats` are what was sold, None and empty where nothing was; `billing_sequence` that of the
+    last event from billing that has come to its turn, 0 before the first. No secret is in here."""
 
     account: str
     tier: str
@@ -56,6 +57,10 @@ class Account(msgspec.Struct, frozen=True):
     term: Term
     holds: list[Hold]
     credits: float | None
+    edition: str | None
+    channels: list[str]
+    seats: int | None
+    billing_sequence: int
     created_at: datetime | None
     sends: list[str]  # those that have not ended
     binding: Binding | None
@@ -158,6 +163,7 @@ def _way(relay: Relay | str | None, retry: str | None) -> dict[str, str]:
 
 
 def shown(view: View) -> Account:
+    sold = entitlements_of(view.home)
     relay = _relay_of(view.fields)
     rates = [rate for campaign in view.running if (rate := rate_achieved(view.sends[campaign], view.now)) is not None]
     return Account(
@@ -176,6 +182,10 @@ def shown(view: View) -> Account:
         term=shown_term(view),
         holds=shown_holds(view.home),
         credits=None,
+        edition=sold.edition,
+        channels=list(sold.channels),
+        seats=sold.seats if "seats" in view.home else None,
+        billing_sequence=sold.sequence,
         created_at=moment(view.fields, "created"),
         sends=[f"{view.account}:{campaign}" for campaign in view.open_sends],
         binding=account_binding(view),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
+
 import structlog
 
 from sendengine.engine.settings import EngineSettings
@@ -16,25 +18,35 @@ WHO = "sendengine"
 
 
 class HealthWatch:
-    """Owner of nothing: the counts are in the accounts."""
+    """Owner of nothing but whether it is at it: the counts are in the accounts. `wall`: the time by Redis' clock, UNIX seconds."""
 
-    def __init__(self, queue: Queue, settings: EngineSettings) -> None:
+    def __init__(
+        self, queue: Queue, settings: EngineSettings, wall: Callable[[], float], spawn: Callable[[Coroutine[object, object, None]], None]
+    ) -> None:
         self._queue, self._settings, self._thresholds = queue, settings, settings.health
+        self._wall, self._spawn = wall, spawn
+        self._is_at_it = False
 
-    async def look(self, wall: float) -> None:
-        """`wall`: the time by Redis' clock, UNIX seconds."""
-        if not self._thresholds.is_on or not await self._queue.claim("health", self._settings.health_every):
-            return
-        for account in await self._queue.accounts():
-            if "/" in account:  # a lane beside e-mail has no complaints, and its numbers that do not exist are no bounces
-                continue
-            try:
-                await self._judge(account, wall)
-            except Unavailable as error:  # its part of a Cluster alone may be away
-                log.warning("health_not_looked_at", account=account, error=str(error))
+    async def look(self) -> None:
+        """Beside the other looks: ten thousand accounts take seconds."""
+        if self._thresholds.is_on and not self._is_at_it and await self._queue.claim("health", self._settings.health_every):
+            self._is_at_it = True
+            self._spawn(self._judge_all())
 
-    async def _judge(self, account: str, wall: float) -> None:
+    async def _judge_all(self) -> None:
+        try:
+            for account in await self._queue.accounts():
+                if "/" in account:  # a lane beside e-mail has no complaints, and its numbers that do not exist are no bounces
+                    continue
+                try:
+                    await self._judge(account)
+                except Unavailable as error:  # its part of a Cluster alone may be away
+                    log.warning("health_not_looked_at", account=account, error=str(error))
+        finally:
+            self._is_at_it = False
+
+    async def _judge(self, account: str) -> None:
         found = judge(self._thresholds, await self._queue.health(account, self._thresholds.window_h))
         for reason, why in found:
             log.warning("account_held", account=account, reason=reason, why=why)
-            await self._queue.hold(account, placed(self._thresholds.reason(reason), wall, why, WHO))
+            await self._queue.hold(account, placed(self._thresholds.reason(reason), self._wall(), why, WHO))

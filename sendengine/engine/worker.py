@@ -85,7 +85,7 @@ class Worker:
             self._spawn, self._attached.set,
         )  # fmt: skip
         self._takeover = Takeover(queue, self._identity, settings, now, lambda: now() + self.journal.wall_offset)
-        self._health = HealthWatch(queue, settings)
+        self._health = HealthWatch(queue, settings, lambda: now() + self.journal.wall_offset, self._spawn)
         self._purges = Purges(queue, self._identity, settings, self._spawn)
         self._durable = Durable(queue, self._identity, settings)
 
@@ -294,7 +294,7 @@ class Worker:
         pause = min(WATCH_EVERY, self._settings.dead_after / LEAST_READINGS)
         while True:
             steps = (
-                self._learn_keys, self._tell, self._look_at_the_others, self._sweep, self._purges.look, self._look_at_health,
+                self._learn_keys, self._tell, self._look_at_the_others, self._sweep, self._purges.look, self._health.look,
                 self._bury_given_up,
             )  # fmt: skip
             for step in steps:
@@ -317,9 +317,6 @@ class Worker:
     async def _sweep(self) -> None:
         if await self._queue.claim_sweep(self._settings.sweep_every):
             await self._takeover.sweep()
-
-    async def _look_at_health(self) -> None:
-        await self._health.look(self._now() + self.journal.wall_offset)
 
     async def _look_at_the_others(self) -> None:
         """Who cannot write its own beat calls nobody dead."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sendengine.policy.term import term_of
 from sendengine.queue.keys import CHANNELS
 from sendengine.queue.memory_state import MemoryStore
@@ -29,6 +31,13 @@ def purge(store: MemoryStore, account: str, now: float, line: bytes) -> str:
 
 
 def due(store: MemoryStore, now: float) -> list[str]:
-    terms = {name: term_of(state.fields) for name, state in store.accounts.items() if "/" not in name}
-    times = {name: term.purge_at for name, term in terms.items() if term is not None}
+    times = {name: _purge_at(state.fields) for name, state in store.accounts.items() if "/" not in name}
     return [name for name, at in times.items() if at is not None and at * 1e6 <= now]
+
+
+def _purge_at(fields: Mapping[str, str]) -> float | None:
+    try:
+        term = term_of(fields)
+    except ValueError:  # nobody can read it, and it keeps no other waiting
+        return None
+    return None if term is None else term.purge_at

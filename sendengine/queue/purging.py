@@ -50,7 +50,10 @@ async def due(link: Caller) -> list[str]:
     for account in (name for name in names if "/" not in name):
         wanted = fields_of(None)
         values = await link.call("HMGET", keys.account(account), *wanted)
-        term = term_of({name: value.decode() for name, value in zip(wanted, values, strict=True) if value})
+        try:
+            term = term_of({name: value.decode() for name, value in zip(wanted, values, strict=True) if value})
+        except ValueError:  # nobody can read it, and it keeps no other waiting
+            continue
         if term is not None and term.purge_at is not None and term.purge_at <= now:
             found.append(account)
     return list(dict.fromkeys(found))

@@ -137,6 +137,14 @@ async def test_account_without_an_end_is_never_purged(bench: Bench) -> None:
     assert await bench.queue.due_purges() == []
 
 
+async def test_term_that_nobody_can_read_keeps_no_other_purge_waiting(bench: Bench) -> None:
+    for account in ("m1", "m2"):
+        await bench.account(account)
+        await end_term(bench, account)
+    await bench.desk.set_gate("m1", {}, {"term": "of a later release"})
+    assert await bench.queue.due_purges() == ["m2"]
+
+
 async def test_purge_again_and_of_nobody(over: Bench) -> None:
     assert await over.desk.purge("m9", LINE) == "missing"
     assert await over.desk.purge("m1", LINE) == "done"

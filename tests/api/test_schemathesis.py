@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -16,6 +19,7 @@ from schemathesis.specs.openapi.checks import content_type_conformance, response
 from sendengine.api import openapi
 from sendengine.api.app import OPERATIONS
 from sendengine.client import Client
+from sendengine.queue import embedded
 from sendengine.queue.desk import RedisDesk
 from sendengine.render.message import Message
 from tests.api.process import Process, api_process
@@ -34,10 +38,17 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(valkey_url: str) -> Iterator[World]:
-    keys = asyncio.run(_furnish(valkey_url))
-    with api_process(valkey_url, SENDENGINE_API_REQUESTS_PER_S="100000") as process:
-        yield World(process, keys)
+def world() -> Iterator[World]:
+    """On a server of its own: others empty theirs between our tests."""
+    folder = Path(tempfile.mkdtemp(prefix="se-"))
+    try:
+        url = embedded.ensure(folder, ephemeral=True)
+        keys = asyncio.run(_furnish(url))
+        with api_process(url, SENDENGINE_API_REQUESTS_PER_S="100000") as process:
+            yield World(process, keys)
+    finally:
+        embedded.stop(folder)
+        shutil.rmtree(folder)
 
 
 async def _furnish(url: str) -> dict[str, str]:

@@ -90,6 +90,22 @@ async def test_another_list_in_the_same_place_is_refused_by_the_row_that_differs
         await bench.client.load("m1:c", pieces(ndjson(range(10))), first_batch=3)
 
 
+@pytest.mark.parametrize(
+    ("other", "row"),
+    [
+        (ndjson(range(2000)), 250),  # the first one had ended, by a batch that was not full
+        (ndjson([*range(120), 7000, *range(121, 9000)]), 120),
+        (ndjson([*range(249), 7000, *range(250, 9000)]), 249),
+    ],
+)
+async def test_a_list_that_differs_stores_none_of_its_rows_behind(bench: Bench, other: bytes, row: int) -> None:  # noqa: F811
+    await opened(bench)
+    await bench.client.load("m1:c", pieces(ndjson(range(250))))
+    with pytest.raises(Conflict, match=rf"row {row}\b"):
+        await bench.client.load("m1:c", pieces(other))
+    assert (await bench.client.seal("m1:c", rows=250)).accepted == 250
+
+
 async def test_refused_rows_are_told_with_their_lines(bench: Bench) -> None:  # noqa: F811
     await opened(bench)
     told: list[Rejected] = []

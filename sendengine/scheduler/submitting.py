@@ -198,14 +198,20 @@ def _window_fields(text: str, now: float) -> dict[str, str]:
 
 
 class Flight:
-    """Batches on their way, oldest first. Owner of their tasks; they leave in order, and answers are looked at in order."""
+    """Batches on their way, oldest first. Owner of their tasks; they leave in order, and answers are looked at in order. The first that would
+    be new waits until those which stand already have been compared: behind one that differs nothing is stored."""
 
     def __init__(self, desk: Desk, ref: Ref, line_of: Callable[[int], int | None]) -> None:
         self._desk, self._ref, self._line_of = desk, ref, line_of
         self._flying: deque[tuple[PackedBatch, asyncio.Task[Stored]]] = deque()
         self._rows = self._batches = 0
+        self._standing: int | None = None  # batches that stood there before
 
     async def send(self, batch: PackedBatch) -> None:
+        if self._standing is None:
+            self._standing = int((await self._desk.campaign(self._ref.account, self._ref.id)).get("batches", 0))
+        if batch.number == self._standing:
+            await self.land_all()
         self._rows += batch.rows
         self._batches += 1
         self._flying.append((batch, asyncio.create_task(self._desk.submit(self._ref.account, self._ref.id, batch))))

@@ -346,6 +346,12 @@ def test_account_has_the_fields_of_the_account_side_too(run: Shell) -> None:
     assert (found["term"]["phase"], found["holds"], found["credits"]) == (None, [], None)
 
 
+def test_several_holds_at_once(run: Shell) -> None:
+    run("account", "create", "m71", "--tier", "60k")
+    held = run("account", "hold", "m71", "--reason", "content", "--reason", "unpaid-fee", "--json").json
+    assert [each["reason"] for each in held["holds"]] == ["content", "unpaid-fee"]
+
+
 def test_retry_schedule_of_an_account(run: Shell) -> None:
     assert run("account", "create", "m2", "--tier", "60k", "--retry", "1m, 5m*2", "--json").json["retry"] == "1m, 5m*2"
     assert run("account", "set-relay", "m2", "--retry", "1h", "--json").json["retry"] == "1h"

@@ -138,13 +138,19 @@ def set_relay(
 @app.command()
 def hold(
     account: Id,
-    reason: Annotated[str, typer.Option(metavar="REASON", help="As in unpaid-fee; a wrong one names them all.")],
+    reason: Annotated[list[str], typer.Option(metavar="REASON", help="As in unpaid-fee; a wrong one names them all. May be given again.")],
     text: Annotated[str, typer.Option(metavar="TEXT", help="What the customer is told beside the reason's remedy.")] = "",
     who: Who = "",
     json: Json = False,
 ) -> None:
     """Block its sending, within 1 s and mid-send too; nothing is lost."""
-    _show(common.call(lambda client: client.hold(account, reason, text=text, who=who or common.user())), json)
+
+    async def place(client: Client) -> Account:
+        for each in reason:
+            held = await client.hold(account, each, text=text, who=who or common.user())
+        return held
+
+    _show(common.call(place), json)
 
 
 @app.command()

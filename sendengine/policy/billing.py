@@ -116,7 +116,7 @@ def decode(raw: bytes) -> AnyEvent:
     try:
         event: AnyEvent = _decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RefusedInput(f"no billing event: {error}", "docs/accounts.md has the schema of each") from None
+        raise RefusedInput(f"no billing event: {error}", "docs/billing.md has the schema of each") from None
     if any("\n" in name for name in (event.id, event.account, event.order or "")):  # a pattern's $ lets one through
         raise RefusedInput("no billing event: a name in it ends in a line feed")
     if not (event.who.isprintable() and event.why.isprintable()):

@@ -64,11 +64,18 @@ class RedisDesk:
     # accounts
 
     async def create_account(self, account: str, fields: Mapping[str, str]) -> bool:
-        if await self.gone(account) is not None:
+        """Of a purged one nothing is made. The tombstone stands in another slot: it is looked for before, and again behind the script."""
+        home = account.partition("/")[0]
+        if await self.gone(home) is not None:
             return False
         await self._enlist(keys.ACCOUNTS, account)
         flat = [item for pair in fields.items() for item in pair]
         [is_new] = await self._script("account", account, "new", self._cut_delay, *flat)
+        if await self.gone(home) is not None:
+            if is_new:
+                await self._link.call("UNLINK", keys.account(account))
+            await self._link.call("SREM", keys.ACCOUNTS, account)
+            return False
         return bool(is_new)
 
     async def set_account(self, account: str, fields: Mapping[str, str]) -> bool:

@@ -76,7 +76,8 @@ class MemoryDesk:
 
     async def create_account(self, account: str, fields: Mapping[str, str]) -> bool:
         store = self._store
-        if account in store.accounts or account in store.gone:
+        home = account.partition("/")[0]
+        if account in store.accounts or home in store.gone or home != account and home not in store.accounts:
             return False
         made = store.make(account)
         made.fields.update(fields, last="0", cut="0")

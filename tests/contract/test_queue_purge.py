@@ -13,7 +13,8 @@ from sendengine.errors import Unavailable
 from sendengine.policy.apikeys import ApiKey, Scope
 from sendengine.policy.term import DAY
 from sendengine.ports import Queued
-from sendengine.queue import keys, purging
+from sendengine.queue import keys, purging, scripts
+from sendengine.queue.desk import RedisDesk
 from sendengine.queue.link import Link
 from sendengine.records import TRANSACTIONAL
 
@@ -294,3 +295,40 @@ async def test_keys_and_webhooks_go_with_their_account(bench: Bench) -> None:
     assert await desk.outbox.claim(10, 60.0) == ["m11"]
     assert not await desk.outbox.keep_hook("m1", "h", b"again")
     assert not await desk.outbox.look("m1", "0", {}, [Queued("e.h", 1.0, b"late")])
+
+
+@pytest.mark.parametrize("late", ["suppress", "complain", "health", "lane"])
+async def test_what_comes_behind_the_scan_of_a_purge_leaves_nothing(redis_url: str, monkeypatch: pytest.MonkeyPatch, late: str) -> None:
+    """Between the last key that was found and the account's own hash: it still exists."""
+    desk, other = RedisDesk(redis_url), RedisDesk(redis_url)
+    await desk.create_account("m1", {"tier": "60k", "rate": "60000", "iv": "60000"})
+    ends = await desk.now_us() - 11 * DAY * 1e6
+    await desk.set_gate("m1", {}, {"term": "active", "term_ends": f"{ends:.0f}"})
+    call = desk._link.call
+
+    async def slow(*command: Any) -> Any:
+        if command == ("UNLINK", "{m1}"):
+            match late:
+                case "suppress":
+                    assert await other.suppress("m1", {b"a@b.example": b"4\0\0\0\0"}) is None
+                case "complain":
+                    assert not await other.complain("m1")
+                case "health":
+                    await scripts.run(other._link, "health", ("{m1}",), 24)
+                case "lane":
+                    assert not await other.create_account("m1/sms", {"tier": "60k", "rate": "60000", "iv": "60000"})
+        return await call(*command)
+
+    monkeypatch.setattr(desk._link, "call", slow)
+    assert await desk.purge("m1", LINE) == "done"
+    with Redis.from_url(redis_url) as redis:
+        assert [name for name in redis.keys("{m1}*") if not name.endswith(b":mark")] == []
+        assert redis.smembers("{x}:accounts") == set()
+    await desk.close()
+    await other.close()
+
+
+async def test_no_lane_is_made_of_a_purged_account(over: Bench) -> None:
+    assert await over.desk.purge("m1", LINE) == "done"
+    assert not await over.desk.create_account("m1/sms", {"tier": "60k", "rate": "60000", "iv": "60000"})
+    assert not [name for name in await over.desk.accounts() if name.partition("/")[0] == "m1"]

@@ -3,7 +3,7 @@
 -- KEYS[1] B.  ARGV: hours.   Replies {sent, bounced, complaints}. The first look only notes where the counts stand.
 -- B:health: at = µs of the last look, c<campaign> = its counts then, h<hour> = "sent bounced", x<hour> = complaints (complain.lua).
 local key, now, ids, sums = B .. ':health', clock(), {}, {0, 0, 0}
-if call('EXISTS', B) == 0 then return sums end
+if call('EXISTS', B) == 0 or call('HEXISTS', B, 'purging') == 1 then return sums end
 local hour, oldest, at = math.floor(now / 3600e6), math.floor(now / 3600e6) - ARGV[1], call('HGET', key, 'at')
 for _, id in ipairs(call('SMEMBERS', B .. ':open')) do ids[id] = true end
 for _, id in ipairs(at and call('ZRANGEBYSCORE', B .. ':sends', at, '+inf') or {}) do ids[id] = ids[id] or false end

@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Meta
 
 from sendengine.errors import RefusedInput
+from sendengine.policy.times import possible
 
 HEADER = "SendEngine-Signature"
 FRESH_S = 300.0
@@ -119,6 +120,11 @@ def decode(raw: bytes) -> AnyEvent:
         raise RefusedInput(f"no billing event: {error}", "docs/billing.md has the schema of each") from None
     if any("\n" in name for name in (event.id, event.account, event.order or "")):  # a pattern's $ lets one through
         raise RefusedInput("no billing event: a name in it ends in a line feed")
+    for moment in (each for each in msgspec.structs.astuple(event) if isinstance(each, datetime)):
+        try:
+            possible(moment.timestamp())
+        except (RefusedInput, ValueError, OverflowError):
+            raise RefusedInput(f"event {event.id}: a time outside the years 1970 to 9999") from None
     if not (event.who.isprintable() and event.why.isprintable()):
         raise RefusedInput(f"event {event.id}: who and why hold control characters or no Unicode text")
     if event.order is None and (not event.paid or isinstance(event, PaymentReceived)):

@@ -88,7 +88,9 @@ def test_what_is_no_event(more: dict[str, Any]) -> None:
     [b"", b"null", b"[]", b"{}", b"\xff", b'{"type":"tier.changed"', b"[" * 5000, b'{"type":' + b"{" * 5000,
      orjson.dumps({**BASE, "type": "payment.received"}), orjson.dumps({**BASE, "type": "payment.received", "order": "o", "paid": False}),
      orjson.dumps({**BASE, "type": "seats.changed", "seats": -1}), orjson.dumps({**BASE, "type": "credits.purchased", "credits": 0}),
-     orjson.dumps({**BASE, "type": "subscription.renewed"})],
+     orjson.dumps({**BASE, "type": "subscription.renewed"}),
+     orjson.dumps({**BASE, "type": "subscription.renewed", "ends": "0001-01-01T00:00:00+23:59"}),
+     orjson.dumps({**BASE, "type": "subscription.renewed", "ends": "9999-12-31T23:59:59-23:59"})],
 )  # fmt: skip
 def test_what_cannot_be_read(raw: bytes) -> None:
     with pytest.raises(RefusedInput):

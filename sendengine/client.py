@@ -297,9 +297,7 @@ class Client:
 
     async def try_hook(self, account: str, hook: str) -> HookShown:
         """An event `test` goes to it, and is tried as any other."""
-        found = await hooks.one(self.desk, account, hook)
-        await hooks.emit(self.desk, account, "test", {"hook": hook}, only=hook)
-        return found
+        return await hooks.attempt(self.desk, account, hook)
 
     # submitting
 

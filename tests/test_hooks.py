@@ -412,3 +412,14 @@ async def test_an_event_goes_all_the_way(world: World, loopback: Any) -> None:
     assert orjson.loads(got[0][1])["data"]["sent"] == 3
     [waiting] = await world.bench.desk.outbox.due("m1", 1e18, 10)
     assert waiting.due_us == pytest.approx(time.time() * 1e6 + 60e6, abs=10e6)
+
+
+async def test_no_test_is_told_where_too_much_is_on_its_way(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A receiver that is not there keeps each for 25 hours, and a key may ask a hundred times a second."""
+    monkeypatch.setattr(hooks, "WAITING_MOST", 3)
+    one = await world.subscribe("hold")
+    for _ in range(3):
+        await world.bench.client.try_hook("m1", one.id)
+    with pytest.raises(Conflict, match="on their way"):
+        await world.bench.client.try_hook("m1", one.id)
+    assert await world.bench.desk.outbox.waiting("m1") == 3

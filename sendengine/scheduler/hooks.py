@@ -36,7 +36,7 @@ CHANCE_OCTETS = 8 + policy.SECRET_OCTETS  # of an id and a secret
 HOOKS_MOST = 20  # of an account
 TOGETHER = 100  # bounces in one event
 CHUNKS = 100  # settlements read in one look at a send
-WAITING_MOST = 10_000  # of an account: with more on their way nothing is looked for, and so nothing is lost
+WAITING_MOST = 10_000  # of an account: with more on their way nothing is looked for, and so nothing is lost; nor is a test told
 OVERLAP_US = 60e6  # looked back, for sends that were made while another process looked
 LOOK_S, IDLE_S = 5.0, 30.0  # between looks, while sends go on and while none does
 CLAIM_S = 120.0
@@ -136,6 +136,15 @@ async def emit(desk: Desk, account: str, event: str, data: dict[str, Any], only:
             return len(hooks)
         if not await desk.outbox.hooks(account):
             return 0
+
+
+async def attempt(desk: Desk, account: str, hook_id: str) -> HookShown:
+    """An event `test`. Raises NotFound; Conflict where so much is on its way that one more would help nobody."""
+    found = await one(desk, account, hook_id)
+    if await desk.outbox.waiting(account) >= WAITING_MOST:
+        raise Conflict(f"account {account} has {WAITING_MOST:,} deliveries on their way", "see that its receivers answer, then try again")
+    await emit(desk, account, "test", {"hook": hook_id}, only=hook_id)
+    return found
 
 
 def shown(account: str, hook: Hook) -> HookShown:

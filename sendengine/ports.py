@@ -562,7 +562,8 @@ class Desk(Protocol):
         ...
 
     async def keep_api_key(self, key: ApiKey, seats: int | None) -> str:
-        """Into the keys; "seats": its owner may have so many seats, and other ones take them all; "same": it stands there."""
+        """Into the keys; "seats": its owner may have so many seats, and other ones take them all; "same": it stands there; "gone":
+        its owner was purged, or is being purged."""
         ...
 
     async def api_key(self, digest: str) -> ApiKey | None: ...

@@ -140,6 +140,7 @@ class RedisDesk:
         if await self._script("note", account, line):
             await self._fill_trail(account)
         else:
+            await self._fill_trail(account)  # what was noted before has its number already
             await trail.write(self._link, account, ["", f"{await self.now_us():.0f}", line], await self._kept_from())
 
     async def audit(self, account: str, after: str, limit: int) -> list[AuditLine]:

@@ -77,7 +77,7 @@ class MemoryDesk:
     async def create_account(self, account: str, fields: Mapping[str, str]) -> bool:
         store = self._store
         home = account.partition("/")[0]
-        if account in store.accounts or home in store.gone or home != account and home not in store.accounts:
+        if account in store.accounts or home in store.gone or (home != account and home not in store.accounts):
             return False
         made = store.make(account)
         made.fields.update(fields, last="0", cut="0")
@@ -253,6 +253,8 @@ class MemoryDesk:
 
     async def keep_api_key(self, key: ApiKey, seats: int | None) -> str:
         stored = self._store.api_keys
+        if key.owner in self._store.gone:
+            return "gone"
         if key.digest in stored:
             return "same"
         others = {other.seat for other in stored.values() if other.owner == key.owner} - {key.seat}

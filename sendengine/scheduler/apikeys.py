@@ -39,7 +39,10 @@ async def create(desk: Desk, account: str | None, scopes: Iterable[str], seat: s
     seats = None if account is None else (await existing_account(desk, account)).get("seats")
     token = token_of(chance)
     key = ApiKey(digest_of(token), account or "", wanted, name, await desk.now_us())
-    if await desk.keep_api_key(key, int(float(seats)) if seats else None) == "seats":
+    kept = await desk.keep_api_key(key, int(float(seats)) if seats else None)
+    if kept == "gone":  # purged since it was looked at
+        raise NotFound(f"no account {account}")
+    if kept == "seats":
         taken = sorted({each.seat for each in await desk.api_keys(key.owner)})
         raise Conflict(
             f"account {account} has {seats} seat{'s' * (seats != '1')}, taken by {', '.join(taken)}",

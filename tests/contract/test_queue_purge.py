@@ -332,3 +332,26 @@ async def test_no_lane_is_made_of_a_purged_account(over: Bench) -> None:
     assert await over.desk.purge("m1", LINE) == "done"
     assert not await over.desk.create_account("m1/sms", {"tier": "60k", "rate": "60000", "iv": "60000"})
     assert not [name for name in await over.desk.accounts() if name.partition("/")[0] == "m1"]
+
+
+async def test_line_of_a_purge_that_goes_on_takes_no_number_of_one_that_waits(redis_url: str) -> None:
+    """Noted, and its process died before the trail had it; then a purge begins, is broken off, and somebody else notes."""
+    desk, link = RedisDesk(redis_url), Link(redis_url)
+    await desk.create_account("m1", {"tier": "60k", "rate": "60000", "iv": "60000"})
+    ends = await desk.now_us() - 11 * DAY * 1e6
+    await desk.set_gate("m1", {}, {"term": "active", "term_ends": f"{ends:.0f}"})
+    await scripts.run(link, "note", ("{m1}",), b'{"what":"waits"}')
+    await link.call("HSET", "{m1}", "purging", "1")
+    await link.call("SADD", keys.PURGING, "m1")
+    await desk.note("m1", b'{"what":"meanwhile"}')
+    assert await desk.purge("m1", LINE) == "done"
+    assert [each.line for each in await desk.audit("m1", "", 10)] == [b'{"what":"waits"}', b'{"what":"meanwhile"}', LINE]
+    await link.close()
+    await desk.close()
+
+
+async def test_no_key_is_made_of_a_purged_account(over: Bench) -> None:
+    """Who makes it looked at the account before the purge."""
+    assert await over.desk.purge("m1", LINE) == "done"
+    assert await over.desk.keep_api_key(ApiKey("digest", "m1", (Scope.READ,), "Ann", 1.0), None) == "gone"
+    assert await over.desk.api_key("digest") is None

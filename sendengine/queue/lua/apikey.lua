@@ -1,10 +1,12 @@
 -- Keep an API key, change what is kept of it, or forget some.  KEYS[1] all keys.  ARGV: owner (account, or "admin"), then
 --   "keep", digest, value, seat, seats its owner may have ("" any number);  "change", digest, value as it was read, value;  "drop", digests …
 -- An owner's digests stand in KEYS[1]:OWNER with their seats: several keys of one seat count once.
--- Replies {'done', keys changed}; {'same', 0}: nothing to do; {'seats', 0}: all seats are others', nothing was changed.
+-- Replies {'done', keys changed}; {'same', 0}: nothing to do; {'seats', 0}: all seats are others', nothing was changed;
+-- {'gone', 0}: its owner was purged, or is being purged.
 local own, digest = KEYS[1] .. ':' .. ARGV[1], ARGV[3]
 local call = redis.call
 if ARGV[2] == 'keep' then
+  if call('HEXISTS', '{x}:gone', ARGV[1]) == 1 then return {'gone', 0} end
   if call('HEXISTS', KEYS[1], digest) == 1 then return {'same', 0} end
   if ARGV[6] ~= '' then
     local taken, others = {}, 0

@@ -10,7 +10,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from hashlib import sha256
 from hmac import new as hmac_of
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from urllib.parse import urlsplit
 
 import msgspec
@@ -25,6 +25,7 @@ TRIES = len(WAITS) + 1
 SECRET_PREFIX, SECRET_OCTETS = "whsec_", 32
 OVERLAP_US = 86400e6  # that an old secret signs beside its successor
 URL_LETTERS = 2000
+_NAT64 = IPv6Network("64:ff9b::/96")
 
 
 class Secret(msgspec.Struct, frozen=True):
@@ -142,5 +143,11 @@ def _is_address(host: str) -> bool:
 def is_public(address: str) -> bool:
     """Whether an address is one that anybody may be asked to connect to: our own networks are none of a customer's business."""
     found = ip_address(address.partition("%")[0])
-    mapped = getattr(found, "ipv4_mapped", None) or getattr(found, "sixtofour", None)
-    return found.is_global and not found.is_multicast and (mapped is None or mapped.is_global)
+    if isinstance(found, IPv6Address):
+        if found in _NAT64:  # RFC 6052: a network without IPv4 reaches an IPv4 address so
+            return is_public(str(IPv4Address(found.packed[12:])))
+        if (mapped := found.ipv4_mapped or found.sixtofour) is not None:
+            return is_public(str(mapped))
+        if found.is_site_local or found.is_reserved:
+            return False
+    return found.is_global and not found.is_multicast

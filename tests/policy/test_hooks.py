@@ -64,7 +64,8 @@ def test_urls_that_are() -> None:
     ("address", "public"),
     [("93.184.215.14", True), ("10.1.2.3", False), ("127.0.0.1", False), ("0.0.0.0", False), ("169.254.1.1", False), ("100.64.0.1", False),
      ("::1", False), ("fe80::1", False), ("fd00::1", False), ("2606:4700::1111", True), ("::ffff:192.168.0.1", False), ("224.0.0.1", False),
-     ("2002:0a00:0001::", False)],
+     ("2002:0a00:0001::", False), ("64:ff9b::10.0.0.1", False), ("64:ff9b::127.0.0.1", False), ("64:ff9b::93.184.215.14", True),
+     ("::127.0.0.1", False), ("fec0::1", False)],
 )  # fmt: skip
 def test_public_addresses(address: str, public: bool) -> None:
     assert is_public(address) is public

@@ -198,8 +198,8 @@ def _window_fields(text: str, now: float) -> dict[str, str]:
 
 
 class Flight:
-    """Batches on their way, oldest first. Owner of their tasks; they leave in order, and answers are looked at in order. The first that would
-    be new waits until those which stand already have been compared: behind one that differs nothing is stored."""
+    """Batches on their way, oldest first. Owner of their tasks; they leave in order, and answers are looked at in order. The first that
+    would be new waits until those which stand already have been compared: behind one that differs nothing is stored."""
 
     def __init__(self, desk: Desk, ref: Ref, line_of: Callable[[int], int | None]) -> None:
         self._desk, self._ref, self._line_of = desk, ref, line_of

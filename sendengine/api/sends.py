@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from hashlib import blake2b
 from typing import Annotated, Any
@@ -155,12 +155,19 @@ async def create(call: Call) -> Reply:
         "strict": asked.strict, "retry": asked.retry, "lifetime": asked.lifetime, "sender": address_in(asked.sender),
         "created_by": call.key.seat,
     }  # fmt: skip
+    return await created(call, asked.recipients, partial(call.client.open, **settings), partial(call.client.submit, **settings))
+
+
+async def created(
+    call: Call, rows: list[Row] | None, opened: Callable[[], Awaitable[Send]], submitted: Callable[..., Awaitable[Send]]
+) -> Reply:  # fmt: skip
+    """A send of either channel: `opened` where its list is still to come, `submitted` with the rows that are given."""
     refused, absent = Noted(), dict[str, str]()
-    if asked.recipients is None:
-        made = await call.client.open(**settings)
+    if rows is None:
+        made = await opened()
     else:
-        made = await call.client.submit(**settings, recipients=asked.recipients, on_reject=refused, on_absent=absent.__setitem__)
-        call.services.meter.rows(len(asked.recipients))
+        made = await submitted(recipients=rows, on_reject=refused, on_absent=absent.__setitem__)
+        call.services.meter.rows(len(rows))
     call.facts["send"] = made.id.rpartition(":")[2]
     value = SendMade(**msgspec.structs.asdict(made), refused=refused.told(), absent=absent)
     return Reply(value, 201 if made.created else 200, {"Location": f"/v1/sends/{made.id}"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -12,7 +13,7 @@ from starlette.responses import Response
 from sendengine.api import streams
 from sendengine.api.call import Call, Reply
 from sendengine.api.operations import IDEMPOTENCY, Operation
-from sendengine.api.sends import Noted, Row, SendMade, Text, campaign_of, refuse_long
+from sendengine.api.sends import Row, SendMade, Text, campaign_of, created, refuse_long
 from sendengine.lanes import sms_lane
 from sendengine.policy.apikeys import Scope
 from sendengine.scheduler.accounts import Account
@@ -70,15 +71,7 @@ async def create(call: Call) -> Reply:
         "account": account, "campaign": asked.campaign or campaign_of(account, call.idempotency_key()), "created_by": call.key.seat,
     }  # fmt: skip
     rows = settings.pop("recipients")
-    refused, absent = Noted(), dict[str, str]()
-    if rows is None:
-        made = await call.client.open_sms(**settings)
-    else:
-        made = await call.client.submit_sms(**settings, recipients=rows, on_reject=refused, on_absent=absent.__setitem__)
-        call.services.meter.rows(len(rows))
-    call.facts["send"] = made.id.rpartition(":")[2]
-    value = SendMade(**msgspec.structs.asdict(made), refused=refused.told(), absent=absent)
-    return Reply(value, 201 if made.created else 200, {"Location": f"/v1/sends/{made.id}"})
+    return await created(call, rows, partial(call.client.open_sms, **settings), partial(call.client.submit_sms, **settings))
 
 
 async def show(call: Call) -> Account:

@@ -20,6 +20,7 @@ from typing import cast
 import msgspec
 from asyncio_throttle.throttler import Throttler
 
+from sendengine.channel.closing import closed
 from sendengine.channel.opening import Opened, TlsContexts, open_session
 from sendengine.channel.protocol import Connection
 from sendengine.channel.session import Session
@@ -125,13 +126,7 @@ class SmtpSite:
             task.cancel()
         for connection in list(self._connections):
             connection.retire()
-        try:
-            if self._connections:
-                await asyncio.wait_for(self._empty.wait(), timeout)
-        except TimeoutError:
-            for connection in list(self._connections):
-                connection.abort("closed by us before the answer")
-        await asyncio.gather(*self._opening, return_exceptions=True)
+        await closed(self._connections, self._opening, self._empty, timeout)
 
     # What connections tell (protocol.Pool)
 

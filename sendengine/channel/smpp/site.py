@@ -14,6 +14,7 @@ from typing import cast
 
 import msgspec
 
+from sendengine.channel.closing import closed
 from sendengine.channel.smpp.session import Session, State
 from sendengine.policy.slowing import Slowing
 from sendengine.ports import Clock, Feed
@@ -164,13 +165,7 @@ class SmppSite:
         for connection in list(self._connections):
             connection.session.unbind(self.clock.monotonic())
             connection.flush()
-        try:
-            if self._connections:
-                await asyncio.wait_for(self._empty.wait(), timeout)
-        except TimeoutError:
-            for connection in list(self._connections):
-                connection.abort("closed by us before the answer")
-        await asyncio.gather(*self._opening, return_exceptions=True)
+        await closed(self._connections, self._opening, self._empty, timeout)
 
     # what connections tell
 

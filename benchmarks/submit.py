@@ -19,6 +19,7 @@ import msgspec
 from benchmarks.analysis import Spread, spread
 from benchmarks.bench import Bench, Chart, Figure, Result, bench
 from benchmarks.intake import rows
+from benchmarks.throughput import said_by
 from sendengine import Client, Message
 from sendengine.intake import Intake
 from sendengine.ports import Stored
@@ -100,16 +101,7 @@ async def _load(b: Bench, files: list[Path], campaign: str, *words: str) -> list
 
 
 async def _client(b: Bench, words: tuple[str, ...]) -> Load:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.submit", *words, stdout=asyncio.subprocess.PIPE, env=b.stage.environ(), start_new_session=True
-    )
-    try:
-        async with asyncio.timeout(300):
-            out, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-    return msgspec.json.decode(out, type=Load)
+    return msgspec.json.decode(await said_by(b, 300, "benchmarks.submit", *words), type=Load)
 
 
 def _speed(trial: Trial, loads: list[Load]) -> float:

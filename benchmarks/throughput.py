@@ -97,19 +97,23 @@ async def pool(b: Bench, size: int, port: int) -> Round:
 
 
 async def alone(b: Bench, *module: str) -> Round:
-    """A client that needs no engine, as a process of its own: it prints {"seconds", "cpu", "count"}."""
-    command = ("-m", *module)
+    """A client that needs no engine: it prints {"seconds", "cpu", "count"}."""
+    measured = orjson.loads(await said_by(b, 120, *module))
+    return Round(measured["count"] / measured["seconds"], measured["cpu"] / measured["count"] * 1e6)
+
+
+async def said_by(b: Bench, within: float, *module: str) -> bytes:
+    """What a Python module prints that runs as a process of its own."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, *command, stdout=asyncio.subprocess.PIPE, env=b.stage.environ(), start_new_session=True
+        sys.executable, "-m", *module, stdout=asyncio.subprocess.PIPE, env=b.stage.environ(), start_new_session=True
     )
     try:
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(within):
             out, _ = await process.communicate()
     finally:
         if process.returncode is None:
             process.kill()
-    measured = orjson.loads(out)
-    return Round(measured["count"] / measured["seconds"], measured["cpu"] / measured["count"] * 1e6)
+    return out
 
 
 def _result(ours: list[Round], theirs: list[Round], into: str) -> Result:

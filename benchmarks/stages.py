@@ -158,11 +158,13 @@ def _settle() -> None:
     journal.reply(b'["2.0.0","Ok","127.0.0.1:25"]')
     holder = cast(Any, _Holder())
     holder._journal = journal
+    one = Delivery()
     for _ in range(_BATCHES):
         lease = _lease()
         lease.open = BATCH_ROWS
         for row in range(BATCH_ROWS):
-            lease.absorb(records.KIND_OUTCOME, _body(row), 1e15, 0, 1.0)
+            one.kind, one.record, one.mail_wall, one.reply = records.KIND_OUTCOME, _body(row), 1e15, 0
+            lease.absorb(one, 1.0)
         Visits._settlement(holder, lease)
 
 

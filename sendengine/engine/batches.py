@@ -7,10 +7,11 @@ is refused whole, and one that workers died of is opened only after the journal 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import structlog
 
-from sendengine.batch import CorruptPayload, UnknownVersion, unpack
+from sendengine.batch import Batch, CorruptPayload, UnknownVersion, unpack
 from sendengine.engine.campaigns import Campaigns, envelope
 from sendengine.engine.delivery import UNRENDERABLE, Deliveries
 from sendengine.engine.journal import Journal
@@ -81,13 +82,11 @@ class Batches:
         except CorruptPayload as error:
             self._refuse_all(lane, lease, rows, str(error))
             return
-        places = {position: at for at, position in enumerate(batch.positions)}
-        await self._screening.look_up(lane, lease, rows, [batch.recipients[places[row]] for row in rows])
+        names, columns = _cells(batch, rows)
+        await self._screening.look_up(lane, lease, rows, names)
         if lease.barred:
             rows = [row for row in rows if row not in lease.barred]
-        wanted = [places[row] for row in rows]
-        names = [batch.recipients[at] for at in wanted]
-        columns = [[column[at] for at in wanted] for column in batch.columns]
+            names, columns = _cells(batch, rows)
         try:
             lease.renderer = campaign.renderer(lane.feed.site.eightbit, leased.message, leased.batch)
             if not self._deliveries.can_sign(lane, campaign, lease.renderer.from_domain):
@@ -130,20 +129,17 @@ class Batches:
     def _add(
         self, lane: Lane, lease: Lease, rows: list[int], names: list[str], prepared: list[tuple[bytes, ...] | RenderFailure]
     ) -> None:  # fmt: skip
-        refused = []
-        for row, name, values in zip(rows, names, prepared, strict=True):
-            if isinstance(values, RenderFailure):
-                refused.append((row, values.reason))
-            else:
-                lease.recipients[row] = name.encode()
-                lease.values[row] = values
-        bad = {row for row, _ in refused}
-        lease.pending = [row for row in lease.pending if row not in bad]
+        lease.recipients = dict(zip(rows, [name.encode() for name in names], strict=True))
+        lease.values = {row: values for row, values in zip(rows, prepared, strict=True) if not isinstance(values, RenderFailure)}
+        refused = {row: values.reason for row, values in zip(rows, prepared, strict=True) if isinstance(values, RenderFailure)}
+        for row in refused:
+            del lease.recipients[row]
+        lease.pending = [row for row in lease.pending if row not in refused]
         lane.add(lease)
         if lease.barred:
             self._screening.settle_barred(lane, lease)
         self._screening.look(lane)  # the list may have changed since it was asked
-        for row, reason in refused:
+        for row, reason in refused.items():
             self._deliveries.decide(lane, lease, row, Outcome.BOUNCED, UNRENDERABLE, reason)
 
     def _return(self, lane: Lane, lease: Lease) -> None:
@@ -156,3 +152,12 @@ class Batches:
         lane.add(lease)
         for row in rows:
             self._deliveries.decide(lane, lease, row, Outcome.BOUNCED, UNRENDERABLE, reason)
+
+
+def _cells(batch: Batch, rows: list[int]) -> tuple[list[str], list[list[Any]]]:
+    """The addresses and columns of these of its rows: nearly always of all that it has."""
+    if rows == batch.positions:
+        return batch.recipients, batch.columns
+    places = {position: at for at, position in enumerate(batch.positions)}
+    wanted = [places[row] for row in rows]
+    return [batch.recipients[at] for at in wanted], [[column[at] for at in wanted] for column in batch.columns]

@@ -31,6 +31,8 @@ from sendengine.ports import Keyring, Meter
 from sendengine.reply import strip_ids
 from sendengine.types import Attempt, Fault, Outcome
 
+# Globals, because a member of an Enum class costs two look-ups, and these are compared for every message.
+_SENT, _DEFERRED, _DOUBTFUL = Action.SENT, Action.DEFERRED, Action.DOUBTFUL
 OUTCOMES = {
     Action.SENT: Outcome.SENT,
     Action.BOUNCED: Outcome.BOUNCED,
@@ -41,6 +43,7 @@ OUTCOMES = {
 REFUSED_MOST = 20  # messages in a row that a send may have refused (5xx after the dot) before it is suspended
 REPLIES_MOST = 4096  # whose number is remembered without making their text again
 LONGEST_DELAY = 3600.0
+TRIES_MOST = 255  # that a record can tell
 LONGEST_HALF = 65000.0  # what a half float holds
 EXPIRED_TEXT = ("4.4.7", "expired before a relay took it")
 UNRENDERABLE = "5.6.0"
@@ -184,7 +187,7 @@ class Deliveries:
         tries = past[0] if past else 0
         age = self._active_seconds(lane, lease) - past[1] if past else 0.0
         verdict = judge(attempt, tries, age, lease.campaign.policy, self._rules)
-        if verdict.action is Action.SENT:
+        if verdict.action is _SENT:
             lane.accept(attempt.mail_at)
             lease.campaign.refused_in_row = 0
             if lease.soft and delivery.row in lease.soft:
@@ -198,24 +201,24 @@ class Deliveries:
                 if attempt.fault is Fault.UNSUITABLE and not lease.is_closing:
                     lane.give_back(lease)  # to be rendered anew, for what the site turned out to be
                 return
-        mail_wall = 0.0
-        if attempt.mail_at:
-            mail_wall = (attempt.mail_at + self._journal.wall_offset) * 1e6
+        mail_at, mail_wall = attempt.mail_at, 0.0
+        if mail_at:
+            mail_wall = (mail_at + self._journal.wall_offset) * 1e6
             if lane.interval:
-                self._keep_pace(lane, attempt.mail_at)
-        what = 0 if past or not (verdict.spends_try or attempt.mail_at) else records.FIRST_TRY
+                self._keep_pace(lane, mail_at)
+        what = 0 if past or not (verdict.spends_try or mail_at) else records.FIRST_TRY
         tries += verdict.spends_try
-        if verdict.action is Action.DEFERRED and self._defer(delivery, verdict, what, tries, mail_wall):
+        if verdict.action is _DEFERRED and self._defer(delivery, verdict, what, tries, mail_wall):
             return
         outcome = OUTCOMES[verdict.action]
         number = self._number(delivery, attempt, verdict.status)
         fields = self._fields(delivery, attempt, outcome | what, tries, number, mail_wall)
-        if verdict.action is Action.DOUBTFUL:
+        if verdict.action is _DOUBTFUL:
             body = records.DOUBT.pack(*fields, past[1] if past else int(self._active_seconds(lane, lease)))
             self._journal.resolve(delivery, records.KIND_DOUBT, body, mail_wall, number)
             self._meter.doubtful()
         else:
-            if outcome is not Outcome.SENT:
+            if verdict.action is not _SENT:
                 self._mark(lease, delivery.row, outcome, verdict.status)
             self._journal.resolve(delivery, records.KIND_OUTCOME, records.OUTCOME.pack(*fields), mail_wall, number)
             self._meter.outcome(outcome)
@@ -237,7 +240,7 @@ class Deliveries:
         if now + delay - first > lease.campaign.policy.lifetime:
             return False
         mail_ms = int(mail_wall / 1000) & 0xFFFFFFFF
-        body = records.DEFERRED.pack(delivery.row, what, min(tries, 255), first, int(delay * 1000), mail_ms)
+        body = records.DEFERRED.pack(delivery.row, what, min(tries, TRIES_MOST), first, int(delay * 1000), mail_ms)
         self._journal.resolve(delivery, records.KIND_DEFERRED, body, mail_wall, records.NO_REPLY)
         self._meter.deferred(verdict.scope.name.lower())
         return True
@@ -254,7 +257,9 @@ class Deliveries:
             paced = 0.0
         if paced > LONGEST_HALF or transmit > LONGEST_HALF:
             paced, transmit = min(paced, LONGEST_HALF), min(transmit, LONGEST_HALF)
-        return delivery.row, what, min(tries, 255), number, int(mail_wall / 1000) & 0xFFFFFFFF, paced, transmit, connect
+        if tries > TRIES_MOST:
+            tries = TRIES_MOST
+        return delivery.row, what, tries, number, int(mail_wall / 1000) & 0xFFFFFFFF, paced, transmit, connect
 
     def _number(self, delivery: Delivery, attempt: Attempt, status: str) -> int:
         """The number of its reply, or of its fault, among the distinct ones."""

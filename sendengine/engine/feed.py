@@ -60,10 +60,12 @@ class Feed:
     def release(self, deliveries: list[Delivery]) -> None:
         """Journalled: metered ones leave at their due time, the others as soon as a session is free."""
         self.preparing -= len(deliveries)
-        metered = sorted((delivery for delivery in deliveries if delivery.due), key=_due)
-        if len(metered) < len(deliveries):
-            self._bulk.extend(delivery for delivery in deliveries if not delivery.due)
-        if metered:
+        metered = [delivery for delivery in deliveries if delivery.due]
+        if not metered:
+            self._bulk.extend(deliveries)
+        else:
+            self._bulk.extend([delivery for delivery in deliveries if not delivery.due])
+            metered.sort(key=_due)
             is_late = bool(self._due) and metered[0].due < self._due[-1].due
             self._due.extend(metered)
             if is_late:

@@ -45,25 +45,12 @@ class Tick:
         self.fields: list[bytes] = []  # notes and replies that must stand with it
         self.picked: list[Delivery] = []  # to be released when the append is answered
         self.intents: dict[Delivery, None] = {}  # open: picked here, or carried over from an older tick
-        self.outcomes: list[Resolved] = []
+        self.outcomes: list[Delivery] = []
         self.repeats: list[Tick] = []  # older ones of which something is written anew here
         self.unresolved = 0
         self.awaited = 0
         self.acked_at = 0.0
         self.resolved_at = 0.0
-
-
-class Resolved:
-    """What became of a delivery, on its way through the journal to its lease."""
-
-    __slots__ = ("body", "delivery", "kind", "mail_wall", "reply")
-
-    def __init__(self, delivery: Delivery, kind: int, body: bytes, mail_wall: float, reply: int) -> None:
-        self.delivery = delivery
-        self.kind = kind
-        self.body = body
-        self.mail_wall = mail_wall  # µs; 0.0 when no MAIL was written
-        self.reply = reply
 
 
 class Journal:
@@ -156,7 +143,8 @@ class Journal:
         """What became of it (kind and body: records.py)."""
         tick = self._current
         delivery.is_resolved = True
-        tick.outcomes.append(Resolved(delivery, kind, body, mail_wall, reply))
+        delivery.kind, delivery.record, delivery.mail_wall, delivery.reply = kind, body, mail_wall, reply
+        tick.outcomes.append(delivery)
         tick.blob += records.ENTRY.pack(kind, delivery.lease.number) + body
         if kind != records.KIND_WITHDRAWN:
             tick.unresolved += 1
@@ -247,30 +235,33 @@ class Journal:
         for older in tick.repeats:
             older.awaited -= 1
         tick.repeats = []
-        for resolved in tick.outcomes:
-            self._apply(tick, resolved)
-        tick.outcomes = []
+        self._absorb(tick)
         picked, tick.picked = tick.picked, []
         if picked:
             for delivery in picked:
                 delivery.acked_at = fresh_since
             self._released(picked)
 
-    def _apply(self, tick: Tick, resolved: Resolved) -> None:
-        delivery = resolved.delivery
-        lease, intent = delivery.lease, delivery.tick
-        refs = lease.refs
-        if intent is not None:  # else it was decided without a byte: unrenderable, expired
-            del intent.intents[delivery]
-            self.doubtful -= 1
-            if resolved.kind == records.KIND_WITHDRAWN:
-                intent.unresolved -= 1
-                intent.resolved_at = tick.acked_at
-                return
-            refs[intent] = refs.get(intent, 0) + 1
-        refs[tick] = refs.get(tick, 0) + 1
-        lease.absorb(resolved.kind, resolved.body, resolved.mail_wall, resolved.reply, tick.acked_at)
-        self._resolved(lease)
+    def _absorb(self, tick: Tick) -> None:
+        """Each outcome to its lease."""
+        outcomes, tick.outcomes = tick.outcomes, []
+        leases: dict[Lease, int] = {}
+        for delivery in outcomes:
+            lease, intent = delivery.lease, delivery.tick
+            if intent is not None:  # else it was decided without a byte: unrenderable, expired
+                del intent.intents[delivery]
+                self.doubtful -= 1
+                if delivery.kind == records.KIND_WITHDRAWN:
+                    intent.unresolved -= 1
+                    intent.resolved_at = tick.acked_at
+                    continue
+                refs = lease.refs
+                refs[intent] = refs.get(intent, 0) + 1
+            lease.absorb(delivery, tick.acked_at)
+            leases[lease] = leases.get(lease, 0) + 1
+        for lease, n in leases.items():
+            lease.refs[tick] = lease.refs.get(tick, 0) + n
+            self._resolved(lease)
 
     # what goes
 

@@ -23,11 +23,12 @@ NO_ROWS: frozenset[int] = frozenset()
 
 
 class Delivery:
-    """One recipient on its way, from the permit to the verdict. Satisfies types.Envelope."""
+    """One recipient on its way, from the permit to the verdict and, with what became of it, through the journal to its lease. Satisfies
+    types.Envelope."""
 
     __slots__ = (
-        "acked_at", "cut", "due", "eightbit", "is_resolved", "lane",
-        "lapses_at", "lease", "making", "permit_us", "recipient", "row", "sender", "tick", "wire",
+        "acked_at", "cut", "due", "eightbit", "is_resolved", "kind", "lane", "lapses_at", "lease", "mail_wall", "making", "permit_us",
+        "recipient", "record", "reply", "row", "sender", "tick", "wire",
     )  # fmt: skip
 
     lane: Lane
@@ -44,7 +45,11 @@ class Delivery:
     cut: int
     tick: Tick | None  # where its open intent is journalled
     acked_at: float  # when that append was answered, or should have been: its intent is fresh from then on
-    is_resolved: bool  # what became of it stands in the journal, or is on its way there
+    is_resolved: bool  # what became of it stands in the journal, or is on its way there. Then, and only then:
+    kind: int  # of its entry there, and its record (records.py)
+    record: bytes
+    mail_wall: float  # µs; 0.0 when no MAIL was written
+    reply: int  # the number of the reply that it refers to
 
     @property
     def is_alone(self) -> bool:
@@ -113,9 +118,10 @@ class Lease:
         self.refs: dict[Tick, int] = {}
         self.resolved_at = 0.0
 
-    def absorb(self, kind: int, body: bytes, mail_wall: float, reply: int, now: float) -> None:
-        """A journalled outcome (records.py names kinds and bodies); waits here for the next settlement."""
+    def absorb(self, delivery: Delivery, now: float) -> None:
+        """A journalled outcome; waits here for the next settlement."""
         self.open -= 1
+        kind, body, mail_wall, reply = delivery.kind, delivery.record, delivery.mail_wall, delivery.reply
         row, what = body[0], body[1]
         if kind == KIND_OUTCOME:
             self.records += body

@@ -445,9 +445,8 @@ class Worker:
     def _to_feeds(self, deliveries: list[Delivery]) -> None:
         if not deliveries:
             return
-        first = deliveries[0].lane.feed
-        if all(delivery.lane.feed is first for delivery in deliveries):
-            first.release(deliveries)
+        if len({delivery.lane.feed for delivery in deliveries}) == 1:
+            deliveries[0].lane.feed.release(deliveries)
             return
         by_feed: dict[Feed, list[Delivery]] = {}
         for delivery in deliveries:

@@ -23,6 +23,7 @@ _LONGEST_PHRASE = 200
 LONGEST_ADDRESS = 254  # RFC 5321 4.5.3.1.3; it cannot be folded, and a longer one would make its line too long
 
 has_control = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]").search
+_plain = re.compile(r"[!-~](?:[ -~]*[!-~])?").fullmatch
 _space = re.compile(r"(?<=[^ ]) (?=[^ ])")
 _atoms = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*").fullmatch
 _quotable = re.compile(r'(["\\])')
@@ -35,6 +36,8 @@ _encoded_word = re.compile(r"=\?[^?\s]+\?[bq]\?", re.IGNORECASE).search  # RFC 2
 
 def header_text(text: str, column: int) -> bytes:
     """An unstructured field's value, where `column` octets stand on the line already."""
+    if _plain(text) and column + len(text) <= _FOLD_AT and "=?" not in text:  # what nearly every text is: the rest would say the same
+        return text.encode()
     text = text.strip(" ")
     _forbid_control(text)
     if text.isascii() and "=?" not in text:

@@ -1,21 +1,20 @@
-"""Messages that are signed are made beside the loop: a signature takes a quarter of a millisecond, and a tick may pick hundreds.
+"""Messages that are signed are made beside the picking: a signature takes a quarter of a millisecond, and a tick may pick hundreds.
 
-One thread, first come first served, so that nothing is reordered. It has the interpreter only between the signatures (`cryptography` lets
-go of it in them): the loop goes on meanwhile, on the other core. A message is made while its intent's append is on its way, and leaves
-when both are done. Further processes, not further threads, are how more is signed in a second (docs/design/015-dkim.md).
+They are made in the loop, first come first served, for a millisecond at a time; between two such slices it reads replies, writes, and
+serves whoever's permit is due. A thread of its own would have a second core to itself, but what each message then costs in turns for the
+interpreter's lock is a quarter of an RSA signature and twice an Ed25519 one (docs/design/015-dkim.md): further processes are how more is
+signed in a second. A message is made while its intent's append is on its way, and leaves when both are done.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Executor
-from functools import partial
 
 from sendengine.engine.work import Delivery
 
-CHUNK = 16  # messages at most that are handed over together; a handing over costs some 20 µs
-ENOUGH = 2  # chunks: one that is being made, and the next
+SLICE = 0.001  # seconds after which no further message is begun
 # What waits longer than an append's answer is fresh is signed in vain. So no more waits than is signed in this time at the pace of the last
 # ones: on a busy machine a signature takes ten times as long as on an idle one.
 WAIT_MOST = 0.100
@@ -30,62 +29,57 @@ class Signer:
     that there is room."""
 
     def __init__(
-        self, executor: Executor, now: Callable[[], float], released: Callable[[list[Delivery]], None], freed: Callable[[], None],
+        self, now: Callable[[], float], released: Callable[[list[Delivery]], None], freed: Callable[[], None],
         fail: Callable[[BaseException], None],
     ) -> None:  # fmt: skip
-        self._executor, self._now = executor, now
+        self._now = now
         self._released, self._freed, self._fail = released, freed, fail
-        self._next: list[Delivery] = []
-        self._under_way = 0  # chunks
-        self._made_at = 0.0
-        self._each = 0.0  # seconds that a message took lately
-        self.pending = 0
+        self._waiting: deque[Delivery] = deque()
+        self._since = 0.0  # since when there is something to do: the end of the last slice, or when the first one came
+        self._each = 0.0  # seconds that a message took lately, with what the loop did meanwhile
+
+    @property
+    def pending(self) -> int:
+        return len(self._waiting)
 
     def is_full(self, is_metered: bool) -> bool:
         share = 1.0 if is_metered else UNMETERED
         return self.pending >= PENDING_MOST * share or self.pending * self._each >= WAIT_MOST * share
 
     def add(self, delivery: Delivery, make: Make) -> None:
-        """`make` is called in the thread."""
         delivery.making = make
-        self.pending += 1
-        self._next.append(delivery)
-        if len(self._next) == CHUNK or len(self._next) * self._each >= WAIT_MOST / 8:
-            self._hand_over()
-
-    def begin(self) -> None:
-        """Called when no more comes at present: a thread with enough to do gets more together later."""
-        if self._next and self._under_way < ENOUGH:
-            self._hand_over()
-
-    def _hand_over(self) -> None:
-        chunk, self._next = self._next, []
-        self._under_way += 1
-        makes = [delivery.making for delivery in chunk if delivery.making is not None]
-        made = asyncio.get_running_loop().run_in_executor(self._executor, _make, makes)
-        made.add_done_callback(partial(self._made, chunk, self._now()))
+        self._waiting.append(delivery)
+        if len(self._waiting) == 1:
+            self._since = self._now()
+            self._go_on()
 
     def close(self) -> None:
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        """What waits is not made any more."""
+        self._waiting.clear()
 
-    def _made(self, chunk: list[Delivery], begun_at: float, made: asyncio.Future[list[bytes]]) -> None:
-        self.pending -= len(chunk)
-        self._under_way -= 1
+    def _go_on(self) -> None:
+        asyncio.get_running_loop().call_soon(self._slice)
+
+    def _slice(self) -> None:
+        made: list[Delivery] = []
+        until = self._now() + SLICE
+        while self._waiting and (not made or self._now() < until):
+            delivery = self._waiting[0]
+            assert delivery.making is not None
+            try:
+                delivery.wire = delivery.making()
+            except Exception as error:  # never an unsigned message: the worker ends, others take over
+                self._fail(error)
+                return
+            delivery.making = None
+            made.append(self._waiting.popleft())
+        if not made:
+            return
         now = self._now()
-        self._each += ((now - max(begun_at, self._made_at)) / len(chunk) - self._each) / 4
-        self._made_at = now
-        if made.cancelled():
-            return
-        if (error := made.exception()) is not None:  # never an unsigned message: the worker ends, others take over
-            self._fail(error)
-            return
-        for delivery, wire in zip(chunk, made.result(), strict=True):
-            delivery.wire, delivery.making = wire, None
-        if acked := [delivery for delivery in chunk if delivery.acked_at]:
+        self._each += ((now - self._since) / len(made) - self._each) / 4
+        self._since = now
+        if self._waiting:
+            self._go_on()
+        if acked := [delivery for delivery in made if delivery.acked_at]:
             self._released(acked)
-        self.begin()
         self._freed()
-
-
-def _make(makes: list[Make]) -> list[bytes]:
-    return [make() for make in makes]

@@ -10,7 +10,6 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
 
 import structlog
 
@@ -53,7 +52,6 @@ class Worker:
         self, queue: Queue, channel: Channel, meter: Meter, rules: ReplyRules, settings: EngineSettings, worker_id: str,
         relay_of: Callable[[Mapping[str, str]], Way], now: Callable[[], float],
         keyring: Keyring, jitter: Callable[[], float] = random.random, facts: Mapping[str, object] | None = None,
-        executor: Executor | None = None,
     ) -> None:  # fmt: skip
         self._queue, self._channel, self._meter, self._settings, self._now = queue, channel, meter, settings, now
         self._identity = Identity(worker_id)
@@ -73,7 +71,7 @@ class Worker:
         )  # fmt: skip
         self._keyring, self._keys_known = keyring, -1
         self._away = AwayLog()
-        self._signer = Signer(executor or ThreadPoolExecutor(1, "signer"), now, self._released, self._set_pump, self.fail)
+        self._signer = Signer(now, self._released, self._set_pump, self.fail)
         self._receipts = Receipts(queue, now, self._spawn)
         self._deliveries = Deliveries(
             self.journal, settings, rules, meter, now, jitter, self._attend, self._suspend, keyring, self._signer, self._receipts.expect
@@ -346,7 +344,6 @@ class Worker:
         self._visits.run_due(now)
         self._receipts.turn(now)
         self._pump()
-        self._signer.begin()
         self._append_if_due(now)
 
     def _append_if_due(self, now: float) -> None:
@@ -414,7 +411,6 @@ class Worker:
                 if self.journal.picked >= self._settings.journal_intents:
                     self.journal.append()
             self._takes.feed(lane)
-        self._signer.begin()
         # Outcomes count as doubtful until they are journalled: left to the tick, they would hold the next picks up.
         waiting = self.journal.waiting
         if waiting >= self._settings.journal_intents or (waiting and not self.journal.in_flight):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
-from concurrent.futures import Executor
 from random import Random
 from types import SimpleNamespace
 
 import pytest
 from asyncio_throttle import throttler
 
+from sendengine import ports
 from sendengine.channel import site as site_module
 from sendengine.channel.flight import Features
 from sendengine.channel.opening import Opened
@@ -185,9 +185,7 @@ class SmtpRelay:
         self.is_down = False
 
 
-def start(
-    rig: Rig, name: str = "w1", settings: EngineSettings | None = None, keyring: Keyring | None = None, executor: Executor | None = None
-) -> Worker:  # fmt: skip
+def start(rig: Rig, name: str = "w1", settings: EngineSettings | None = None, keyring: ports.Keyring | None = None) -> Worker:
     """A worker with the SMTP channel and the shipped reply rules. Chance is seeded."""
     chance = Random(name)
     channel = SmtpChannel(SmtpSettings(hostname="me.example"), VirtualClock(), chance.random)
@@ -195,7 +193,6 @@ def start(
     worker = Worker(
         MemoryQueue(rig.store, rig.now_us), channel, SilentMeter(), parse_rules(path.read_text(), str(path)), settings or EngineSettings(),
         name, lambda fields: Relay("relay.test"), rig.loop.time, keyring or Keyring(), jitter=chance.random,
-        executor=executor,
     )  # fmt: skip
     rig.workers[name] = (worker, rig.loop.create_task(worker.run()), channel)  # type: ignore[assignment]
     return worker

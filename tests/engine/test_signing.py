@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
 from typing import Any
 
 import pytest
 
-from sendengine.engine.signer import CHUNK, PENDING_MOST, UNMETERED
+from sendengine.engine.signer import PENDING_MOST, SLICE, UNMETERED
 from sendengine.errors import SendEngineError
 from sendengine.keyring import Keyring
 from sendengine.policy.signing import ED25519, RSA, KeyEntry
@@ -34,43 +33,26 @@ MESSAGES = {
 }  # fmt: skip
 
 
-class Inline(Executor):
-    """Work is done when it is handed over: virtual time knows nothing of threads."""
+class Slow:
+    """A keyring whose signatures take so long, during which the loop stands still."""
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
+    def __init__(self, rig: Rig, entry: KeyEntry, seconds: float) -> None:
+        self._loop, self._seconds, self._keyring = rig.loop, seconds, Keyring([entry])
+        self.signed = 0
 
+    def keys_of(self, from_domain: str) -> tuple[SigningKey, ...]:
+        return tuple(SigningKey(key.domain, key.selector, key.algorithm, self._slowly(key)) for key in self._keyring.keys_of(from_domain))
 
-class ByHand(Executor):
-    """Work is done when the test says so."""
+    def _slowly(self, key: SigningKey) -> Callable[[bytes], bytes]:
+        def sign(digest: bytes) -> bytes:
+            self._loop.stand_still(self._seconds)
+            self.signed += 1
+            return key.sign(digest)
 
-    def __init__(self) -> None:
-        self.waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
-        self.sizes: list[int] = []
+        return sign
 
-    @property
-    def next_size(self) -> int:
-        return self.sizes[0] if self.sizes else 0
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        self.sizes.append(len(args[0]))
-        self.waiting.append((future, lambda: fn(*args, **kwargs)))
-        return future
-
-    def work(self, most: int = 1000) -> int:
-        """So many chunks; the messages in them."""
-        waiting, self.waiting = self.waiting[:most], self.waiting[most:]
-        del self.sizes[:most]
-        made = [call() for _, call in waiting]
-        for (future, _), octets in zip(waiting, made, strict=True):
-            future.set_result(octets)
-        return sum(map(len, made))
+    def learn(self, stored: object) -> None: ...
+    def turn(self, now_us: float) -> None: ...
 
 
 async def signed_send(rig: Rig, relay: SmtpRelay, n: int = 5, **more: Any) -> list[bytes]:
@@ -85,7 +67,7 @@ def test_every_message_of_a_send_verifies_by_both_signatures(kind: str, monkeypa
     async def sends() -> None:
         relay, rig = SmtpRelay(monkeypatch), Rig()
         await rig.account()
-        start(rig, keyring=Keyring([ED, ONE]), executor=Inline())
+        start(rig, keyring=Keyring([ED, ONE]))
         messages = await signed_send(rig, relay, 105, message=MESSAGES[kind])
         assert len(messages) == 105
         for message in messages:
@@ -103,7 +85,7 @@ def test_a_domain_below_is_signed_by_its_parents_key(sender: str, monkeypatch: p
     async def sends() -> None:
         relay, rig = SmtpRelay(monkeypatch), Rig()
         await rig.account()
-        start(rig, keyring=Keyring([ED]), executor=Inline())
+        start(rig, keyring=Keyring([ED]))
         (message,) = await signed_send(rig, relay, 1, message=Message(sender=sender, subject="s", text="t\n"))
         assert tags(message)["d"] == DOMAIN
         assert verdicts(message, KEYS) == [True]
@@ -115,19 +97,20 @@ def test_a_domain_below_is_signed_by_its_parents_key(sender: str, monkeypatch: p
 @virtual
 async def test_a_domain_without_a_key_is_sent_unsigned_and_waits_for_nobody() -> None:
     patch = pytest.MonkeyPatch()
-    relay, rig, hands = SmtpRelay(patch), Rig(), ByHand()
+    relay, rig = SmtpRelay(patch), Rig()
     for account in ("m1", "m2"):
         await rig.account(account, per_hour=360_000.0)
-    start(rig, keyring=Keyring([ED]), executor=hands)
-    await rig.submit(50, "signed", "m1")
-    await rig.submit(50, "other", "m2", message=Message(sender="a@example.net", subject="s", text="t\n"))
+    start(rig, keyring=Slow(rig, ED, 0.009))
+    await rig.submit(500, "signed", "m1")
+    await rig.submit(100, "other", "m2", message=Message(sender="a@example.net", subject="s", text="t\n"))
+    began = rig.loop.time()
     await rig.until_ended("other", "m2")
-    assert len(relay.taken) == 50
-    assert not any(b"DKIM" in message for message in relay.messages)
-    while (await rig.status("signed", "m1")).get("finished") is None:
-        hands.work()
-        await asyncio.sleep(0.005)
-    assert len(relay.taken) == 100
+    assert rig.loop.time() - began < 1.0 + 1.0  # at its rate, whatever the other's signatures take
+    others = [message for message, name in zip(relay.messages, relay.taken, strict=True) if name.startswith("other-")]
+    assert len(others) == 100
+    assert not any(b"DKIM" in message for message in others)
+    await rig.until_ended("signed", "m1")
+    assert len(relay.taken) == 600
     await rig.stop()
     patch.undo()
 
@@ -135,16 +118,15 @@ async def test_a_domain_without_a_key_is_sent_unsigned_and_waits_for_nobody() ->
 @virtual
 async def test_signed_messages_keep_their_order_and_few_wait_at_a_time() -> None:
     patch = pytest.MonkeyPatch()
-    relay, rig, hands = SmtpRelay(patch), Rig(), ByHand()
+    relay, rig = SmtpRelay(patch), Rig()
     await rig.account(per_hour=None)
     names = await rig.submit(2000)
-    start(rig, keyring=Keyring([ED]), executor=hands)
+    worker = start(rig, keyring=Slow(rig, ED, 0.0003))
     most = 0
-    while not relay.taken or (await rig.status()).get("finished") is None:
-        await asyncio.sleep(0.005)
-        most = max(most, sum(CHUNK for _ in hands.waiting))
-        hands.work()
-    assert CHUNK < most <= PENDING_MOST * UNMETERED + CHUNK
+    while (await rig.status()).get("finished") is None:
+        await asyncio.sleep(0.001)
+        most = max(most, worker._signer.pending)
+    assert SLICE / 0.0003 < most <= PENDING_MOST * UNMETERED
     assert sorted(relay.taken) == sorted(names)
     places = {name: at for at, name in enumerate(names)}
     assert all(taken == sorted(taken, key=places.__getitem__) for taken in relay.by_connection.values())
@@ -161,7 +143,7 @@ async def test_a_rotation_is_taken_up_within_five_seconds_and_at_its_date() -> N
     two = KeyEntry(DOMAIN, "two", RSA, rsa_pem("two"), "", (EPOCH + rig.loop.time() + 20.0) * 1e6)
     three = KeyEntry(DOMAIN, "three", RSA, rsa_pem("three"), "", two.since_us + 1)
     assert await rig.desk.keep_key(ONE) == "done"
-    start(rig, executor=Inline())
+    start(rig)
     await rig.submit(500)
     await asyncio.sleep(10.0)
     assert {tags(message)["s"] for message in relay.messages} == {"one"}
@@ -189,7 +171,7 @@ async def test_a_send_whose_key_cannot_be_read_is_paused_with_the_reason_and_goe
     relay, rig = SmtpRelay(patch), Rig()
     await rig.account(per_hour=36_000.0)
     rig.store.signing_keys["one._domainkey.example.com"], rig.store.key_changes = b"{", 1
-    start(rig, executor=Inline())
+    start(rig)
     await rig.submit(10)
     await asyncio.sleep(3.0)
     fields = await rig.status()
@@ -212,7 +194,7 @@ async def test_a_key_that_goes_bad_under_a_send_pauses_it_and_nothing_else() -> 
     relay, rig = SmtpRelay(patch), Rig()
     await rig.account(per_hour=36_000.0)
     assert await rig.desk.keep_key(ONE)
-    worker = start(rig, executor=Inline())
+    worker = start(rig)
     await rig.submit(300)
     await rig.submit(300, "c2", message=Message(sender="shop@example.net", subject="s", text="t\n"))
     await transact(rig, "early@example.com")
@@ -245,7 +227,7 @@ async def test_a_key_that_goes_bad_under_single_messages_leaves_them_alone_for_a
     relay, rig = SmtpRelay(patch), Rig()
     await rig.account(per_hour=3600.0)
     assert await rig.desk.keep_key(ONE)
-    start(rig, executor=Inline())
+    start(rig)
     for i in range(20):
         await transact(rig, f"t{i}@example.com")
     await asyncio.sleep(4.0)
@@ -279,7 +261,7 @@ async def test_a_key_that_does_not_sign_ends_the_worker_and_nothing_goes_unsigne
     patch = pytest.MonkeyPatch()
     relay, rig = SmtpRelay(patch), Rig()
     await rig.account()
-    start(rig, keyring=Broken(), executor=Inline())  # type: ignore[arg-type]
+    start(rig, keyring=Broken())
     await rig.submit(10)
     _, task, _ = rig.workers.pop("w1")
     with pytest.raises(SendEngineError, match=r"broken\.pem"):
@@ -293,15 +275,13 @@ async def test_a_slow_key_signs_nothing_in_vain() -> None:
     """A message takes 4 ms: of 128 that wait, most would be stale before they leave."""
     patch = pytest.MonkeyPatch()
     SmtpRelay(patch)
-    rig, hands = Rig(), ByHand()
+    rig = Rig()
     await rig.account(per_hour=None)
     await rig.submit(500)
-    start(rig, keyring=Keyring([ED]), executor=hands)
-    made = 0
-    while (await rig.status()).get("finished") is None:
-        await asyncio.sleep(0.004 * max(1, hands.next_size))
-        made += hands.work(1)
-    assert made <= 500 + PENDING_MOST
+    keyring = Slow(rig, ED, 0.004)
+    start(rig, keyring=keyring)
+    await rig.until_ended()
+    assert keyring.signed <= 500 + PENDING_MOST
     await rig.stop()
     patch.undo()
 
@@ -320,7 +300,7 @@ async def test_a_single_message_whose_key_cannot_be_read_waits_for_a_minute_and_
         return await take(*args)
 
     patch.setattr(MemoryQueue, "take", counted)
-    start(rig, executor=Inline())
+    start(rig)
     await transact(rig, "now@example.com")
     await asyncio.sleep(20.0)
     assert relay.taken == []
@@ -336,22 +316,17 @@ async def test_a_single_message_whose_key_cannot_be_read_waits_for_a_minute_and_
 @virtual
 async def test_a_metered_account_keeps_its_rate_beside_an_unmetered_one_that_signs_all_the_time() -> None:
     patch = pytest.MonkeyPatch()
-    relay, rig, hands = SmtpRelay(patch), Rig(), ByHand()
+    relay, rig = SmtpRelay(patch), Rig()
     await rig.account("m1", per_hour=None)
     await rig.account("m2", per_hour=36_000.0)
-    start(rig, keyring=Keyring([ED]), executor=hands)
+    start(rig, keyring=Slow(rig, ED, 0.001))
     await rig.submit(3000, "endless", "m1")
     await rig.submit(200, "paced", "m2")
-    began = rig.loop.time()
-    while rig.loop.time() < began + 2.0:
-        await asyncio.sleep(0.001 * max(1, hands.next_size))
-        hands.work(1)
+    await asyncio.sleep(2.0)
     assert (await rig.status("endless", "m1")).get("finished") is None
     assert sum(name.startswith("paced") for name in relay.taken) >= 0.98 * 10 * 2 - 2
     await rig.desk.cancel("m1", "endless")
     await rig.desk.cancel("m2", "paced")
-    for _ in range(20):
-        await asyncio.sleep(0.02)
-        hands.work()
+    await asyncio.sleep(0.4)
     await rig.stop()
     patch.undo()

@@ -46,7 +46,8 @@ account slot: B = {m1234} is the account's own; A is a lane of it, a channel wit
   A:c:ID:i        hash    key of a single message -> its batch number, and "#number" -> its key ("transactional" only)
   A:c:ID:$        hash    SMS only, what its rows cost in 1/1000 credit: batch number -> u32 each by row, or one for all of it; d<lot> ->
                           reserved of that lot and neither spent nor released yet
-  A:c:ID:f0 … f2  hash    fingerprints of the rows, bucketed; deleted at the seal
+  A:c:ID:f0 … f2  hash    place -> fingerprints of rows, packed: generations of 2^16, 2^20 and 2^24 buckets (lua/finding.lua; `expected` of
+                          A:c:ID says where a list begins); deleted at the seal
 
   A:lots          hash    SMS only: number of a lot of credits -> granted, reserved, spent (1/1000 credit), bought µs, and the µs until when
                           it is good (0: bought with e-mail, good until that term ends), blanks between; #ID -> the lot of that purchase

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import tempfile
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import Executor
 from itertools import chain, islice
 from pathlib import Path
@@ -94,6 +94,17 @@ def line_of(recipients: Recipients, wanted: reading.Wanted, row: int) -> int | N
             if number == row // 100:
                 return found.lines[row % 100] if row % 100 < len(found.lines) else None
     return None
+
+
+def expected_rows(recipients: Recipients) -> int:
+    """About how many there will be: counted, or by a file's size and its first lines; 0 where nothing is known. A hint, never a truth."""
+    if isinstance(recipients, Sized):
+        return len(recipients)
+    if not isinstance(recipients, Path) or recipients == STDIN or not recipients.is_file():
+        return 0
+    with opened(recipients) as stream:
+        head = stream.read(_CHUNK)
+        return recipients.stat().st_size * head.count(b"\n") // max(len(head), 1)
 
 
 async def spooled(source: AsyncIterator[PackedBatch], is_strict: bool) -> AsyncIterator[PackedBatch]:

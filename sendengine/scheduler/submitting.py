@@ -88,7 +88,7 @@ async def submit(
         raise reading.MissingColumn(error.column, error.nearest, skeleton.users(error.column), whom) from None
     if first is None:
         raise RefusedInput("the list is empty: it has no rows")
-    created = await create(desk, config, order, uid, skeleton, strict)
+    created = await create(desk, config, order, uid, skeleton, strict, sources.expected_rows(recipients))
     flight = Flight(desk, order.ref, lambda row: sources.line_of(recipients, wanted, row))
     try:
         await flight.send(first)
@@ -134,8 +134,10 @@ async def reporting(
         yield batch
 
 
-async def create(desk: Desk, config: Config, order: Order, uid: str, skeleton: Skeleton | SmsText, strict: bool) -> bool:
-    """True when the send is new; raises Conflict where it stands with other words."""
+async def create(
+    desk: Desk, config: Config, order: Order, uid: str, skeleton: Skeleton | SmsText, strict: bool, expected: int = 0
+) -> bool:
+    """True when the send is new; raises Conflict where it stands with other words. `expected`: rows it will have, about; 0: unknown."""
     ref, definition = order.ref, order.definition()
     fields = campaign_fields(config, await desk.account(ref.account), uid, order.sender, order.on_doubt) | {
         "subject": order.message.subject,
@@ -144,6 +146,8 @@ async def create(desk: Desk, config: Config, order: Order, uid: str, skeleton: S
         "created_by": order.created_by,
         "priority": order.priority,
     }
+    if expected:
+        fields["expected"] = str(expected)  # how its fingerprints are laid out (lua/finding.lua)
     if order.retry:
         fields["retry"] = order.retry
     if order.lifetime is not None:

@@ -145,20 +145,57 @@ async def test_accounts_are_made_once_and_set(bench: Bench) -> None:
 
 
 async def test_duplicates_are_found_when_a_longer_list_opens_a_new_generation(redis_url: str) -> None:
+    assert await stored_at(redis_url, 0, [0, 2**19, 2**23]) == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("expected", "begun"), [(2**19, [0, 1, 1]), (2**23, [0, 0, 1])])
+async def test_long_list_begins_with_a_later_generation(redis_url: str, expected: int, begun: list[int]) -> None:
+    assert await stored_at(redis_url, expected, [0, 2**19, 2**23]) == begun
+
+
+async def stored_at(redis_url: str, expected: int, sizes: list[int]) -> list[int]:
+    """Which generations stand after three batches, each half of the one before again, that come behind so many rows."""
+    bench = redis_bench(redis_url)
+    await bench.account()
+    await bench.desk.create("m1", "c", b"", None, b"", {"expected": str(expected)})
+    parts = batches([*addresses(100), *addresses(100, start=50), *addresses(100, start=100)])
+    stored = []
+    with Redis.from_url(redis_url) as redis:
+        for batch, rows_before in zip(parts, sizes, strict=True):
+            redis.hset("{m1}:c:c", "prints", rows_before)
+            stored.append(await bench.desk.submit("m1", "c", batch))
+        begun = [redis.exists(f"{{m1}}:c:c:f{g}") for g in range(3)]
+        await bench.desk.seal("m1", "c", 3)
+        assert [redis.exists(f"{{m1}}:c:c:f{g}") for g in range(3)] == [0, 0, 0]
+    await bench.close()
+    assert [(one.accepted, one.duplicates) for one in stored] == [(100, 0), (50, 50), (50, 50)]
+    return begun
+
+
+async def test_duplicates_are_found_in_a_list_begun_by_the_release_before(redis_url: str) -> None:
+    """It left generation 0 at 2^20 rows and 1 at 2^25, and expected nothing: the same places, the same packing."""
     bench = redis_bench(redis_url)
     await bench.account()
     await bench.campaign("c", 0, sealed=False)
-    first, second, third = batches([*addresses(100), *addresses(100, start=50), *addresses(100, start=100)])
-    stored = []
+    [old] = batches(addresses(100))
+    prints = [old.fingerprints[at : at + 8] for at in range(0, 800, 8)]
     with Redis.from_url(redis_url) as redis:
-        for batch, rows_before in ((first, 0), (second, 2**20), (third, 2**25)):
-            redis.hset("{m1}:c:c", "prints", rows_before)
-            stored.append(await bench.desk.submit("m1", "c", batch))
-        assert [redis.exists(f"{{m1}}:c:c:f{g}") for g in range(3)] == [1, 1, 1]
-        await bench.desk.seal("m1", "c", 3)
-        assert [redis.exists(f"{{m1}}:c:c:f{g}") for g in range(3)] == [0, 0, 0]
-    assert [(one.accepted, one.duplicates) for one in stored] == [(100, 0), (50, 50), (50, 50)]
+        redis.hset("{m1}:c:c:f0", mapping={each[:2]: each for each in prints[:50]})
+        redis.hset("{m1}:c:c:f1", mapping={each[:2] + bytes([each[2] % 16]): each for each in prints[50:]})
+        redis.hset("{m1}:c:c", "prints", 2**20 + 50)
+        assert await bench.desk.submit("m1", "c", old) == Stored("stored", accepted=0, duplicates=100)
     await bench.close()
+
+
+async def test_rows_of_one_bucket_in_one_batch_all_stand_in_it(bench: Bench) -> None:
+    await bench.account()
+    await bench.campaign("c", 0, sealed=False)
+    first, second = batches(addresses(200))
+    near = b"".join(b"AB" + at.to_bytes(6, "big") for at in range(99))
+    for batch, one_more, stored in ((first, 0, (99, 1)), (second, 100, (1, 99))):
+        prints = near + b"AB" + one_more.to_bytes(6, "big")
+        found = await bench.desk.submit("m1", "c", replace(batch, fingerprints=prints))
+        assert (found.accepted, found.duplicates) == stored
 
 
 async def test_fingerprint_across_two_others_is_no_duplicate(bench: Bench) -> None:

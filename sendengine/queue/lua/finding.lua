@@ -1,8 +1,8 @@
 -- include: lib
 -- Shared by submit and submit_paid: which rows of a batch the send has not had yet, exactly. It writes nothing.
--- Fingerprints stand packed, eight octets each, in buckets: generations of 2^16, 2^20 and 2^24 of them, the next one begun at 8 rows a bucket. A
--- list that is expected to be long begins with a later one, so that each row is looked for in one generation and few stand in its bucket.
--- What is looked at but once is cut out by one call for all rows, and no string grows that need not: that is where the time goes (docs/design/021).
+-- Fingerprints stand packed, eight octets each, in buckets: generations of 2^16, 2^20 and 2^24 of them, the next one begun at 8 rows a
+-- bucket. A list that is expected to be long begins with a later one, so that each row is looked for in one generation, among few.
+-- All rows are cut by one call, and buckets are short: strings are where the time goes (docs/design/021).
 local function generation(size) return size < 2^19 and 0 or size < 2^23 and 1 or 2 end
 local function cut(format, n, octets)
   local parts = {unpack_(string.rep(format, n), octets)}
@@ -14,7 +14,7 @@ local function stands_in(bucket, print)
   while at and at % 8 ~= 1 do at = string.find(bucket, print, at + 1, true) end
   return at
 end
--- The positions of those rows, then what is to be written: place, bucket pairs, and the key that they belong to. `total` rows stand there already.
+-- The positions of those rows, then what is to be written: place, bucket pairs, and their key. `total` rows stand already.
 -- Of ARGV: 7 fingerprints, 8 positions, 9 places, which are the fingerprints' first 20 bits, in three octets each.
 local function find_fresh(key, n, total, expected)
   local newest = n > 0 and generation(math.max(total, expected)) or -1

@@ -145,12 +145,12 @@ async def test_accounts_are_made_once_and_set(bench: Bench) -> None:
 
 
 async def test_duplicates_are_found_when_a_longer_list_opens_a_new_generation(redis_url: str) -> None:
-    assert await stored_at(redis_url, 0, [0, 2**19, 2**23]) == [1, 1, 1]
+    assert await stored_at(redis_url, 0, [0, 3 * 2**18, 3 * 2**22]) == [1, 1, 1]
 
 
-@pytest.mark.parametrize(("expected", "begun"), [(2**19, [0, 1, 1]), (2**23, [0, 0, 1])])
+@pytest.mark.parametrize(("expected", "begun"), [(3 * 2**18, [0, 1, 1]), (3 * 2**22, [0, 0, 1])])
 async def test_long_list_begins_with_a_later_generation(redis_url: str, expected: int, begun: list[int]) -> None:
-    assert await stored_at(redis_url, expected, [0, 2**19, 2**23]) == begun
+    assert await stored_at(redis_url, expected, [0, 3 * 2**18, 3 * 2**22]) == begun
 
 
 async def stored_at(redis_url: str, expected: int, sizes: list[int]) -> list[int]:

@@ -1,9 +1,9 @@
 -- include: lib
 -- Shared by submit and submit_paid: which rows of a batch the send has not had yet, exactly. It writes nothing.
--- Fingerprints stand packed, eight octets each, in buckets: generations of 2^16, 2^20 and 2^24 of them, the next one begun at 8 rows a
+-- Fingerprints stand packed, eight octets each, in buckets: generations of 2^16, 2^20 and 2^24 of them, the next one begun at 12 rows a
 -- bucket. A list that is expected to be long begins with a later one, so that each row is looked for in one generation, among few.
 -- All rows are cut by one call, and buckets are short: strings are where the time goes (docs/design/021).
-local function generation(size) return size < 2^19 and 0 or size < 2^23 and 1 or 2 end
+local function generation(size) return size < 3 * 2^18 and 0 or size < 3 * 2^22 and 1 or 2 end
 local function cut(format, n, octets)
   local parts = {unpack_(string.rep(format, n), octets)}
   parts[n + 1] = nil      -- where it stopped

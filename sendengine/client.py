@@ -16,6 +16,7 @@ import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any, Self
 
 import msgspec
@@ -119,35 +120,41 @@ class Client:
         await accounts.create(self.desk, self.tiers, account, tier, relay, retry)
         return await self.account(account)
 
-    async def set_tier(self, account: str, tier: str) -> Account:
-        """In force within 1 s on every worker, mid-send too."""
-        await accounts.set_tier(self.desk, self.tiers, account, tier)
+    async def set_tier(self, account: str, tier: str, *, who: str = "", why: str = "") -> Account:
+        """In force within 1 s on every worker, mid-send too. `who` and `why`, here and below, are for the audit trail."""
+        await accounts.set_tier(self.desk, self.tiers, account, tier, who, why)
         return await self.account(account)
 
     async def boost(
-        self, account: str, rate: str, *, until: Moment, start: Moment = None, who: str = "", why: str = ""
+        self, account: str, rate: str, *, until: Moment, start: Moment = None, who: str = "", why: str = "", key: str | None = None
     ) -> Account:
         """A dated grant of speed, in force from `start` (now) until `until`, by itself: of the tier and all grants the highest rate holds.
-        `rate` in messages per hour. Raises NotFound, RefusedInput."""
+        `rate` in messages per hour. The same `key` again is the same boost, for as long as the account shows it. Raises NotFound,
+        RefusedInput, Conflict (the key is another boost's)."""
         now = await self._now()
         span = (now if start is None else _wall(start, now) or now, _wall(until, now) or 0.0)
-        await accounts.boost(self.desk, self.tiers, account, rate, span, who, why)
+        asked = sha256(repr((rate, start, until, why)).encode()).hexdigest()[:32] if key else ""
+        await accounts.boost(self.desk, self.tiers, account, rate, span, who, why, key or "", asked)
         return await self.account(account)
 
-    async def end_boost(self, account: str, number: int) -> Account:
+    async def end_boost(self, account: str, number: int, *, who: str = "", why: str = "") -> Account:
         """From now on that boost does not hold. Raises Conflict when it is over or there is none."""
-        await accounts.end_boost(self.desk, account, number)
+        await accounts.end_boost(self.desk, account, number, who, why)
         return await self.account(account)
 
-    async def set_relay(self, account: str, relay: Relay | str | None = None, *, retry: str | None = None) -> Account:
+    async def set_relay(
+        self, account: str, relay: Relay | str | None = None, *, retry: str | None = None, who: str = "", why: str = ""
+    ) -> Account:
         """The relay, its TLS and its credentials; within 1 s, mid-send too. What is on the wire ends at the old relay. `retry` is the
         schedule of the sends submitted from now on ("": the configuration's); what is None stays."""
-        await accounts.set_relay(self.desk, account, relay, retry)
+        await accounts.set_relay(self.desk, account, relay, retry, who, why)
         return await self.account(account)
 
-    async def set_login(self, account: str, *, password: str | None = None, tls: TlsPolicy | None = None) -> Account:
+    async def set_login(
+        self, account: str, *, password: str | None = None, tls: TlsPolicy | None = None, who: str = "", why: str = ""
+    ) -> Account:
         """Another password or TLS policy for the account's present relay; what is None stays. Raises Conflict, NotFound, RefusedInput."""
-        return await self.set_relay(account, await accounts.relay_with(self.desk, account, password, tls))
+        return await self.set_relay(account, await accounts.relay_with(self.desk, account, password, tls), who=who, why=why)
 
     # term and holds
 
@@ -418,13 +425,17 @@ class Client:
         standing = (await self.desk.campaign(ref.account, ref.id)).get("prices")
         return prices.version(tables, standing) if standing else prices.in_force(tables, datetime.fromtimestamp(now, UTC).date())
 
-    async def set_sms(self, account: str, *, rate: str | None = None, provider: str | None = None) -> Account:
+    async def set_sms(
+        self, account: str, *, rate: str | None = None, provider: str | None = None, who: str = "", why: str = ""
+    ) -> Account:
         """The SMS rate of an account, in messages per hour or as a tier, and who carries them ("": the configuration's provider)."""
         if provider and provider not in (known := configuration.providers(self.config.providers_file)):
             raise NotFound(f"no provider {provider!r}{nearest(provider, known)}", f"one of {' '.join(known)}; providers_file has them")
-        lane = await accounts.open_sms(self.desk, self.tiers, account, rate or self.config.sms_rate, provider)
+        lane = await accounts.open_sms(self.desk, self.tiers, account, self.config.sms_rate)
+        if provider is not None:
+            await accounts.set_provider(self.desk, lane, provider, who, why)
         if rate is not None:
-            await accounts.set_tier(self.desk, self.tiers, lane, rate)
+            await accounts.set_tier(self.desk, self.tiers, lane, rate, who, why)
         return await self.account(lane)
 
     # credits

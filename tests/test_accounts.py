@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 
 from sendengine.client import Client
+from sendengine.commands import common
 from sendengine.config import AccountConfig, Config
 from sendengine.errors import Conflict, NotFound, RefusedInput
 from sendengine.policy.term import DAY
@@ -15,6 +17,7 @@ from sendengine.queue.desk import RedisDesk
 from sendengine.queue.memory_desk import MemoryDesk
 from sendengine.queue.memory_state import MemoryStore
 from sendengine.render.message import Message
+from sendengine.types import Relay, TlsPolicy
 from tests.test_cli import GOOD, Shell, run  # noqa: F401
 
 MESSAGE = Message(sender="news@shop.example", subject="Hi", text="Hello")
@@ -209,6 +212,59 @@ async def test_trail_tells_who_did_what_and_why_in_order(bench: Bench) -> None:
         ("term.trial", "billing", "order 1", {"ends": "2040-01-01T00:00:00.000Z"}),
         ("tier", "shop", "", {}),
     ]
+
+
+async def test_trail_tells_of_speed_and_relay_and_of_no_repeat(bench: Bench) -> None:
+    client, by = bench.client, {"who": "anna", "why": "order 1"}
+    for _ in range(2):
+        await client.set_tier("m1", "100k", **by)
+        await client.set_relay("m1", Relay("mx.example", 587, user="u", password="secret", tls=TlsPolicy.REQUIRED), retry="1m, 5m", **by)
+        await client.set_login("m1", password="other", **by)
+        await client.set_relay("m1", Relay("mx.example", 587, user="u", password="other", tls=TlsPolicy.REQUIRED), **by)
+        await client.set_sms("m1", rate="9k", provider="", **by)
+    await client.set_relay("m1", retry="", **by)
+    await client.boost("m1", "300k", start="2040-01-01T00:00:00Z", until="2040-01-02T00:00:00Z", **by)
+    await client.end_boost("m1", 1, **by)
+    with pytest.raises(Conflict):
+        await client.end_boost("m1", 1, **by)
+    told = [each async for each in client.audit("m1")]
+    assert {(each.who, each.why) for each in told} == {("anna", "order 1")}
+    relay = {"relay": "mx.example:587", "user": "u", "tls": "required"}
+    assert [(each.what, each.facts) for each in told] == [
+        ("tier", {"tier": "100k", "rate": "100000/h", "before": "60k"}), ("relay", {**relay, "retry": "1m, 5m"}),
+        ("relay", {**relay, "password": "changed"}), ("tier", {"channel": "sms", "tier": "9000", "rate": "9000/h", "before": "36000"}),
+        ("relay", {**relay, "password": "changed"}), ("relay", {**relay, "password": "changed"}),
+        ("relay", {"retry": "the configuration's"}),
+        ("boost", {"rate": "300000/h", "from": "2040-01-01T00:00:00.000Z", "until": "2040-01-02T00:00:00.000Z"}),
+        ("boost.end", {"boost": "1"}),
+    ]  # fmt: skip
+    assert "secret" not in str(told)
+
+
+def test_the_command_line_names_its_user_or_who_is_named(run: Shell) -> None:  # noqa: F811
+    for _ in range(2):
+        run("account", "set-tier", "m1", "100k", "--why", "order 1")
+        run("account", "set-relay", "m1", "--relay", "smtp://mx.example", "--who", "anna")
+    run("account", "boost", "m1", "--rate", "300k", "--until", "+1h")
+    run("account", "unboost", "m1", "1", "--who", "ben")
+    run("sms", "set", "--account", "m1", "--rate", "9k")
+    told = run("account", "audit", "m1", "--json").lines
+    me = common.user()
+    assert [(each["what"], each["who"], each["why"]) for each in told] == [
+        ("tier", me, "order 1"), ("relay", "anna", ""), ("boost", me, ""), ("boost.end", "ben", ""), ("tier", me, ""),
+    ]  # fmt: skip
+
+
+async def test_a_boost_under_a_key_is_granted_once(bench: Bench) -> None:
+    asked = {"rate": "300k", "until": "+1h", "who": "anna"}
+    for _ in range(3):
+        found = await bench.client.boost("m1", key="order 7", **asked)
+    assert [each.boost for each in found.boosts] == [1]
+    with pytest.raises(Conflict, match="another boost of account m1 was asked for under the key 'order 7'"):
+        await bench.client.boost("m1", key="order 7", **{**asked, "rate": "400k"})
+    done = await asyncio.gather(*(bench.client.boost("m1", key="order 8", **asked) for _ in range(8)))
+    assert {len(each.boosts) for each in done} == {2}
+    assert [each.what async for each in bench.client.audit("m1")] == ["boost", "boost"]
 
 
 async def test_trail_of_an_account_that_is_not_there_is_kept_all_the_same(bench: Bench) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from sendengine.address import normalise
 from sendengine.client import Client
+from sendengine.commands import common
 from sendengine.config import Config
 from sendengine.errors import NotFound, RefusedInput
 from sendengine.intake import Rejected
@@ -226,6 +227,19 @@ def test_refused_rows_are_shown_or_kept(run: Shell) -> None:
 def test_what_is_refused(run: Shell, args: tuple[str, ...], said: str) -> None:
     done = run("suppress", *args)
     assert (done.code, said in done.err) == (2, True)
+
+
+def test_the_trail_tells_who_changed_the_list_and_of_no_repeat(run: Shell) -> None:
+    for _ in range(2):
+        assert run("suppress", "import", run.list("a@x.org\nb@x.org\n"), "--account", "m1", "--reason", "unsubscribed").code == 0
+        assert run("suppress", "add", "c@x.org", "--account", "m1").code == 0
+    for _ in range(2):
+        assert run("suppress", "remove", "c@x.org", "--account", "m1").code == 0
+    told = run("account", "audit", "m1", "--json").lines
+    assert [(each["what"], each["who"], each["facts"]) for each in told] == [
+        ("suppress.import", common.user(), {"reason": "unsubscribed", "added": "2"}),
+        ("suppress", common.user(), {"reason": "manual", "added": "1"}), ("unsuppress", common.user(), {"removed": "1"}),
+    ]  # fmt: skip
 
 
 async def test_an_import_takes_constant_memory(redis_url: str) -> None:

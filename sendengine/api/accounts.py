@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from sendengine.api import problems, streams
 from sendengine.api.call import Call, Reply
-from sendengine.api.operations import Nothing, Operation, Param
+from sendengine.api.operations import IDEMPOTENCY, Nothing, Operation, Param
 from sendengine.api.problems import Problem
 from sendengine.errors import RefusedInput
 from sendengine.lanes import others
@@ -119,22 +119,22 @@ async def create(call: Call) -> Account:
 
 async def set_tier(call: Call) -> Account:
     account, asked = call.account(), await call.body(TierGiven)
-    call.facts["tier"] = asked.tier
-    return await call.client.set_tier(account, asked.tier)
+    return await call.client.set_tier(account, asked.tier, who=call.who)
 
 
 async def set_relay(call: Call) -> Account:
     account, asked = call.account(), await call.body(RelayGiven)
-    call.facts |= {"relay": asked.url or "", "retry": asked.retry or ""}
     if asked.is_login:
-        found = await call.client.set_login(account, password=asked.password, tls=asked.tls)
-    return found if asked.is_login and asked.retry is None else await call.client.set_relay(account, asked.made(), retry=asked.retry)
+        found = await call.client.set_login(account, password=asked.password, tls=asked.tls, who=call.who)
+    if asked.is_login and asked.retry is None:
+        return found
+    return await call.client.set_relay(account, asked.made(), retry=asked.retry, who=call.who)
 
 
 async def boost(call: Call) -> Reply:
     account, asked = call.account(), await call.body(NewBoost)
-    call.facts |= {"rate": asked.rate, "from": asked.start or "now", "until": asked.until, "why": asked.why}
-    made = await call.client.boost(account, asked.rate, until=asked.until, start=asked.start, who=call.who, why=asked.why)
+    key = call.idempotency_key()
+    made = await call.client.boost(account, asked.rate, until=asked.until, start=asked.start, who=call.who, why=asked.why, key=key)
     return Reply(made, 201)
 
 
@@ -142,8 +142,7 @@ async def end_boost(call: Call) -> Account:
     account, number = call.account(), call.request.path_params["boost"]
     if not (number.isascii() and number.isdecimal() and len(number) < 10):
         raise RefusedInput(f"{number[:20]!r} is no number of a boost", "the account shows them")
-    call.facts["boost"] = number
-    return await call.client.end_boost(account, int(number))
+    return await call.client.end_boost(account, int(number), who=call.who)
 
 
 async def list_holds(call: Call) -> list[Hold]:
@@ -226,19 +225,19 @@ OPERATIONS = (
     ),
     Operation(
         name="setTier", method="PUT", path=_ACCOUNT + "/tier", scope=Scope.ADMIN, operators=True, handler=set_tier, body=TierGiven,
-        answer=Account, audit="tier", summary="Change its speed; in force within 1 s, in mid-send too.",
+        answer=Account, summary="Change its speed; in force within 1 s, in mid-send too.",
     ),
     Operation(
         name="setRelay", method="PUT", path=_ACCOUNT + "/relay", scope=Scope.ADMIN, operators=True, handler=set_relay, body=RelayGiven,
-        answer=Account, audit="relay", summary="Change where its mail goes, or when it is tried again.",
+        answer=Account, summary="Change where its mail goes, or when it is tried again.",
     ),
     Operation(
         name="boostAccount", method="POST", path=_ACCOUNT + "/boosts", scope=Scope.ADMIN, operators=True, handler=boost, body=NewBoost,
-        answer=Account, status=201, audit="boost", summary="More speed for a time; it begins and ends by itself.",
+        answer=Account, status=201, params=(IDEMPOTENCY,), summary="More speed for a time; it begins and ends by itself.",
     ),
     Operation(
         name="endBoost", method="DELETE", path=_ACCOUNT + "/boosts/{boost}", scope=Scope.ADMIN, operators=True, handler=end_boost,
-        answer=Account, audit="boost.end", summary="End a boost now.",
+        answer=Account, summary="End a boost now.",
     ),
     Operation(
         name="whyAccount", method="GET", path=_ACCOUNT + "/why", scope=Scope.READ, handler=why, answer=Why,

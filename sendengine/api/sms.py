@@ -80,8 +80,7 @@ async def show(call: Call) -> Account:
 
 async def change(call: Call) -> Account:
     account, asked = call.account(), await call.body(SmsGiven)
-    call.facts |= {"rate": asked.rate or "", "provider": asked.provider or ""}
-    return await call.client.set_sms(account, rate=asked.rate, provider=asked.provider)
+    return await call.client.set_sms(account, rate=asked.rate, provider=asked.provider, who=call.who)
 
 
 async def credits_(call: Call) -> Credits:
@@ -122,7 +121,7 @@ OPERATIONS = (
     ),
     Operation(
         name="setSms", method="PUT", path=_ACCOUNT + "/sms", scope=Scope.ADMIN, operators=True, handler=change, body=SmsGiven,
-        answer=Account, audit="sms", summary="The speed of its SMS and who carries them.",
+        answer=Account, summary="The speed of its SMS and who carries them.",
     ),
     Operation(
         name="showCredits", method="GET", path=_ACCOUNT + "/credits", scope=Scope.READ, handler=credits_, answer=Credits,

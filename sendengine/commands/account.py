@@ -73,9 +73,11 @@ def list_(account: Annotated[str, typer.Argument(metavar="[m1234]")] = "", json:
 
 
 @app.command("set-tier")
-def set_tier(account: Id, tier: Annotated[str, typer.Argument()], json: Json = False) -> None:
+def set_tier(
+    account: Id, tier: Annotated[str, typer.Argument()], why: Because = "", who: Who = "", json: Json = False
+) -> None:
     """Change an account's speed; in force within 1 s, mid-send too."""
-    _show(common.call(lambda client: client.set_tier(account, tier)), json)
+    _show(common.call(lambda client: client.set_tier(account, tier, who=who or common.user(), why=why)), json)
 
 
 @app.command()
@@ -97,10 +99,14 @@ def boost(
 
 @app.command()
 def unboost(
-    account: Id, number: Annotated[int, typer.Argument(metavar="BOOST", help="Its number, see `show`.")], json: Json = False
+    account: Id,
+    number: Annotated[int, typer.Argument(metavar="BOOST", help="Its number, see `show`.")],
+    why: Because = "",
+    who: Who = "",
+    json: Json = False,
 ) -> None:
     """End a boost now, or one to come before it begins."""
-    _show(common.call(lambda client: client.end_boost(account, number)), json)
+    _show(common.call(lambda client: client.end_boost(account, number, who=who or common.user(), why=why)), json)
 
 
 @app.command("set-relay")
@@ -114,6 +120,8 @@ def set_relay(
     ] = None,
     password_file: PasswordFile = None,
     retry: Retry = None,
+    why: Because = "",
+    who: Who = "",
     json: Json = False,
 ) -> None:
     """Change an account's relay, its TLS or its credentials, mid-send too; or when the sends to come try again."""
@@ -127,10 +135,11 @@ def set_relay(
         raise RefusedInput("what is to be changed?", "--relay smtp://[user@]host[:port], --tls, --password-file or --retry")
 
     async def change(client: Client) -> Account:
+        by = {"who": who or common.user(), "why": why}
         if changes_login:
             password = None if password_file is None else password_from(password_file)
-            found = await client.set_login(account, password=password, tls=TlsPolicy(tls) if tls else None)
-        return found if retry is None and changes_login else await client.set_relay(account, way, retry=retry)
+            found = await client.set_login(account, password=password, tls=TlsPolicy(tls) if tls else None, **by)
+        return found if retry is None and changes_login else await client.set_relay(account, way, retry=retry, **by)
 
     _show(common.call(change), json)
 

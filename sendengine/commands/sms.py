@@ -57,7 +57,9 @@ def set_(
 ) -> None:
     """The speed of an account's SMS and who carries them; in force within 1 s, mid-send too."""
     found = common.call(
-        lambda client: client.set_sms(account, rate=rate or None, provider="" if provider == "-" else provider or None)
+        lambda client: client.set_sms(
+            account, rate=rate or None, provider="" if provider == "-" else provider or None, who=common.user()
+        )
     )
     if json:
         common.emit(found)

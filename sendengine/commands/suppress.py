@@ -31,14 +31,28 @@ COLUMNS = ("email", "reason", "since")
 @app.command()
 def add(addresses: Addresses, account: AccountFlag, reason: Why = "manual", json: Json = False) -> None:
     """Send them nothing more; within 1 s, mid-send too. Who unsubscribed gets single messages yet, the others get none."""
-    added = common.call(lambda client: client.suppress(account, addresses, reason))
+
+    async def put(client: Client) -> int:
+        added = await client.suppress(account, addresses, reason)
+        if added:
+            await client.note(account, "suppress", common.user(), reason=reason, added=str(added))
+        return added
+
+    added = common.call(put)
     common.emit({"account": account, "added": added}) if json else print(f"{added:,} added")
 
 
 @app.command()
 def remove(addresses: Addresses, account: AccountFlag, json: Json = False) -> None:
     """Send to them again; sends that passed them by do not come back to them."""
-    removed = common.call(lambda client: client.unsuppress(account, addresses))
+
+    async def take(client: Client) -> int:
+        removed = await client.unsuppress(account, addresses)
+        if removed:
+            await client.note(account, "unsuppress", common.user(), removed=str(removed))
+        return removed
+
+    removed = common.call(take)
     common.emit({"account": account, "removed": removed}) if json else print(f"{removed:,} removed")
 
 
@@ -67,9 +81,16 @@ def import_(
     json: Json = False,
 ) -> None:
     """Put a file of any length onto the list. Columns `reason` and `since` hold for their rows. The same file again changes nothing."""
+
+    async def load(client: Client, refused: Rejects) -> Imported:
+        found = await client.import_suppressed(account, Path(source), reason, refused)
+        if found.added:
+            await client.note(account, "suppress.import", common.user(), reason=reason, added=str(found.added))
+        return found
+
     with ExitStack() as stack:
         refused = Rejects(opened(stack, rejects), rejects)
-        found: Imported = common.call(lambda client: client.import_suppressed(account, Path(source), reason, refused))
+        found = common.call(lambda client: load(client, refused))
         if rejects is None:
             refused.show()
         refused.name_file()

@@ -14,6 +14,7 @@ import msgspec
 from sendengine.policy.tiers import interval_us
 
 FIELD = "boost:"  # of the account, with the grant's number behind
+BOOSTED = "boosted:"  # of the account, with a caller's key behind: number of what it was granted, until µs, digest of what it asked
 SPAN = Struct("<ddd")  # from µs, until µs, µs between messages
 
 
@@ -55,6 +56,15 @@ def grants_of(fields: Mapping[str, str]) -> list[Grant]:
             words = msgspec.json.decode(octets[SPAN.size :], type=Words)
             found.append(Grant(int(name.removeprefix(FIELD)), start / 1e6, end / 1e6, words))
     return sorted(found, key=lambda grant: grant.number)
+
+
+def granted_under(fields: Mapping[str, str], key: str) -> tuple[int, str] | None:
+    """The number of the grant that was asked for under a key of its caller's, and the digest of what was asked; None: there is none."""
+    value = fields.get(BOOSTED + key)
+    if value is None:
+        return None
+    number, _, asked = value.split(" ", 2)
+    return int(number), asked
 
 
 def rate_at(own: float | None, grants: Sequence[Grant], at: float) -> float | None:

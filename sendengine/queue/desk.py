@@ -71,7 +71,7 @@ class RedisDesk:
             return False
         await self._enlist(keys.ACCOUNTS, account)
         flat = [item for pair in fields.items() for item in pair]
-        [is_new] = await self._script("account", account, "new", self._cut_delay, *flat)
+        [is_new] = await self._script("account", account, "new", self._cut_delay, "", *flat)
         if await self.gone(home) is not None:
             if is_new:
                 await self._link.call("UNLINK", keys.account(account))
@@ -79,22 +79,29 @@ class RedisDesk:
             return False
         return bool(is_new)
 
-    async def set_account(self, account: str, fields: Mapping[str, str]) -> bool:
+    async def set_account(self, account: str, fields: Mapping[str, str], *, line: bytes = b"") -> bool:
         flat = [item for pair in fields.items() for item in pair]
-        return await spread_cut(self._link, account, (await self._script("account", account, "set", self._cut_delay, *flat))[1:])
+        return await self._told(account, (await self._script("account", account, "set", self._cut_delay, line, *flat))[1:])
 
-    async def set_rate(self, account: str, tier: str, per_hour: float | None) -> bool:
-        cut = await self._script("rate", account, tier, per_hour or "", interval_us(per_hour), self._cut_delay)
-        return await spread_cut(self._link, account, cut)
+    async def set_rate(self, account: str, tier: str, per_hour: float | None, *, line: bytes = b"") -> bool:
+        return await self._told(
+            account, await self._script("rate", account, tier, per_hour or "", interval_us(per_hour), self._cut_delay, line)
+        )
 
-    async def boost(self, account: str, grant: bytes) -> int | None:
+    async def boost(self, account: str, grant: bytes, *, line: bytes = b"", key: str = "", digest: str = "") -> int | None:
         spans = (f"{value:.3f}" for value in SPAN.unpack_from(grant))
-        reply = await self._script("boost", account, self._cut_delay, "new", *spans, grant[SPAN.size :])
-        await spread_cut(self._link, account, reply[1:])
+        reply = await self._script("boost", account, self._cut_delay, line, "new", *spans, grant[SPAN.size :], key, digest)
+        await self._told(account, reply[1:])
         return int(reply[0]) if reply else None
 
-    async def end_boost(self, account: str, number: int) -> bool:
-        return await spread_cut(self._link, account, (await self._script("boost", account, self._cut_delay, "end", number))[1:])
+    async def end_boost(self, account: str, number: int, *, line: bytes = b"") -> bool:
+        return await self._told(account, (await self._script("boost", account, self._cut_delay, line, "end", number))[1:])
+
+    async def _told(self, account: str, cut: Sequence[Any]) -> bool:
+        """Workers hear of the cut that came with a change, if there was one, and its line goes into the trail."""
+        is_done = await spread_cut(self._link, account, cut)
+        await self._fill_trail(account.partition("/")[0])
+        return is_done
 
     async def account(self, account: str) -> Mapping[str, str]:
         return as_text(await self._link.call("HGETALL", keys.account(account)))

@@ -22,7 +22,8 @@ account slot: B = {m1234} is the account's own; A is a lane of it, a channel wit
                           time of the last permit granted), cut and cut_at (number and µs of the last cut), relay, bind (what binds now),
                           idle (µs in which the relay refused us or the gate was shut: no lifetime runs), idle_at (up to when it
                           counts these), boosts (grants of speed so far), boost:N (one of them:
-                          from µs, until µs, interval, then JSON), grants (the same 24 octets of those that are not over)
+                          from µs, until µs, interval, then JSON), boosted:KEY (of one that was asked for under a caller's key: its number,
+                          until µs, digest of what was asked), grants (the same 24 octets of those that are not over)
   A:sends         zset    campaign -> µs of its creation
   A:open          set     campaigns that have not ended
   A:run           zset    campaigns that may send now -> messages served since the set last changed (the deal's memory)

@@ -8,11 +8,11 @@ import msgspec
 
 from sendengine.errors import Unavailable
 from sendengine.intake import PackedBatch
-from sendengine.lanes import others
+from sendengine.lanes import others, owner
 from sendengine.policy.apikeys import ApiKey
 from sendengine.policy.credits import Lot
 from sendengine.policy.durability import Persistence
-from sendengine.policy.grants import FIELD, SPAN
+from sendengine.policy.grants import BOOSTED, FIELD, SPAN, granted_under
 from sendengine.policy.signing import KeyEntry, decode, encode, field
 from sendengine.policy.tiers import interval_us
 from sendengine.ports import AuditLine, Bill, Booked, Booking, Gated, Heard, LedgerEntry, OutcomeChunk, Repair, Standing, Stored
@@ -84,36 +84,51 @@ class MemoryDesk:
         made.fields.set_times(created=self._now())
         return True
 
-    async def set_account(self, account: str, fields: Mapping[str, str]) -> bool:
+    async def set_account(self, account: str, fields: Mapping[str, str], *, line: bytes = b"") -> bool:
         state = self._store.accounts.get(account)
         if state is None:
             return False
         cut = state.cut(self._now(), self._cut_delay)
+        if any(state.fields.get(name, "") != value for name, value in fields.items()):
+            self._note(account, line)
         state.fields.update(fields)
-        self._store.spread(account, *cut)
+        self._told(account, cut)
         return True
 
-    async def set_rate(self, account: str, tier: str, per_hour: float | None) -> bool:
-        state = self._store.accounts.get(account)
-        if state is None:
-            return False
-        cut = state.cut(self._now(), self._cut_delay)
-        state.fields.update(tier=tier, rate="" if per_hour is None else str(per_hour), iv=interval_us(per_hour))
-        self._store.spread(account, *cut)
-        return True
+    async def set_rate(self, account: str, tier: str, per_hour: float | None, *, line: bytes = b"") -> bool:
+        speed = {"tier": tier, "rate": "" if per_hour is None else str(per_hour), "iv": interval_us(per_hour)}
+        return await self.set_account(account, speed, line=line)
 
-    async def boost(self, account: str, grant: bytes) -> int | None:
-        state = self._store.accounts.get(account)
+    async def boost(self, account: str, grant: bytes, *, line: bytes = b"", key: str = "", digest: str = "") -> int | None:
+        state, now = self._store.accounts.get(account), self._now()
         if state is None:
             return None
-        cut = state.cut(self._now(), self._cut_delay)
+        if key and (known := granted_under(state.fields, key)) is not None:
+            if known[1] == digest:
+                self._told(account, (state.fields.number("cut"), float(state.fields.get("cut_at", 0))))
+            return known[0] if known[1] == digest else 0
+        cut = state.cut(now, self._cut_delay)
         state.fields.add("boosts", 1)
-        number = state.fields.number("boosts")
-        state.hold_grant(number, grant, self._now())
-        self._store.spread(account, *cut)
-        return number
+        made = state.fields.number("boosts")
+        if key:
+            state.fields[BOOSTED + key] = f"{made} {SPAN.unpack_from(grant)[1]:.0f} {digest}"
+        state.hold_grant(made, grant, now)
+        self._note(account, line)
+        self._told(account, cut)
+        return made
 
-    async def end_boost(self, account: str, number: int) -> bool:
+    def _told(self, account: str, cut: tuple[int, float]) -> None:
+        self._store.spread(account, *cut)
+        self._fill_trail(owner(account))
+
+    def _note(self, lane: str, line: bytes) -> None:
+        """As lua/noting.lua."""
+        if line:
+            home = self._store.accounts[owner(lane)]
+            home.fields.add("audits", 1)
+            home.audit[home.fields.number("audits")] = b"%.0f %b" % (self._now(), line)
+
+    async def end_boost(self, account: str, number: int, *, line: bytes = b"") -> bool:
         state, now = self._store.accounts.get(account, Account()), self._now()
         value = state.fields.octets(f"{FIELD}{number}")
         start, end, interval = SPAN.unpack_from(value) if value else (0.0, 0.0, 0.0)
@@ -121,7 +136,8 @@ class MemoryDesk:
             return False
         cut = state.cut(now, self._cut_delay)
         state.hold_grant(number, SPAN.pack(min(start, now), now, interval) + value[SPAN.size :], now)
-        self._store.spread(account, *cut)
+        self._note(account, line)
+        self._told(account, cut)
         return True
 
     async def account(self, account: str) -> Mapping[str, str]:
@@ -166,12 +182,10 @@ class MemoryDesk:
         return self._store.accounts.get(account, Account()).books.orders.get(order, (0, b""))[1]
 
     async def note(self, account: str, line: bytes) -> None:
-        state, said = self._store.accounts.get(account), b"%.0f %b" % (self._now(), line)
-        if state is None:
-            self._store.write_trail(account, {0: said}, self._kept_from())
+        if account not in self._store.accounts:
+            self._store.write_trail(account, {0: b"%.0f %b" % (self._now(), line)}, self._kept_from())
             return
-        state.fields.add("audits", 1)
-        state.audit[state.fields.number("audits")] = said
+        self._note(account, line)
         self._fill_trail(account)
 
     async def audit(self, account: str, after: str, limit: int) -> list[AuditLine]:

@@ -13,7 +13,7 @@ from math import ceil
 from sendengine.lanes import is_paid, owner
 from sendengine.policy.apikeys import ApiKey
 from sendengine.policy.durability import Persistence
-from sendengine.policy.grants import FIELD, SPAN
+from sendengine.policy.grants import BOOSTED, FIELD, SPAN
 from sendengine.ports import AuditLine, News, OutcomeChunk, Queued
 from sendengine.queue.keys import CHANNELS, LEVELS
 from sendengine.queue.memory_money import Bill, Money
@@ -294,6 +294,7 @@ class Account:
         fields.set_octets(f"{FIELD}{number}", grant)
         spans = {name: fields.octets(name)[: SPAN.size] for name in fields if name.startswith(FIELD)}
         ends = {name: SPAN.unpack(span)[1] for name, span in spans.items()}
+        ends |= {name: float(value.split(" ", 2)[1]) for name, value in fields.items() if name.startswith(BOOSTED)}
         fields.forget("grants", *(name for name, end in ends.items() if end < now - GRANT_KEPT_US))
         if live := [span for name, span in spans.items() if ends[name] > now]:
             fields.set_octets("grants", b"".join(live))

@@ -9,13 +9,15 @@ import msgspec
 
 from sendengine import relays
 from sendengine.errors import Conflict, NotFound, RefusedInput
-from sendengine.lanes import SMS, sms_lane
+from sendengine.lanes import SMS, channel, sms_lane
+from sendengine.policy import grants
 from sendengine.policy import retry as schedules
 from sendengine.policy.entitlements import entitlements_of
-from sendengine.policy.grants import Words, encode
+from sendengine.policy.grants import Words
 from sendengine.policy.tiers import Tier, interval_us, parse_rate
 from sendengine.policy.times import format_time
 from sendengine.ports import Desk
+from sendengine.scheduler import audit
 from sendengine.scheduler.binding import Binding, account_binding
 from sendengine.scheduler.gates import Hold, Term, shown_holds, shown_term
 from sendengine.scheduler.names import account_id, existing_account
@@ -85,28 +87,36 @@ async def create(desk: Desk, tiers: Mapping[str, Tier], account: str, tier: str,
     return False
 
 
-async def open_sms(desk: Desk, tiers: Mapping[str, Tier], account: str, rate: str, provider: str | None = None) -> str:
-    """The lane of an account's SMS, made on first use. `provider` is a name of providers.toml, "" the configuration's, None as it is."""
+async def open_sms(desk: Desk, tiers: Mapping[str, Tier], account: str, rate: str) -> str:
+    """The lane of an account's SMS, made on first use."""
     await existing_account(desk, account_id(account))
     lane = sms_lane(account)
     if not await desk.account(lane):
-        await desk.create_account(lane, _speed(tiers, rate) | {"channel": SMS, "provider": provider or ""})
-    elif provider is not None:
-        await desk.set_account(lane, {"provider": provider})
+        await desk.create_account(lane, _speed(tiers, rate) | {"channel": SMS, "provider": ""})
     return lane
 
 
-async def set_tier(desk: Desk, tiers: Mapping[str, Tier], account: str, tier: str) -> None:
-    await existing_account(desk, account)
+async def set_provider(desk: Desk, lane: str, provider: str, who: str, why: str) -> None:
+    """A name of providers.toml, "" the configuration's."""
+    line = audit.line("provider", who, why, channel=channel(lane), provider=provider or "the configuration's")
+    await desk.set_account(lane, {"provider": provider}, line=line)
+
+
+async def set_tier(desk: Desk, tiers: Mapping[str, Tier], account: str, tier: str, who: str, why: str) -> None:
+    before = await existing_account(desk, account)
     name, per_hour = parse_rate(tier, tiers)
-    await desk.set_rate(account, name, per_hour)
+    line = audit.line("tier", who, why, channel=channel(account), tier=name, rate=_said(per_hour), before=before.get("tier", ""))
+    await desk.set_rate(account, name, per_hour, line=line)
 
 
 async def boost(
-    desk: Desk, tiers: Mapping[str, Tier], account: str, rate: str, span: tuple[float, float], who: str, why: str
+    desk: Desk, tiers: Mapping[str, Tier], account: str, rate: str, span: tuple[float, float], who: str, why: str, key: str, asked: str
 ) -> int:
-    """A grant from span[0] until span[1] (UNIX seconds); its number. Raises NotFound, RefusedInput."""
-    await existing_account(desk, account)
+    """A grant from span[0] until span[1] (UNIX seconds); its number. Under the same `key` ("" none) it is granted once;
+    `asked` is a digest of the request. Raises NotFound, RefusedInput, Conflict where the key is another boost's."""
+    fields = await existing_account(desk, account)
+    if key and (known := grants.granted_under(fields, key)) is not None:
+        return _same_boost(account, key, known[0] if known[1] == asked else 0)
     _, per_hour = parse_rate(rate, tiers)
     start, end = span
     now = await desk.now_us() / 1e6
@@ -114,26 +124,46 @@ async def boost(
         raise RefusedInput("a boost has a rate: without one it could not end at its time", f"sendengine account set-tier {account} {rate}")
     if end <= max(start, now):
         raise RefusedInput(f"a boost until {format_time(end)} is over before it begins", "--until names a later time than --from and now")
-    number = await desk.boost(account, encode(start, end, Words(per_hour, who, why, now)))
+    line = audit.line("boost", who, why, rate=_said(per_hour), **{"from": format_time(start), "until": format_time(end), "key": key})
+    number = await desk.boost(account, grants.encode(start, end, Words(per_hour, who, why, now)), line=line, key=key, digest=asked)
     if number is None:
         raise NotFound(f"unknown account {account}")
+    return _same_boost(account, key, number)
+
+
+def _same_boost(account: str, key: str, number: int) -> int:
+    if not number:
+        raise Conflict(f"another boost of account {account} was asked for under the key {key!r}", "each boost has a key of its own")
     return number
 
 
-async def end_boost(desk: Desk, account: str, number: int) -> None:
+async def end_boost(desk: Desk, account: str, number: int, who: str, why: str) -> None:
     await existing_account(desk, account)
-    if not await desk.end_boost(account, number):
+    if not await desk.end_boost(account, number, line=audit.line("boost.end", who, why, boost=str(number))):
         raise Conflict(f"account {account} has no boost {number} that holds or will", f"sendengine account show {account}")
 
 
-async def set_relay(desk: Desk, account: str, relay: Relay | str | None, retry: str | None) -> None:
+async def set_relay(desk: Desk, account: str, relay: Relay | str | None, retry: str | None, who: str, why: str) -> None:
     """What is on the wire ends at the old relay; what follows goes to the new one, within a second. A retry schedule ("": the
     configuration's) is that of the sends submitted from now on."""
-    await existing_account(desk, account_id(account))
+    before = await existing_account(desk, account_id(account))
     fields = _way(relay, retry)
     if not fields:
         raise RefusedInput("which relay?", "--relay smtp://[user@]host[:port], or --retry SCHEDULE")
-    await desk.set_account(account, fields)
+    await desk.set_account(account, fields, line=audit.line("relay", who, why, **_way_said(before, fields)))
+
+
+def _way_said(before: Mapping[str, str], fields: Mapping[str, str]) -> dict[str, str]:
+    """What changes of how its mail leaves. No secret is in here."""
+    said = {}
+    if "retry" in fields and fields["retry"] != before.get("retry", ""):
+        said["retry"] = fields["retry"] or "the configuration's"
+    if (relay := _relay_of(fields)) is None or fields["relay"] == before.get("relay"):
+        return said
+    old = _relay_of(before)
+    is_only_password = old is not None and msgspec.structs.replace(old, password=relay.password) == relay
+    said |= {"relay": relay.site, "user": relay.user, "tls": str(relay.tls), "password": "changed" if is_only_password else ""}
+    return said
 
 
 async def relay_with(desk: Desk, account: str, password: str | None, tls: TlsPolicy | None) -> Relay:
@@ -190,6 +220,10 @@ def shown(view: View) -> Account:
         sends=[f"{view.account}:{campaign}" for campaign in view.open_sends],
         binding=account_binding(view),
     )
+
+
+def _said(per_hour: float | None) -> str:
+    return "unmetered" if per_hour is None else f"{per_hour:.10g}/h"
 
 
 def _relay_of(fields: Mapping[str, str]) -> Relay | None:

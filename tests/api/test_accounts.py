@@ -20,6 +20,11 @@ async def test_the_operator_makes_accounts_and_sells_speed(api: Api) -> None:
     assert boosted.json["boosts"][0]["who"].startswith("Ann (key ")
     ended = await api("DELETE", "/v1/accounts/m7/boosts/1", ops)
     assert (ended.status, ended.json["rate"]) == (200, 100_000)
+    again, other = ({"rate": rate, "until": "+1h", "why": "sale"} for rate in ("300000/h", "400000/h"))
+    for body, status, boosts in ((again, 201, 2), (again, 201, 2), (other, 409, 0)):
+        answer = await api("POST", "/v1/accounts/m7/boosts", ops, json=body, headers={"Idempotency-Key": "order-7"})
+        assert (answer.status, len(answer.json.get("boosts", ()))) == (status, boosts)
+    assert (await api("DELETE", "/v1/accounts/m7/boosts/2", ops)).json["rate"] == 200_000
     assert (await api("DELETE", "/v1/accounts/m7/boosts/1", ops)).status == 409
     assert (await api("DELETE", "/v1/accounts/m7/boosts/x", ops)).status == 400
     assert (await api("PUT", "/v1/accounts/m7/relay", ops, json={"url": "smtp://other.example"})).json["relay"] == "other.example:25"

@@ -126,6 +126,19 @@ async def test_numbers_go_on_and_what_people_said_is_kept(sending: Bench) -> Non
     assert [(each.number, each.rate, each.words.who) for each in found] == [(1, BOOSTED, "ops"), (2, BOOSTED, "ops")]
 
 
+async def test_boost_under_a_key_is_granted_once_and_its_key_forgotten_with_it(sending: Bench) -> None:
+    now = await sending.desk.now_us() / 1e6
+    grant = encode(now, now + 60, Words(BOOSTED, "ops", "", 0.0))
+    given = [await sending.desk.boost("m1", grant, key="a key", digest=digest) for digest in ("d", "d", "other")]
+    assert given == [1, 1, 0]
+    assert await sending.desk.boost("m1", grant, key="another", digest="d") == 2
+    assert len(grants_of(await sending.desk.account("m1"))) == 2
+    old = encode(now - 40 * 86400, now - 35 * 86400, Words(BOOSTED, "ops", "", 0.0))
+    assert await sending.desk.boost("m1", old, key="old", digest="d") == 3
+    fields = await sending.desk.account("m1")
+    assert {name for name in fields if name.startswith("boosted:")} == {"boosted:a key", "boosted:another"}
+
+
 async def test_boost_of_nobody(bench: Bench) -> None:
     assert await bench.desk.boost("m9", encode(0, 1, Words(1.0, "", "", 0.0))) is None
     assert not await bench.desk.end_boost("m9", 1)

@@ -1,4 +1,4 @@
--- include: lib cutting gating
+-- include: lib cutting gating noting
 -- Change an account's term or holds: the one way to (docs/design/016).  KEYS[1] B, the account's own hash.
 -- ARGV: cut delay µs; µs from which on it is too late ("" never); a line for the audit trail ("" none); number of fields that must be as the
 --       caller saw them, these as field, value pairs; then field, value pairs to be. "" is absent.
@@ -41,5 +41,5 @@ if gate ~= before then
     for _, value in ipairs({lane, number, int(at)}) do reply[#reply + 1] = value end
   end)
 end
-if ARGV[3] ~= '' then call('HSET', B .. ':audit', call('HINCRBY', B, 'audits', 1), int(now) .. ' ' .. ARGV[3]) end
+note(now, ARGV[3])
 return reply

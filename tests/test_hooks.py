@@ -149,6 +149,20 @@ async def test_a_hold_and_its_end_are_told(world: World) -> None:
     ]  # fmt: skip
 
 
+async def test_credits_that_are_frozen_are_not_low(world: World) -> None:
+    client, desk = world.bench.client, world.bench.desk
+    await client.grant_credits("m1", 500, key="k")
+    await world.bench.client.create_hook("m1", URL, ["credit.low"], credit_below=100)
+    await world.turn()
+    await desk.set_gate("m1", {}, {"term": "active", "term_ends": f"{await desk.now_us() - 1:.0f}", "grace": "10", "purge_after": "30"})
+    await world.turn()
+    assert ((await client.credits("m1")).free, (await client.credits("m1")).frozen) == (0, 500)
+    assert world.receiver.of("credit.low") == []
+    await client.set_term("m1", "renew", ends="+30d")
+    await world.turn()
+    assert world.receiver.got == []
+
+
 async def test_two_processes_that_look_at_once_tell_once(world: World) -> None:
     await world.subscribe()
     await world.turn()

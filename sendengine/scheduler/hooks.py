@@ -207,11 +207,12 @@ async def _low_credit(
     if not wanting:
         return []
     found = await prepaid.show(desk, account)
-    before = float(seen.get("credits", found.free))
-    if f"{found.free:g}" != seen.get("credits"):
-        changes["credits"] = f"{found.free:g}"
-    data = {"free": found.free, "reserved": found.reserved}
-    passed = [hook for hook in wanting if found.granted and found.free < hook.credit_below <= before]
+    left = found.free + found.frozen  # what is frozen in grace is not gone: a renewal frees it
+    before = float(seen.get("credits", left))
+    if f"{left:g}" != seen.get("credits"):
+        changes["credits"] = f"{left:g}"
+    data = {"free": found.free, "frozen": found.frozen, "reserved": found.reserved}
+    passed = [hook for hook in wanting if found.granted and left < hook.credit_below <= before]
     return [Found("credit.low", data | {"below": hook.credit_below}, hook.id) for hook in passed]
 
 

@@ -27,10 +27,11 @@ from sendengine.config import Config
 from sendengine.errors import Conflict, NotFound, RefusedInput, SendEngineError, Unavailable
 from sendengine.intake import Intake
 from sendengine.lanes import is_paid, owner, sms_lane
-from sendengine.policy import gate, prices
+from sendengine.policy import entitlements, gate, prices
 from sendengine.policy import retry as schedules
 from sendengine.policy.apikeys import SECRET_OCTETS
 from sendengine.policy.durability import Durability, weakest
+from sendengine.policy.entitlements import EMAIL, SMS
 from sendengine.policy.numbers import checked_region
 from sendengine.policy.prices import PriceTable
 from sendengine.policy.senders import sender_id
@@ -65,6 +66,7 @@ from sendengine.scheduler import (
 )
 from sendengine.scheduler.accounts import Account
 from sendengine.scheduler.apikeys import KeyShown, NewKey
+from sendengine.scheduler.awaited import awaited
 from sendengine.scheduler.billing import Applied
 from sendengine.scheduler.binding import Binding
 from sendengine.scheduler.fsck import Checked, Finding
@@ -207,8 +209,9 @@ class Client:
         return await self._shown(await view.look(self.desk, account))
 
     async def _shown(self, found: view.View) -> Account:
-        bought = await prepaid.show(self.desk, owner(found.account))
-        return msgspec.structs.replace(accounts.shown(found), credits=bought.free if bought.granted else None)
+        account = owner(found.account)
+        bought, waits = await prepaid.show(self.desk, account), await awaited(self.desk, account, found.home)
+        return msgspec.structs.replace(accounts.shown(found), credits=bought.free if bought.granted else None, billing_waits=waits)
 
     async def accounts(self) -> AsyncIterator[Account]:
         for account in await self.desk.accounts():
@@ -222,10 +225,10 @@ class Client:
         """An event from billing: its octets as they came, and the headers with its signature (policy.billing). Raises Forged, and what else
         scheduler.billing.apply_event does."""
         secrets, offer = configuration.billing_secrets(self.config), configuration.offer(self.config)
-        return await billing.apply_event(self.desk, raw, headers, secrets, await self._now(), offer, self._grant)
-
-    async def _grant(self, account: str, key: str, amount: int, who: str, why: str) -> None:
-        await self.grant_credits(account, amount, key=key, who=who, why=why)
+        applied = await billing.apply_event(self.desk, raw, headers, secrets, await self._now(), offer)
+        if any(each.credits for each in (applied, *applied.then)):
+            await accounts.open_sms(self.desk, self.tiers, applied.account, self.config.sms_rate)
+        return applied
 
     # who gets nothing any more
 
@@ -330,7 +333,7 @@ class Client:
         self, account: str, message: Message, campaign: str | None, at: Moment, sequential: bool, priority: str | None, window: str | None,
         on_doubt: str, retry: str | None, lifetime: str | float | None, sender: str, created_by: str,
     ) -> Order:  # fmt: skip
-        await self._admitted(account)
+        await self._admitted(account, EMAIL)
         now = await self._now()
         order = Order(
             ref=Ref(account, names.campaign_id(campaign) if campaign else names.new_campaign_id(now, os.urandom(4))),
@@ -404,7 +407,7 @@ class Client:
         self, account: str, sender: str, text: str, campaign: str | None, at: Moment, sequential: bool, priority: str | None,
         window: str | None, on_doubt: str, retry: str | None, lifetime: str | float | None, region: str, created_by: str,
     ) -> Order:  # fmt: skip
-        await self._admitted(account)
+        await self._admitted(account, SMS)
         lane = await accounts.open_sms(self.desk, self.tiers, account, self.config.sms_rate)
         now = await self._now()
         ref = Ref(lane, names.campaign_id(campaign) if campaign else names.new_campaign_id(now, os.urandom(4)))
@@ -475,7 +478,7 @@ class Client:
     async def resend(self, campaign: str) -> Send:
         """A new send, ID-r1, to those of a send without `sent`. Raises Conflict unless that has ended."""
         ref = await names.resolve(self.desk, campaign)
-        await self._admitted(owner(ref.account))
+        await self._admitted(owner(ref.account), SMS if is_paid(ref.account) else EMAIL)
         order = await resend.order_again(self.desk, ref)
         if is_paid(ref.account):
             order = msgspec.structs.replace(order, prices=await self._prices(order.ref, await self._now()))
@@ -494,17 +497,18 @@ class Client:
     ) -> single.Single:  # fmt: skip
         """One transactional message, ahead of bulk. The same `key` again is the same message, for as long as outcomes are kept; without
         one, each call is a message of its own. Raises Conflict where the account is held, in grace or deleted."""
-        await self._admitted(account)
+        await self._admitted(account, EMAIL)
         key = key or _uid()
         try:
             return await single.send(self.desk, self.config, account, message, to, sender, _uid(), fields or {}, key)
         except Unavailable as error:
             raise Unavailable(str(error), f"it may be queued already: the same call with the key {key!r} never makes it two") from error
 
-    async def _admitted(self, account: str) -> None:
-        """Raises Conflict with the remedy where an account takes no sends now."""
+    async def _admitted(self, account: str, channel: str) -> None:
+        """Raises Conflict with the remedy where an account takes no sends now, or its edition has no such channel."""
         fields = await names.existing_account(self.desk, names.account_id(account))
         gate.admit(account, fields, await self._now())
+        entitlements.admit(account, fields, channel)
 
     async def estimate(self, account: str, recipients: int, *, at: Moment = None, finish_by: Moment = None) -> planning.Estimate:
         await names.existing_account(self.desk, account)

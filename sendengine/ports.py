@@ -13,7 +13,7 @@ import msgspec
 
 from sendengine.intake import PackedBatch
 from sendengine.policy.apikeys import ApiKey
-from sendengine.policy.credits import Draw, Entry, Lot
+from sendengine.policy.credits import Draw, Entry, Lot, Purchase
 from sendengine.policy.durability import Persistence
 from sendengine.policy.health import Health
 from sendengine.policy.holds import Hold
@@ -424,7 +424,7 @@ class Repair(msgspec.Struct, frozen=True):
 
 class Booking(msgspec.Struct, frozen=True):
     """An event from billing as it comes to its account: `event` itself (JSON), in case it has to wait; what it changes
-    (policy.entitlements), and what is kept of an order (b"" nothing)."""
+    (policy.entitlements), the lots of SMS credits that it brings, and what is kept of an order (b"" nothing)."""
 
     sequence: int
     id: str
@@ -434,6 +434,7 @@ class Booking(msgspec.Struct, frozen=True):
     seen: Mapping[str, str] = {}
     fields: Mapping[str, str] = {}
     is_speed: bool = False
+    lots: Sequence[Purchase] = ()
     before_us: float | None = None
     order: str = ""
     kept: bytes = b""
@@ -441,7 +442,8 @@ class Booking(msgspec.Struct, frozen=True):
 
 class Booked(msgspec.Struct, frozen=True):
     """What became of it: done; known (a repeat); early (it waits for those before it); far (too far ahead for that); differs (another event
-    has its id or its sequence); moved (what was seen has changed); missing, purging. `sequence`: the last that came to its turn."""
+    has its id or its sequence, or another purchase the key of its credits); moved (what was seen has changed); missing, purging.
+    `sequence`: the last that came to its turn."""
 
     status: str
     sequence: int
@@ -646,6 +648,10 @@ class Desk(Protocol):
 
     async def early_event(self, account: str, sequence: int) -> bytes | None:
         """One that waits for those before it."""
+        ...
+
+    async def early(self, account: str) -> Mapping[int, float]:
+        """The sequences of all that wait, with the µs at which each came."""
         ...
 
     async def forget_early(self, account: str, sequence: int) -> None: ...

@@ -154,7 +154,7 @@ async def test_boost_to_come_is_part_of_the_estimate_and_can_be_withdrawn(bench:
     ("rate", "until", "error"),
     [
         ("unmetered", "+1h", RefusedInput), ("36000/h", "now", RefusedInput), ("36000/h", "2001-01-01 00:00", RefusedInput),
-        ("60q", "+1h", NotFound),
+        ("60q", "+1h", RefusedInput),
     ],
 )
 async def test_boost_that_cannot_be(bench: Bench, rate: str, until: str, error: type[Exception]) -> None:

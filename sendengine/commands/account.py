@@ -313,6 +313,7 @@ def _show(found: Account, json: bool) -> None:
         ("channels", ", ".join(found.channels) or None),
         ("seats", found.seats),
         ("events from billing", found.billing_sequence or None),
+        ("billing waits", found.billing_waits.said if found.billing_waits else None),
         *_term_facts(found.term),
         *((f"held: {each.reason}", _hold_said(each)) for each in found.holds),
         ("relay", found.relay or "the configuration's"),

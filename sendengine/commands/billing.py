@@ -32,8 +32,16 @@ def event(
     from sendengine.policy.billing import sign as signed
 
     raw = sys.stdin.buffer.read() if source == "-" else common.text_of(Path(source))
-    if bool(signature) == sign:
-        raise RefusedInput("an event is taken with its signature", "--signature 't=…,v1=…' as it came, or --sign where you hold the secret")
+    if signature and sign:
+        raise RefusedInput(
+            "--signature and --sign at once: it was signed by billing, or is signed here",
+            "--signature 't=…,v1=…' as it came with the event, or --sign alone where you hold the secret",
+        )
+    if not signature and not sign:
+        raise RefusedInput(
+            "an event is taken with its signature, and none was given",
+            "--signature 't=…,v1=…' as it came with the event, or --sign where you hold the secret",
+        )
     secrets = config.billing_secrets(config.load())
     if sign and not secrets:
         raise RefusedInput("no secret is shared with billing here", "billing_secrets_file names the file that holds it")

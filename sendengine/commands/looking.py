@@ -67,11 +67,13 @@ def why(name: Annotated[str, typer.Argument(metavar="m1234|CAMPAIGN")], json: Js
     found = common.call(lambda client: client.explain(name))
     if json:
         common.emit({"name": name, "campaign": found.campaign, "others": found.others, "binding": found.binding,
-                     "next_retry": found.next_retry, "idle": found.idle})  # fmt: skip
+                     "next_retry": found.next_retry, "idle": found.idle, "billing_waits": found.billing_waits})  # fmt: skip
         return
     beside = f" ({found.others:,} other send{'' if found.others == 1 else 's'} of the account go{'es' if found.others == 1 else ''} on)"
     of = f"{found.campaign}: " if found.campaign else ""
     print(of + (views.said(found.binding) or found.idle or "") + (beside if found.others else ""))
+    if found.billing_waits:
+        print(found.billing_waits.said)
 
 
 def fsck(

@@ -6,11 +6,11 @@ are applied in their order, so the last word on each thing holds. A purchase tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from sendengine.errors import Conflict, NotFound, RefusedInput, SendEngineError
+from sendengine.errors import Conflict, RefusedInput, SendEngineError
 from sendengine.policy import grants, term
 from sendengine.policy.billing import (
     AnyEvent,
@@ -24,12 +24,15 @@ from sendengine.policy.billing import (
     SubscriptionRenewed,
     TierChanged,
 )
+from sendengine.policy.credits import MAIL, Home, Purchase, purchase
 from sendengine.policy.grants import FIELD, SPAN, Words
 from sendengine.policy.holds import FIELD as HOLD
+from sendengine.policy.prices import MILLI
 from sendengine.policy.term import Verb, fields_of, term_of
 from sendengine.policy.tiers import Tier, interval_us, nearest, parse_rate
 
-CHANNELS = ("email", "sms")
+EMAIL, SMS = "email", "sms"
+CHANNELS = (EMAIL, SMS)
 UNPAID_FEE = HOLD + "unpaid-fee"
 _KEPT_US = 30 * 86400e6  # that a boost is shown after its end
 
@@ -51,24 +54,28 @@ class Offer(msgspec.Struct, frozen=True):
     purge_after_days: float = term.PURGE_SOONEST_DAYS
 
     def edition(self, name: str) -> Edition:
-        """Raises NotFound with the nearest one."""
+        """Raises RefusedInput with the nearest one."""
         found = self.editions.get(name.strip().lower())
         if found is None:
-            raise NotFound(f"unknown edition {name!r}{nearest(name, self.editions)}", f"one of {' '.join(self.editions)}")
+            raise RefusedInput(f"unknown edition {name!r}{nearest(name, self.editions)}", f"one of {' '.join(self.editions)}")
         return found
 
 
 class Change(msgspec.Struct, frozen=True):
-    """`fields` to be, "" absent, where `seen` still stands. `is_speed`: the rate changes, so what was granted is cut first. `credits`, by
-    the event that bought them, are for the ledger. It would be another one from `before` (UNIX seconds) on. `refused`: why it changes
-    nothing, though it is genuine and counts as come: its time is over, or the term forbids it."""
+    """`fields` to be, "" absent, where `seen` still stands. `is_speed`: the rate changes, so what was granted is cut first. `lots` of SMS
+    credits come with it. It would be another one from `before` (UNIX seconds) on. `refused`: what changes nothing of it, and why, though it
+    is genuine and counts as come: its time is over, or the term forbids it."""
 
     seen: Mapping[str, str] = {}
     fields: Mapping[str, str] = {}
     is_speed: bool = False
-    credits: Mapping[str, int] = {}
+    lots: tuple[Purchase, ...] = ()
     before: float | None = None
     refused: str = ""
+
+    @property
+    def is_void(self) -> bool:
+        return bool(self.refused) and not self.fields and not self.lots
 
 
 class Entitlements(msgspec.Struct, frozen=True):
@@ -85,9 +92,30 @@ def entitlements_of(fields: Mapping[str, str]) -> Entitlements:
     return Entitlements(fields.get("edition") or None, channels, int(fields.get("seats") or 0), int(fields.get("seq") or 0))
 
 
+def admit(account: str, fields: Mapping[str, str], channel: str) -> None:
+    """Raises Conflict, with the remedy, where what was sold to an account has no such channel. Where no edition was, nothing is limited."""
+    sold = entitlements_of(fields)
+    has_it = any(each in MAIL if channel == EMAIL else each == channel for each in sold.channels)
+    if sold.channels and not has_it:
+        name = f"edition {sold.edition!r}" if sold.edition else "what it has bought"
+        reason = f"account {account} takes no sends by {channel}: {name} has {' and '.join(sold.channels)} only"
+        raise Conflict(reason, f"buy an edition with {channel}: the event edition.changed puts it in force within a second")
+
+
+def check(event: AnyEvent, offer: Offer) -> None:
+    """Raises RefusedInput for what nobody here sells."""
+    match event:
+        case EditionChanged():
+            offer.edition(event.edition)
+        case TierChanged():
+            parse_rate(event.tier, offer.tiers)
+        case BoostPurchased():
+            _boost_rate(event, offer)
+
+
 def change_of(event: AnyEvent, fields: Mapping[str, str], now: float, offer: Offer) -> Change:
-    """What an event that is paid, and due, makes of an account. Raises NotFound for a tier or edition that nobody here sells: such an event
-    is left for when they are, and those behind it wait."""
+    """What an event that is paid, and due, makes of an account. Raises RefusedInput for a tier or edition that nobody here sells: such an
+    event is left for when they are, and those behind it wait."""
     match event:
         case SubscriptionRenewed() | SubscriptionCancelled() | SubscriptionExpired():
             return _term_changed(event, fields, now, offer)
@@ -102,16 +130,32 @@ def change_of(event: AnyEvent, fields: Mapping[str, str], now: float, offer: Off
         case BoostPurchased():
             return _boosted(event, fields, now, offer)
         case CreditsPurchased():
-            return Change(credits={event.id: event.credits})
+            lot = purchase(
+                Home.of(fields), event.id, event.credits * MILLI, round(now * 1e6), event.who or "billing", event.why or event.id
+            )
+            return Change({"channels": fields.get("channels", "")}, lots=(lot,))
         case PaymentReceived():
             return _with(fields, {UNPAID_FEE: ""}) if event.settles and UNPAID_FEE in fields else Change()
 
 
-def both(first: Change, second: Change) -> Change:
-    """A payment and what it was for, at once."""
+def changes_of(events: Sequence[AnyEvent], fields: Mapping[str, str], now: float, offer: Offer) -> Change:
+    """Of several at once, as if each came when those before it are in force: a payment and what it was for."""
+    total, standing = Change(), dict(fields)
+    for event in events:
+        change = change_of(event, standing, now, offer)
+        total = _both(total, change)
+        standing = {name: value for name, value in {**standing, **change.fields}.items() if value}
+    return total
+
+
+def _both(first: Change, second: Change) -> Change:
+    """What the second one saw of the first one's making is nothing that stands before."""
+    seen = {name: value for name, value in second.seen.items() if name not in first.fields} | dict(first.seen)
+    limits = [each for each in (first.before, second.before) if each is not None]
+    refused = "; ".join(filter(None, (first.refused, second.refused)))
     return Change(
-        {**first.seen, **second.seen}, {**first.fields, **second.fields}, first.is_speed or second.is_speed,
-        {**first.credits, **second.credits}, second.before if first.before is None else first.before, first.refused or second.refused,
+        seen, {**first.fields, **second.fields}, first.is_speed or second.is_speed, first.lots + second.lots,
+        min(limits, default=None), refused,
     )  # fmt: skip
 
 
@@ -140,14 +184,19 @@ def _term_changed(
 
 
 def _boosted(event: BoostPurchased, fields: Mapping[str, str], now: float, offer: Offer) -> Change:
-    _, per_hour = parse_rate(event.rate, offer.tiers)
+    per_hour = _boost_rate(event, offer)
     start, until = now if event.start is None else event.start.timestamp(), event.until.timestamp()
-    if per_hour is None:
-        raise RefusedInput(f"event {event.id}: a boost has a rate", "messages per hour, or a tier's name")
     if until <= max(start, now):
         return Change(refused="the boost is over before it begins")
     words = Words(per_hour, event.who or "billing", event.why or event.id, now)
     return add_boost(fields, grants.encode(start, until, words), now * 1e6)
+
+
+def _boost_rate(event: BoostPurchased, offer: Offer) -> float:
+    _, per_hour = parse_rate(event.rate, offer.tiers)
+    if per_hour is None:
+        raise RefusedInput(f"event {event.id}: a boost has a rate", "messages per hour, or a tier's name")
+    return per_hour
 
 
 def add_boost(fields: Mapping[str, str], grant: bytes, now_us: float) -> Change:

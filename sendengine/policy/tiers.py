@@ -11,12 +11,13 @@ from collections.abc import Mapping
 
 import msgspec
 
-from sendengine.errors import NotFound, RefusedInput
+from sendengine.errors import RefusedInput
 
 UNMETERED = "unmetered"
 SLOWEST, FASTEST = 1.0, 3.6e9  # the pacer counts whole microseconds: one message each is its limit
 
 _MULTIPLES = {"": 1, "k": 1_000, "m": 1_000_000}
+_FIGURE = re.compile(r"[0-9]{1,18}", re.ASCII)
 _RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([km]?)(?:/h)?", re.IGNORECASE | re.ASCII)
 
 
@@ -30,7 +31,7 @@ class Tier(msgspec.Struct, frozen=True):
 def parse_rate(text: str, tiers: Mapping[str, Tier]) -> tuple[str, float | None]:
     """`60k` (a tier's name first, else a figure), `200000/h`, `7500`, `unmetered` -> (name, messages per hour or None).
 
-    A figure is its own name, in full digits. Raises NotFound for a word that is neither, with the nearest tier's name.
+    A figure is its own name, in full digits. Raises RefusedInput for a word that is neither, with the nearest tier's name.
     """
     text = text.strip()
     tier = tiers.get(text.lower())
@@ -39,7 +40,7 @@ def parse_rate(text: str, tiers: Mapping[str, Tier]) -> tuple[str, float | None]
     figure = _RATE.fullmatch(text)
     if figure is None:
         remedy = f"one of {' '.join(tiers)}, or a number of messages per hour"
-        raise NotFound(f"unknown tier {text!r}{nearest(text, tiers)}", remedy)
+        raise RefusedInput(f"unknown tier {text!r}{nearest(text, tiers) or _nearest_figure(text, tiers)}", remedy)
     per_hour = float(figure[1]) * _MULTIPLES[figure[2].lower()]
     if not SLOWEST <= per_hour <= FASTEST:
         raise RefusedInput(f"a rate of {text} is outside {SLOWEST:.0f} to {FASTEST:.0f} messages per hour")
@@ -50,6 +51,15 @@ def nearest(word: str, names: Mapping[str, object]) -> str:
     """`; nearest is 'x'`, or nothing when no name comes near."""
     close = difflib.get_close_matches(word.lower(), names, n=1)
     return f"; nearest is {close[0]!r}" if close else ""
+
+
+def _nearest_figure(text: str, tiers: Mapping[str, Tier]) -> str:
+    """Of a word that begins with a figure and is near no name: the tier whose name begins with the nearest one."""
+    figures = {name: int(found[0]) for name in tiers if (found := _FIGURE.match(name))}
+    found = _FIGURE.match(text)
+    if found is None or not figures:
+        return ""
+    return f"; nearest is {min(figures, key=lambda name: abs(figures[name] - int(found[0])))!r}"
 
 
 def _digits(per_hour: float) -> str:

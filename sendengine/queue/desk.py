@@ -14,7 +14,7 @@ from sendengine.intake import PackedBatch
 from sendengine.lanes import is_paid
 from sendengine.policy import apikeys
 from sendengine.policy.apikeys import ApiKey
-from sendengine.policy.credits import Entry, Kind, Lot
+from sendengine.policy.credits import Entry, Kind, Lot, Purchase
 from sendengine.policy.durability import Persistence
 from sendengine.policy.grants import SPAN
 from sendengine.policy.signing import KeyEntry, encode, field
@@ -122,9 +122,10 @@ class RedisDesk:
     async def book(self, account: str, booking: Booking) -> Booked:
         limit = "" if booking.before_us is None else f"{booking.before_us:.0f}"
         pairs = [item.encode("utf-8", "surrogateescape") for pair in [*booking.seen.items(), *booking.fields.items()] for item in pair]
+        lots = [part for lot in booking.lots for part in _purchase(lot)]
         status, last, *_ = await self._script(
             "event", account, self._cut_delay, booking.line, booking.sequence, booking.id, booking.digest, booking.event,
-            "1" if booking.is_speed else "", limit, booking.order, booking.kept, len(booking.seen), *pairs,
+            "1" if booking.is_speed else "", limit, booking.order, booking.kept, len(booking.lots), *lots, len(booking.seen), *pairs,
         )  # fmt: skip
         if status in (b"done", b"known"):  # a repeat, too: who brought it before may have died before it told anybody
             for lane in await gates.lanes(self._link, account):
@@ -135,7 +136,11 @@ class RedisDesk:
 
     async def early_event(self, account: str, sequence: int) -> bytes | None:
         found: bytes | None = await self._link.call("HGET", keys.account(account) + ":early", sequence)
-        return found
+        return None if found is None else found.partition(b" ")[2]
+
+    async def early(self, account: str) -> Mapping[int, float]:
+        flat = await self._link.call("HGETALL", keys.account(account) + ":early")
+        return {int(at): float(kept.partition(b" ")[0]) for at, kept in zip(flat[::2], flat[1::2], strict=True)}
 
     async def forget_early(self, account: str, sequence: int) -> None:
         await self._link.call("HDEL", keys.account(account) + ":early", sequence)
@@ -491,6 +496,10 @@ def _places(fingerprints: bytes) -> bytes:
     places = bytearray(len(fingerprints) // 8 * 3)
     places[0::3], places[1::3], places[2::3] = fingerprints[0::8], fingerprints[1::8], fingerprints[2::8].translate(_NIBBLE)
     return bytes(places)
+
+
+def _purchase(lot: Purchase) -> tuple[Argument, ...]:
+    return lot.key, lot.amount, f"{lot.bought_us:.0f}", f"{lot.fixed_us:.0f}", lot.who, lot.why
 
 
 def _stored(reply: list[Any]) -> Stored:

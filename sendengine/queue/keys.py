@@ -15,8 +15,10 @@ account slot: B = {m1234} is the account's own; A is a lane of it, a channel wit
   B:health        hash    how its e-mail fared, by the hour (lua/health.lua)
   B:events        hash    events from billing, the last 1000: "i:"id -> sequence and digest, "s:"sequence -> id (fields of B: seq, the last
                           one's sequence; edition, channels, seats)
-  B:early         hash    sequence -> an event that waits for those before it (JSON)
-  B:orders        hash    order -> sequence, and the event that waits for its payment (JSON) or "paid"; the last 100
+  B:early         hash    sequence -> µs when it came, and an event that waits for those before it (JSON); field `stuck` of B: sequence of
+                          one whose turn it is and that cannot be applied, and why
+  B:orders        hash    order -> sequence of its latest event, and its lines that wait for their payment (JSON, a line each) or "paid";
+                          the last 100 of each kind
   B:audit         hash    number -> µs and JSON: lines that the audit trail has not taken yet
   A               hash    the lane: tier, rate (messages/h, "" unmetered), iv (µs between messages, 0 unmetered), last (µs of Redis
                           time of the last permit granted), cut and cut_at (number and µs of the last cut), relay, bind (what binds now),

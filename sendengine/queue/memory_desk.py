@@ -10,7 +10,7 @@ from sendengine.errors import Unavailable
 from sendengine.intake import PackedBatch
 from sendengine.lanes import others, owner
 from sendengine.policy.apikeys import ApiKey
-from sendengine.policy.credits import Lot
+from sendengine.policy.credits import Lot, Purchase
 from sendengine.policy.durability import Persistence
 from sendengine.policy.grants import BOOSTED, FIELD, SPAN, granted_under
 from sendengine.policy.signing import KeyEntry, decode, encode, field
@@ -173,7 +173,10 @@ class MemoryDesk:
         return booked
 
     async def early_event(self, account: str, sequence: int) -> bytes | None:
-        return self._store.accounts.get(account, Account()).books.early.get(sequence)
+        return self._store.accounts.get(account, Account()).books.early.get(sequence, (0.0, None))[1]
+
+    async def early(self, account: str) -> Mapping[int, float]:
+        return {at: came for at, (came, _) in self._store.accounts.get(account, Account()).books.early.items()}
 
     async def forget_early(self, account: str, sequence: int) -> None:
         self._store.accounts.get(account, Account()).books.early.pop(sequence, None)
@@ -417,7 +420,10 @@ class MemoryDesk:
         self, lane: str, key: str, amount: int, bought_us: float, good_us: float, who: str, why: str
     ) -> int | None:
         money = self._store.money_of(lane)
-        return money.grant(key, amount, bought_us, good_us, who, why, self._now()) if money else None
+        if money is None:
+            return None
+        fixed_us = 0.0 if money.home().has_mail else good_us
+        return money.buy(Purchase(key, amount, bought_us, fixed_us, who, why), self._now())
 
     async def lots(self, lane: str) -> list[Lot]:
         money = self._store.money_of(lane)

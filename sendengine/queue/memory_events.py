@@ -1,12 +1,14 @@
-"""Events from billing in memory, the twin of lua/eventing.lua: whether it is an event's turn, and what it writes."""
+"""Events from billing in memory, the twin of lua/eventing.lua and ordering.lua: whether it is an event's turn, and what it writes."""
 
 from __future__ import annotations
 
+from sendengine.lanes import sms_lane
 from sendengine.ports import Booked, Booking
 from sendengine.queue.memory_gate import change
 from sendengine.queue.memory_state import Account, Books, MemoryStore
 
 REMEMBERED, AHEAD, ORDERS = 1000, 1000, 100
+PAID = b"paid"
 
 
 def book(store: MemoryStore, account: str, now: float, cut_delay: float, booking: Booking) -> Booked:
@@ -15,22 +17,23 @@ def book(store: MemoryStore, account: str, now: float, cut_delay: float, booking
         return Booked("missing", 0)
     if "purging" in state.fields:
         return Booked("purging", 0)
-    last, books = state.fields.number("seq"), state.books
+    last, books, money = state.fields.number("seq"), state.books, store.money_of(sms_lane(account))
     if (refusal := _refusal(state, now, last, books, booking)) is not None:
         return Booked(refusal, last)
+    assert money is not None
+    for lot in booking.lots:
+        if (known := money.lot_of(lot.key)) is not None and known.granted != lot.amount:
+            return Booked("differs", last)
     if booking.is_speed:
         state.cut(now, cut_delay)
     books.ids[booking.id] = booking.sequence, booking.digest
     books.sequences[booking.sequence] = booking.id
     books.ids.pop(books.sequences.pop(booking.sequence - REMEMBERED, ""), None)
     books.early.pop(booking.sequence, None)
-    if booking.order:
-        books.orders.pop(booking.order, None)
-        if booking.kept:
-            books.orders[booking.order] = booking.sequence, booking.kept
-        if len(books.orders) > ORDERS:  # nobody ever paid the oldest
-            del books.orders[min(books.orders, key=lambda name: books.orders[name][0])]
-    fields = {"seq": str(booking.sequence), **booking.fields}
+    _keep_order(books, booking)
+    for lot in booking.lots:
+        money.buy(lot, now)
+    fields = {"seq": str(booking.sequence), "stuck": "", **booking.fields}
     change(store, account, now, cut_delay, {}, fields, None, booking.line)
     return Booked("done", booking.sequence)
 
@@ -43,7 +46,18 @@ def _refusal(state: Account, now: float, last: int, books: Books, booking: Booki
     if booking.sequence > last + AHEAD:
         return "far"
     if booking.sequence > last + 1:
-        return "early" if books.early.setdefault(booking.sequence, booking.event) == booking.event else "differs"
+        return "early" if books.early.setdefault(booking.sequence, (now, booking.event))[1] == booking.event else "differs"
     if any(state.fields.get(name, "") != value for name, value in booking.seen.items()):
         return "moved"
     return "moved" if booking.before_us is not None and now >= booking.before_us else None
+
+
+def _keep_order(books: Books, booking: Booking) -> None:
+    """Of those that nobody ever paid, and of those that nobody told more of, the last hundred each."""
+    if booking.order:
+        books.orders.pop(booking.order, None)
+        if booking.kept:
+            books.orders[booking.order] = booking.sequence, booking.kept
+        alike = {name: at for name, (at, kept) in books.orders.items() if (kept == PAID) == (booking.kept == PAID)}
+        if booking.kept and len(alike) > ORDERS:
+            del books.orders[min(alike, key=alike.__getitem__)]

@@ -1,4 +1,4 @@
-"""Credits in memory, the twin of lua/reserving.lua, charging.lua and grant.lua: what a lane's lots pay for, and the ledger of it."""
+"""Credits in memory, the twin of lua/reserving.lua, charging.lua and lots.lua: what a lane's lots pay for, and the ledger of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from struct import Struct
 from typing import TYPE_CHECKING
 
-from sendengine.policy.credits import Draw, Entry, Home, Kind, Lot, balance, draw, in_order, of_draws
+from sendengine.policy.credits import Draw, Entry, Home, Kind, Lot, Purchase, balance, draw, in_order, of_draws
 from sendengine.ports import LedgerEntry
 from sendengine.records import decode_outcomes, rows_of
 from sendengine.types import Outcome
@@ -32,14 +32,19 @@ class Money:
     def order(self) -> list[int]:
         return [lot.number for lot in in_order(self.lots.values(), self.home())]
 
-    def grant(self, purchase: str, amount: int, bought_us: float, good_us: float, who: str, why: str, now: float) -> int:
+    def lot_of(self, key: str) -> Lot | None:
+        """That of a purchase."""
+        return self.lots.get(self.purchases.get(key, 0))
+
+    def buy(self, bought: Purchase, now: float) -> int:
         """The same purchase again changes nothing."""
-        if purchase in self.purchases:
-            return self.purchases[purchase]
-        number = self.purchases[purchase] = len(self.lots) + 1
-        fixed = 0.0 if self.home().has_mail else good_us
-        self.lots[number] = Lot(number, amount, bought_us, fixed)
-        self.enter(Entry(Kind.GRANT, {number: amount}, bought_us=bought_us, fixed_us=fixed, who=who, why=why), now)
+        if bought.key in self.purchases:
+            return self.purchases[bought.key]
+        number = self.purchases[bought.key] = len(self.lots) + 1
+        self.lots[number] = Lot(number, bought.amount, bought.bought_us, bought.fixed_us)
+        moved = {number: bought.amount}
+        entry = Entry(Kind.GRANT, moved, bought_us=bought.bought_us, fixed_us=bought.fixed_us, who=bought.who, why=bought.why)
+        self.enter(entry, now)
         return number
 
     def free(self, now: float) -> int:

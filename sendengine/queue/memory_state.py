@@ -151,7 +151,7 @@ class Books:
     def __init__(self) -> None:
         self.ids: dict[str, tuple[int, str]] = {}  # id -> sequence, digest
         self.sequences: dict[int, str] = {}
-        self.early: dict[int, bytes] = {}
+        self.early: dict[int, tuple[float, bytes]] = {}  # sequence -> µs when it came, the event
         self.orders: dict[str, tuple[int, bytes]] = {}
 
 

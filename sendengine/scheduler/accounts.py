@@ -18,6 +18,7 @@ from sendengine.policy.tiers import Tier, interval_us, parse_rate
 from sendengine.policy.times import format_time
 from sendengine.ports import Desk
 from sendengine.scheduler import audit
+from sendengine.scheduler.awaited import Awaited
 from sendengine.scheduler.binding import Binding, account_binding
 from sendengine.scheduler.gates import Hold, Term, shown_holds, shown_term
 from sendengine.scheduler.names import account_id, existing_account
@@ -44,7 +45,8 @@ class Account(msgspec.Struct, frozen=True):
     its own ones, None where it has none; `retry` the schedule of its sends,
     None for the configuration's. `term` says where it stands in its time, `holds` what blocks it. `credits` are those free, None where none
     were ever bought. `edition`, `channels` and `seats` are what was sold, None and empty where nothing was; `billing_sequence` that of the
-    last event from billing that has come to its turn, 0 before the first. No secret is in here."""
+    last event from billing that has come to its turn, 0 before the first; `billing_waits` what those behind it wait for. No secret is in
+    here."""
 
     account: str
     tier: str
@@ -63,6 +65,7 @@ class Account(msgspec.Struct, frozen=True):
     channels: list[str]
     seats: int | None
     billing_sequence: int
+    billing_waits: Awaited | None
     created_at: datetime | None
     sends: list[str]  # those that have not ended
     binding: Binding | None
@@ -216,6 +219,7 @@ def shown(view: View) -> Account:
         channels=list(sold.channels),
         seats=sold.seats if "seats" in view.home else None,
         billing_sequence=sold.sequence,
+        billing_waits=None,
         created_at=moment(view.fields, "created"),
         sends=[f"{view.account}:{campaign}" for campaign in view.open_sends],
         binding=account_binding(view),

@@ -1,35 +1,38 @@
 """Events from billing: what the platform has sold, one signed event at a time. `apply_event` is what webhook and command line call.
 
 Once or often, in their order or not, they come to the same: each has an id and a sequence, one script decides whether it is its turn and
-writes all that it changes with its audit line, and one that is ahead waits for those before it. What is sold here is the tables' matter
-(policy/entitlements.py); an event that names a tier or an edition of none is refused and not counted, so that it can come again when there
-is one.
+writes all that it changes, SMS credits too, with its audit line, and one that is ahead waits for those before it. What is sold here is the
+tables' matter (policy/entitlements.py); an event that names a tier or an edition of none is refused as it comes and not counted, so that it
+can come again when there is one. Where the table loses it while the event waits, the audit trail says so, and so does `awaited`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
-import structlog
 
 from sendengine.errors import Conflict, NotFound, RefusedInput, Unavailable
 from sendengine.policy.billing import AnyEvent, PaymentReceived, decode, digest, encode, verify
-from sendengine.policy.entitlements import Change, Offer, both, change_of, entitlements_of
+from sendengine.policy.entitlements import Change, Offer, change_of, changes_of, check, entitlements_of
+from sendengine.policy.grants import grants_of
+from sendengine.policy.holds import FIELD as HOLD
+from sendengine.policy.prices import MILLI
+from sendengine.policy.times import format_time
 from sendengine.ports import Booked, Booking, Desk
 from sendengine.scheduler import audit
 
-log = structlog.get_logger("sendengine.billing")
-
 TIMES = 20  # that a change is begun anew because another one was faster
-PAID = b"paid"  # kept of an order whose payment came first
-Grant = Callable[[str, str, int, str, str], Awaitable[object]]  # account, key, credits, who, why: the same key again grants nothing
+LINES_MOST = 100  # of one order
+PAID = b"paid"  # kept of an order whose payment has come
+_TOLD = ("tier", "edition", "channels", "seats", "term", "grace", "purge_after")  # shown as they are
 
 
 class Applied(msgspec.Struct, frozen=True):
     """What became of an event. `status`: applied; repeated (it had come before, nothing was changed); waits (for those before it:
-    `expected` is the next sequence); unpaid (an order: nothing is changed until its payment); refused (genuine, and too late: `why`).
-    `then`: those that had waited for it, and came to their turn with it."""
+    `expected` is the next sequence); unpaid (an order: nothing is changed until its payment); refused (genuine, and too late: `why`; of a
+    payment that is applied, `why` says what of its order is). `credits` are those that came with it. `then`: those that had waited for it,
+    and came to their turn with it."""
 
     event: str
     account: str
@@ -38,6 +41,7 @@ class Applied(msgspec.Struct, frozen=True):
     status: str
     expected: int
     why: str = ""
+    credits: int = 0
     then: list[Applied] = []
 
 
@@ -46,82 +50,94 @@ class _Decision(msgspec.Struct, frozen=True):
     change: Change = Change()
     order: str = ""
     kept: bytes = b""
+    lines: Sequence[str] = ()  # ids of what a payment puts in force
 
 
 async def apply_event(
-    desk: Desk, raw: bytes, headers: Mapping[str, str], secrets: Sequence[bytes], now: float, offer: Offer, grant: Grant | None = None
+    desk: Desk, raw: bytes, headers: Mapping[str, str], secrets: Sequence[bytes], now: float, offer: Offer
 ) -> Applied:
-    """`now` in UNIX seconds; `grant` puts credits into the ledger. Raises Forged, RefusedInput, NotFound (account, tier, edition), Conflict
-    (another event has its id or its sequence; the account is being purged): nothing was changed; and Unavailable: it may come again."""
+    """`now` in UNIX seconds. Raises Forged, RefusedInput (a tier or edition that nobody sells, too), NotFound (account), Conflict (another
+    event has its id or its sequence; the account is being purged): nothing was changed; and Unavailable: it may come again."""
     verify(raw, headers, secrets, now)
     event = decode(raw)
-    applied = await _take(desk, event, offer, grant)
-    then = await _take_those_that_waited(desk, event.account, applied.expected, offer, grant)
+    applied = await _take(desk, event, offer)
+    then = await _take_those_that_waited(desk, event.account, applied.expected, offer)
     return msgspec.structs.replace(applied, then=then)
 
 
-async def _take(desk: Desk, event: AnyEvent, offer: Offer, grant: Grant | None) -> Applied:
+async def _take(desk: Desk, event: AnyEvent, offer: Offer) -> Applied:
     for _ in range(TIMES):
         fields = await desk.account(event.account)
         if not fields:
             raise NotFound(f"no account {event.account}")
-        decision = _Decision("applied")
-        if event.sequence == entitlements_of(fields).sequence + 1:
+        last = entitlements_of(fields).sequence
+        decision = _Decision("applied", Change(seen={"seq": fields.get("seq", "")}))  # none: has its turn come meanwhile, it begins anew
+        if event.sequence > last:
+            check(event, offer)
+        if event.sequence == last + 1:
             decision = await _decide(desk, event, fields, offer)
-            await _grant(event, decision.change, grant)
         booked = await desk.book(event.account, _booking(event, decision))
         if booked.status != "moved":
             return _applied(event, decision, booked)
     raise Unavailable(f"account {event.account} is changed by others all the time", "the same event may go through later")
 
 
-async def _take_those_that_waited(desk: Desk, account: str, sequence: int, offer: Offer, grant: Grant | None) -> list[Applied]:
+async def _take_those_that_waited(desk: Desk, account: str, sequence: int, offer: Offer) -> list[Applied]:
     """One after the other. Whoever brought the one before may have died before it took them."""
     taken: list[Applied] = []
     while (kept := await desk.early_event(account, sequence)) is not None:
+        event = decode(kept)
         try:
-            applied = await _take(desk, decode(kept), offer, grant)
+            applied = await _take(desk, event, offer)
         except Conflict as error:  # another event had its id, and is in force: this one waits in vain
-            log.error("billing_event_dropped", account=account, sequence=sequence, reason=str(error))
+            await desk.note(account, _line("billing.dropped", event, error))
             await desk.forget_early(account, sequence)
             break
-        except RefusedInput as error:  # a tier that is not sold here, yet
-            log.error("billing_event_waits", account=account, sequence=sequence, reason=str(error))
+        except RefusedInput as error:  # a tier that is not sold here any more
+            await _note_that_it_is_stuck(desk, event, error)
             break
         taken.append(applied)
         sequence = applied.expected
     return taken
 
 
+async def _note_that_it_is_stuck(desk: Desk, event: AnyEvent, error: RefusedInput) -> None:
+    """Once for each reason: whatever event comes next tries it again."""
+    seen = {"seq": str(event.sequence - 1) if event.sequence > 1 else ""}
+    await desk.set_gate(event.account, seen, {"stuck": f"{event.sequence} {error}"}, line=_line("billing.stuck", event, error))
+
+
+def _line(what: str, event: AnyEvent, error: RefusedInput) -> bytes:
+    return audit.line(what, "sendengine", str(error), event=event.id, sequence=str(event.sequence), type=_type(event))
+
+
 async def _decide(desk: Desk, event: AnyEvent, fields: Mapping[str, str], offer: Offer) -> _Decision:
     """Of one whose turn it is."""
     now, order = await desk.now_us() / 1e6, event.order or ""
     kept = await desk.order(event.account, order) if order else b""
+    lines = [] if kept in (b"", PAID) else [decode(each) for each in kept.split(b"\n")]
     if not event.paid and kept != PAID:
-        return _Decision("unpaid", order=order, kept=encode(event))
-    change = change_of(event, fields, now, offer)
+        if len(lines) == LINES_MOST:
+            return _Decision("refused", Change(refused=f"order {order} has {LINES_MOST} lines already"), order, kept)
+        return _Decision("unpaid", order=order, kept=_joined([*lines, event]))
     if isinstance(event, PaymentReceived):
-        if kept in (b"", PAID):
-            return _Decision("applied", change, order, PAID)
-        change = both(change, change_of(decode(kept), fields, now, offer))
-    return _Decision("refused" if change.refused else "applied", change, order)
+        change = changes_of([event, *lines], fields, now, offer)
+        return _Decision("refused" if change.is_void else "applied", change, order, PAID, [each.id for each in lines])
+    change = change_of(event, fields, now, offer)
+    left = PAID if kept == PAID else _joined([each for each in lines if type(each) is not type(event)])
+    return _Decision("refused" if change.is_void else "applied", change, order, left)
 
 
-async def _grant(event: AnyEvent, change: Change, grant: Grant | None) -> None:
-    """Before the event counts as come: the ledger takes the same key once, however often this is begun anew."""
-    if change.credits and grant is None:
-        raise RefusedInput(f"event {event.id}: no credits are kept here", "a release with the SMS channel")
-    for key, amount in change.credits.items():
-        assert grant is not None
-        await grant(event.account, key, amount, event.who or "billing", event.why or event.id)
+def _joined(lines: Sequence[AnyEvent]) -> bytes:
+    """JSON holds no line feed."""
+    return b"\n".join(map(encode, lines))
 
 
 def _booking(event: AnyEvent, decision: _Decision) -> Booking:
     change, kind = decision.change, _type(event)
-    facts = {"event": event.id, "sequence": str(event.sequence), "order": event.order or "", "refused": change.refused}
-    facts["status"] = "" if decision.status == "applied" else decision.status
-    facts |= {name: value for name, value in change.fields.items() if value and value.isprintable()}
-    facts |= {"credits": str(sum(change.credits.values()))} if change.credits else {}
+    facts = {"event": event.id, "sequence": str(event.sequence), "order": event.order or "", "lines": " ".join(decision.lines)}
+    facts |= {"status": "" if decision.status == "applied" else decision.status, "refused": change.refused}
+    facts |= _told(change) | ({"credits": str(_credits(change))} if change.lots else {})
     return Booking(
         sequence=event.sequence,
         id=event.id,
@@ -131,14 +147,33 @@ def _booking(event: AnyEvent, decision: _Decision) -> Booking:
         seen=change.seen,
         fields=change.fields,
         is_speed=change.is_speed,
+        lots=change.lots,
         before_us=None if change.before is None else change.before * 1e6,
         order=decision.order,
         kept=decision.kept,
     )
 
 
+def _told(change: Change) -> dict[str, str]:
+    """What it sets, for people: rates in messages per hour, times as in RFC 3339."""
+    fields = change.fields
+    told = {name: fields[name] for name in _TOLD if fields.get(name)}
+    if "iv" in fields:
+        told["rate"] = f"{float(fields['rate']):.10g}/h" if fields.get("rate") else "unmetered"
+    if "term_ends" in fields:
+        told["ends"] = format_time(float(fields["term_ends"]) / 1e6) if fields["term_ends"] else "never"
+    told |= {"released": ", ".join(name.removeprefix(HOLD) for name, value in fields.items() if name.startswith(HOLD) and not value)}
+    for each in grants_of({name: value for name, value in fields.items() if value}):
+        told[f"boost {each.number}"] = f"{each.rate:.10g}/h from {format_time(each.start)} until {format_time(each.end)}"
+    return told
+
+
+def _credits(change: Change) -> int:
+    return sum(lot.amount for lot in change.lots) // MILLI
+
+
 _REFUSED = {
-    "differs": "another event has the id {id} or the sequence {sequence} already",
+    "differs": "another event has the id {id} or the sequence {sequence} already, or another purchase of credits its id",
     "far": "sequence {sequence} is more than a thousand ahead of {last}",
     "purging": "the account is deleted: its data are being purged",
 }
@@ -151,8 +186,9 @@ def _applied(event: AnyEvent, decision: _Decision, booked: Booked) -> Applied:
         said = _REFUSED[booked.status].format(id=event.id, sequence=event.sequence, last=booked.sequence)
         raise Conflict(f"event {event.id} for {event.account}: {said}", "bring the missing ones first" if booked.status == "far" else "")
     status = {"done": decision.status, "known": "repeated", "early": "waits"}[booked.status]
-    why = decision.change.refused if status == "refused" else ""
-    return Applied(event.id, event.account, _type(event), event.sequence, status, booked.sequence + 1, why)
+    is_new = booked.status == "done"
+    why, credits_ = (decision.change.refused, _credits(decision.change)) if is_new else ("", 0)
+    return Applied(event.id, event.account, _type(event), event.sequence, status, booked.sequence + 1, why, credits_)
 
 
 def _type(event: AnyEvent) -> str:

@@ -6,9 +6,11 @@ from datetime import datetime
 
 import msgspec
 
+from sendengine.lanes import owner
 from sendengine.policy.times import format_time
 from sendengine.ports import Desk
 from sendengine.records import TRANSACTIONAL
+from sendengine.scheduler.awaited import Awaited, awaited
 from sendengine.scheduler.binding import Binding, account_binding, binding, binding_send
 from sendengine.scheduler.names import Ref
 from sendengine.scheduler.view import ENDED, View, look, moment, number, pending, wall
@@ -20,6 +22,7 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     binding: Binding | None
     next_retry: datetime | None  # of a send that nothing binds
     idle: str | None  # why nothing binds, in words
+    billing_waits: Awaited | None  # events from billing that cannot be applied yet
 
 
 async def of_account(desk: Desk, account: str) -> Why:
@@ -27,7 +30,8 @@ async def of_account(desk: Desk, account: str) -> Why:
     view = await look(desk, account)
     campaign = binding_send(view) or next(iter(view.going_on), None)
     if campaign is None:
-        return Why(campaign=None, others=0, binding=account_binding(view), next_retry=None, idle="the account has nothing to send")
+        idle, waits = "the account has nothing to send", await awaited(desk, owner(account), view.home)
+        return Why(campaign=None, others=0, binding=account_binding(view), next_retry=None, idle=idle, billing_waits=waits)
     return await _of(desk, view, campaign)
 
 
@@ -41,7 +45,9 @@ async def _of(desk: Desk, view: View, campaign: str) -> Why:
     retry = None if next_us is None else wall(next_us / 1e6)
     others = len(view.going_on.keys() - {campaign})
     idle = None if bound else _idle(view, campaign, retry)
-    return Why(campaign=str(Ref(view.account, campaign)), others=others, binding=bound, next_retry=retry, idle=idle)
+    waits = await awaited(desk, owner(view.account), view.home)
+    name = str(Ref(view.account, campaign))
+    return Why(campaign=name, others=others, binding=bound, next_retry=retry, idle=idle, billing_waits=waits)
 
 
 def _idle(view: View, campaign: str, retry: datetime | None) -> str:

@@ -14,17 +14,19 @@ async def test_the_operator_makes_accounts_and_sells_speed(api: Api) -> None:
     assert (await api("PUT", "/v1/accounts/M7", ops, json={"tier": "60k"})).status == 400
     faster = await api("PUT", "/v1/accounts/m7/tier", ops, json={"tier": "100k"})
     assert faster.json["rate"] == 100_000
-    assert (await api("PUT", "/v1/accounts/m7/tier", ops, json={"tier": "100q"})).status == 404
+    assert (await api("PUT", "/v1/accounts/m7/tier", ops, json={"tier": "100q"})).status == 400
+    wrong = await api("PUT", "/v1/accounts/m7/tier", ops, json={"tier": "77zz"})
+    assert (wrong.status, "nearest is '60k'" in wrong.json["detail"]) == (400, True)
     boosted = await api("POST", "/v1/accounts/m7/boosts", ops, json={"rate": "200000/h", "until": "+1h", "why": "sale"})
     assert (boosted.status, boosted.json["rate"]) == (201, 200_000)
     assert boosted.json["boosts"][0]["who"].startswith("Ann (key ")
-    ended = await api("DELETE", "/v1/accounts/m7/boosts/1", ops)
-    assert (ended.status, ended.json["rate"]) == (200, 100_000)
     again, other = ({"rate": rate, "until": "+1h", "why": "sale"} for rate in ("300000/h", "400000/h"))
     for body, status, boosts in ((again, 201, 2), (again, 201, 2), (other, 409, 0)):
         answer = await api("POST", "/v1/accounts/m7/boosts", ops, json=body, headers={"Idempotency-Key": "order-7"})
         assert (answer.status, len(answer.json.get("boosts", ()))) == (status, boosts)
     assert (await api("DELETE", "/v1/accounts/m7/boosts/2", ops)).json["rate"] == 200_000
+    ended = await api("DELETE", "/v1/accounts/m7/boosts/1", ops)
+    assert (ended.status, ended.json["rate"]) == (200, 100_000)
     assert (await api("DELETE", "/v1/accounts/m7/boosts/1", ops)).status == 409
     assert (await api("DELETE", "/v1/accounts/m7/boosts/x", ops)).status == 400
     assert (await api("PUT", "/v1/accounts/m7/relay", ops, json={"url": "smtp://other.example"})).json["relay"] == "other.example:25"

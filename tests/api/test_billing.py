@@ -47,7 +47,9 @@ async def test_a_purchase_raises_the_tier_once_and_in_its_order(api: Api) -> Non
     assert (await api.client.account("m1")).rate == 100_000
     other = await bring(api, event(1, "seats.changed", seats=9))
     assert (other.status, bool(other.remedy)) == (409, True)
-    assert (await bring(api, event(3, "tier.changed", tier="100q"))).status == 404
+    for raw in (event(3, "tier.changed", tier="77zz"), event(5, "edition.changed", edition="plos")):
+        wrong = await bring(api, raw)
+        assert (wrong.status, "nearest is '" in wrong.json["detail"]) == (400, True)
     assert (await bring(api, event(3, "tier.lowered", tier="5k"))).status == 400
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from queue_bench import Bench
 
+from sendengine.policy.credits import Purchase
 from sendengine.ports import Booked, Booking
 
 SPEED = {"tier": "60k", "rate": "60000.0", "iv": "60000.000"}
@@ -60,6 +61,48 @@ async def test_one_that_is_ahead_waits(sold: Bench) -> None:
         assert await sold.desk.book("m1", booking(at, fields={"seats": str(at)})) == Booked("done", at)
     assert await sold.desk.early_event("m1", 3) is None
     assert await seats(sold) == "3"
+
+
+async def test_since_when_they_wait(sold: Bench) -> None:
+    before = await sold.desk.now_us()
+    for at in (3, 5, 3):
+        await sold.desk.book("m1", booking(at))
+    found = await sold.desk.early("m1")
+    assert found.keys() == {3, 5}
+    assert before <= found[3] <= found[5] <= await sold.desk.now_us()
+    assert await sold.desk.early("m9") == {}
+
+
+async def test_lots_come_with_their_event_or_not_at_all(sold: Bench) -> None:
+    lots = (Purchase("e1", 500_000, 1e15, 0.0, "shop", "Ärger, \"quoted\""), Purchase("e1b", 70_000, 1e15, 2e15, "", ""))
+    assert await sold.desk.book("m1", booking(1, seen={"seats": "9"}, lots=lots)) == Booked("moved", 0)
+    assert await sold.desk.book("m1", booking(2, lots=lots)) == Booked("early", 0)
+    assert await sold.desk.lots("m1/sms") == []
+    assert await sold.desk.book("m1", booking(1, lots=lots, fields={"seats": "2"})) == Booked("done", 1)
+    for other in (booking(1, lots=lots), booking(1, "x", lots=(Purchase("x", 1000, 1e15, 0.0, "", ""),))):
+        assert (await sold.desk.book("m1", other)).status in ("known", "differs")
+    found = await sold.desk.lots("m1/sms")
+    assert [(lot.number, lot.granted, lot.reserved, lot.spent, lot.bought_us, lot.fixed_us) for lot in found] == [
+        (1, 500_000, 0, 0, 1e15, 0.0), (2, 70_000, 0, 0, 1e15, 2e15),
+    ]  # fmt: skip
+    told = [entry.what for entry in await sold.desk.ledger("m1/sms", "", 10)]
+    assert [(each.who, each.why, each.lots) for each in told] == [("shop", "Ärger, \"quoted\"", {1: 500_000}), ("", "", {2: 70_000})]
+
+
+async def test_a_purchase_that_stands_is_not_bought_again_and_not_changed(sold: Bench) -> None:
+    assert await sold.desk.grant_credits("m1/sms", "e2", 5000, 1e15, 2e15, "", "") == 1
+    more = (Purchase("e1", 1000, 1e15, 0.0, "", ""), Purchase("e2", 6000, 1e15, 0.0, "", ""))
+    assert await sold.desk.book("m1", booking(1, lots=more)) == Booked("differs", 0)
+    assert len(await sold.desk.lots("m1/sms")) == 1
+    same = (Purchase("e2", 5000, 1e15, 0.0, "", ""),)
+    assert await sold.desk.book("m1", booking(1, lots=same)) == Booked("done", 1)
+    assert [lot.granted for lot in await sold.desk.lots("m1/sms")] == [5000]
+
+
+async def test_what_was_stuck_is_not_when_an_event_is_done(sold: Bench) -> None:
+    await sold.desk.set_gate("m1", {}, {"stuck": "1 unknown tier"})
+    await sold.desk.book("m1", booking(1))
+    assert "stuck" not in await sold.desk.account("m1")
 
 
 async def test_two_that_claim_one_place_ahead(sold: Bench) -> None:
@@ -130,6 +173,13 @@ async def test_of_orders_that_nobody_pays_the_oldest_go(sold: Bench) -> None:
     for at in range(1, 103):
         await sold.desk.book("m1", booking(at, order=f"o{at}", kept=b"x"))
     assert [await sold.desk.order("m1", f"o{at}") for at in (1, 2, 3, 102)] == [b"", b"", b"x", b"x"]
+
+
+async def test_orders_that_were_paid_push_out_none_that_waits(sold: Bench) -> None:
+    await sold.desk.book("m1", booking(1, order="waits", kept=b"x"))
+    for at in range(2, 104):
+        await sold.desk.book("m1", booking(at, order=f"o{at}", kept=b"paid"))
+    assert [await sold.desk.order("m1", name) for name in ("waits", "o2", "o3", "o4", "o103")] == [b"x", b"", b"", b"paid", b"paid"]
 
 
 async def test_the_last_thousand_are_remembered(sold: Bench) -> None:

@@ -9,9 +9,10 @@ import pytest
 
 from sendengine import config
 from sendengine.config import Config
-from sendengine.errors import ConfigError, NotFound, RefusedInput
+from sendengine.errors import ConfigError, Conflict, RefusedInput
 from sendengine.policy.billing import AnyEvent, decode
-from sendengine.policy.entitlements import Change, Edition, Offer, both, change_of, entitlements_of, lacking
+from sendengine.policy.credits import good_until
+from sendengine.policy.entitlements import Change, Edition, Offer, admit, change_of, changes_of, check, entitlements_of, lacking
 from sendengine.policy.grants import Words, encode, grants_of, rate_at
 from sendengine.policy.term import DAY, Phase, term_of
 from sendengine.policy.tiers import Tier
@@ -64,12 +65,12 @@ def test_tiers_by_name_or_figure(said: dict[str, str], near: str | None) -> None
     if near is None:
         assert change_of(event("tier.changed", **said), BEFORE, NOW, OFFER).fields["rate"] == "6000.0"
         return
-    with pytest.raises(NotFound, match=near):
+    with pytest.raises(RefusedInput, match=near):
         change_of(event("tier.changed", **said), BEFORE, NOW, OFFER)
 
 
 def test_an_edition_that_nobody_sells() -> None:
-    with pytest.raises(NotFound, match="nearest is 'plus'"):
+    with pytest.raises(RefusedInput, match="nearest is 'plus'"):
         change_of(event("edition.changed", edition="pluss"), BEFORE, NOW, OFFER)
 
 
@@ -106,7 +107,10 @@ def test_a_boost_without_a_rate_is_no_event() -> None:
 
 
 def test_credits_are_the_ledgers() -> None:
-    assert change_of(event("credits.purchased", credits=500), BEFORE, NOW, OFFER) == Change(credits={"e1": 500})
+    [lot] = change_of(event("credits.purchased", credits=500, who="shop"), BEFORE, NOW, OFFER).lots
+    assert (lot.key, lot.amount, lot.bought_us, lot.fixed_us, lot.who, lot.why) == ("e1", 500_000, NOW * 1e6, 0.0, "shop", "e1")
+    alone = change_of(event("credits.purchased", credits=500), {**BEFORE, "channels": "sms"}, NOW, OFFER)
+    assert (alone.lots[0].fixed_us, alone.seen) == (good_until(NOW * 1e6), {"channels": "sms"})
 
 
 def test_a_payment_lifts_the_hold_for_an_unpaid_fee_where_all_is_settled() -> None:
@@ -136,10 +140,37 @@ def test_what_the_term_forbids_counts_as_come(said: tuple[str, dict[str, Any]]) 
 
 
 def test_a_payment_and_what_it_was_for() -> None:
-    one = change_of(event("seats.changed", seats=9), BEFORE, NOW, OFFER)
-    two = change_of(event("tier.changed", tier="60k"), BEFORE, NOW, OFFER)
-    assert after(BEFORE, both(one, two)) == after(after(BEFORE, one), two)
-    assert both(one, two).is_speed
+    events = [event("seats.changed", seats=9), event("tier.changed", tier="60k"), event("tier.changed", tier="5k")]
+    one, two = (change_of(each, BEFORE, NOW, OFFER) for each in events[:2])
+    assert after(BEFORE, changes_of(events[:2], BEFORE, NOW, OFFER)) == after(after(BEFORE, one), two)
+    assert changes_of(events[:2], BEFORE, NOW, OFFER).is_speed
+    assert after(BEFORE, changes_of(events, BEFORE, NOW, OFFER)) == {**BEFORE, "seats": "9"}
+
+
+def test_several_boosts_at_once_have_numbers_of_their_own() -> None:
+    until = format_time(NOW + 100)
+    change = changes_of([event("boost.purchased", rate=rate, until=until) for rate in ("60k", "70k")], BEFORE, NOW, OFFER)
+    assert [(each.number, each.rate) for each in grants_of(after(BEFORE, change))] == [(1, 60_000), (2, 70_000)]
+    assert change.seen == {"boosts": "", "grants": ""}
+
+
+@pytest.mark.parametrize("said", [("tier.changed", {"tier": "warp"}), ("edition.changed", {"edition": "golden"}),
+                                  ("boost.purchased", {"rate": "unmetered", "until": format_time(NOW + 9)})])  # fmt: skip
+def test_what_nobody_sells_is_found_before_its_turn(said: tuple[str, dict[str, Any]]) -> None:
+    with pytest.raises(RefusedInput):
+        check(event(said[0], **said[1]), OFFER)
+    check(event("tier.changed", tier="6k"), OFFER)
+
+
+@pytest.mark.parametrize(("channels", "refused"), [("", ()), ("email", ("sms",)), ("sms", ("email",)), ("email sms", ()), ("mail sms", ())])
+def test_a_channel_that_was_not_sold_is_refused_with_its_remedy(channels: str, refused: tuple[str, ...]) -> None:
+    for channel in ("email", "sms"):
+        if channel not in refused:
+            admit("m1", {"channels": channels, "edition": "plus"}, channel)
+            continue
+        with pytest.raises(Conflict, match=f"no sends by {channel}: edition 'plus' has {channels} only") as caught:
+            admit("m1", {"channels": channels, "edition": "plus"}, channel)
+        assert f"an edition with {channel}" in caught.value.remedy
 
 
 # the table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sendengine.errors import NotFound, RefusedInput
+from sendengine.errors import RefusedInput
 from sendengine.policy.tiers import Tier, parse_rate
 
 TIERS = {tier.name: tier for tier in (Tier("60k", 60_000.0, ""), Tier("gold", 250.5, ""), Tier("unmetered", None, ""))}
@@ -37,15 +37,15 @@ def test_name_of_a_figure_is_read_back_as_that_figure() -> None:
     assert parse_rate(name, TIERS) == (name, per_hour)
 
 
-@pytest.mark.parametrize(("text", "near"), [("golf", "gold"), ("unmetred", "unmetered"), ("60kk", "60k")])
+@pytest.mark.parametrize(("text", "near"), [("golf", "gold"), ("unmetred", "unmetered"), ("60kk", "60k"), ("77zz", "60k")])
 def test_unknown_tier_names_the_nearest(text: str, near: str) -> None:
-    with pytest.raises(NotFound, match=f"nearest is '{near}'"):
+    with pytest.raises(RefusedInput, match=f"nearest is '{near}'"):
         parse_rate(text, TIERS)
 
 
 @pytest.mark.parametrize("text", ["", "fast", "-5", "1e5", "60k/s", "nan", "٣"])
 def test_what_is_no_rate_is_refused_with_the_choices(text: str) -> None:
-    with pytest.raises(NotFound) as caught:
+    with pytest.raises(RefusedInput) as caught:
         parse_rate(text, TIERS)
     assert caught.value.remedy == "one of 60k gold unmetered, or a number of messages per hour"
 

@@ -1,2 +1,2 @@
--- include: lib cutting gating eventing gate
+-- include: lib cutting gating noting lots ordering eventing gate
 -- An event from billing: eventing.lua, then gate.lua for the fields. One script, so it comes to its account as a whole or not at all.

@@ -1,20 +1,15 @@
--- include: lib
+-- include: lib lots
 -- A lot of credits is bought.  KEYS[1] the SMS lane.
 -- ARGV: id of the purchase, thousandths of a credit, µs of the purchase, µs until when it is good if the account is SMS-only now, who, why.
 -- With e-mail it is good until that term ends, whenever that is: 0 stands for it.  The same id again changes nothing.
 -- Replies the lot's number, or nil: there is no such account, or its purge has begun.
-local lots = A .. ':lots'
 if call('EXISTS', B) == 0 or call('HEXISTS', B, 'purging') == 1 then return false end
-local name = '#' .. ARGV[1]
-local known = call('HGET', lots, name)
-if known then return tonumber(known) end
+local known = lot_of(A, ARGV[1])
+if known then return known end
 local has_mail, is_named = false, false
 for word in string.gmatch(string.lower(call('HGET', B, 'channels') or ''), '[%a-]+') do
   is_named = true
   has_mail = has_mail or word == 'mail' or word == 'email' or word == 'e-mail'
 end
 local fixed = (has_mail or not is_named) and '0' or ARGV[4]
-local number = num(call('HGET', lots, '#')) + 1
-call('HSET', lots, '#', number, name, number, number, table.concat({ARGV[2], '0', '0', ARGV[3], fixed}, ' '))
-call('XADD', A .. ':money', '*', 'k', 'grant', 'l', number .. ':' .. ARGV[2], 'c', '', 'b', -1, 'u', ARGV[3], 'x', fixed, 'w', ARGV[5], 'y', ARGV[6])
-return number
+return buy(A, ARGV[1], ARGV[2], ARGV[3], fixed, ARGV[5], ARGV[6])

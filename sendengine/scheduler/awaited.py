@@ -1,0 +1,41 @@
+"""What an account's events from billing wait for: one that has not come, or one that has and cannot be applied."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import msgspec
+
+from sendengine.policy.entitlements import entitlements_of
+from sendengine.policy.times import format_time
+from sendengine.ports import Desk
+from sendengine.scheduler.view import wall
+
+
+class Awaited(msgspec.Struct, frozen=True):
+    """`sequence` is that of the event awaited, or of the one that stands in the way (`why`); `events` have come and wait, the first of them
+    `since`."""
+
+    sequence: int
+    events: int
+    since: datetime
+    why: str | None
+
+    @property
+    def said(self) -> str:
+        n = f"{self.events:,} event{'' if self.events == 1 else 's'}"
+        waiting = f"{n} since {format_time(self.since.timestamp())}"
+        if self.why:
+            return f"event {self.sequence} cannot be applied: {self.why}; it is tried again with the next event, waiting are {waiting}"
+        return f"event {self.sequence} has not come from billing, waiting for it are {waiting}"
+
+
+async def awaited(desk: Desk, account: str, fields: Mapping[str, str]) -> Awaited | None:
+    """`fields` are the account's own. None where nothing waits."""
+    expected, early = entitlements_of(fields).sequence + 1, await desk.early(account)
+    waiting = {at: came for at, came in early.items() if at >= expected}
+    if not waiting:
+        return None
+    stuck, _, why = fields.get("stuck", "").partition(" ")
+    return Awaited(expected, len(waiting), wall(min(waiting.values()) / 1e6), why if stuck == str(expected) else None)

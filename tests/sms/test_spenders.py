@@ -33,8 +33,13 @@ async def surely(act: Any) -> Any:
     raise AssertionError("Redis did not come back")
 
 
-async def spend(client: Client, spender: int) -> int:
-    """Sends of four until they are too dear; how many were accepted."""
+async def spend(url: str, spender: int) -> int:
+    """Sends of four until they are too dear, over a connection of its own; how many were accepted."""
+    async with Client(url) as client:
+        return await spend_over(client, spender)
+
+
+async def spend_over(client: Client, spender: int) -> int:
     made = 0
     while True:
         rows = [{"phone": f"+1415{spender:03}{made:02}{at:02}"} for at in range(EACH)]
@@ -85,12 +90,12 @@ async def test_64_spenders_with_kills_of_workers_and_of_redis_spend_exactly_what
             stage.worker("-p", "2", environ=environ)
             seen: list[dict[str, float]] = []
             watching = asyncio.create_task(watch(client, seen))
-            spending = asyncio.gather(*(spend(client, at) for at in range(SPENDERS)))
+            spending = asyncio.gather(*(spend(stage.url, at) for at in range(SPENDERS)))
             for _ in range(3):
                 await asyncio.sleep(chance.uniform(0.3, 0.8))
                 await _kill_a_worker(client)
                 await asyncio.sleep(chance.uniform(0.2, 0.5))
-                await _restart_redis(stage)
+                await restart_redis(stage)
             made = await spending
             assert sum(made) * EACH == GRANTED
             async with asyncio.timeout(90):
@@ -125,7 +130,7 @@ async def _kill_a_worker(client: Client) -> None:
             await asyncio.sleep(0.1)
 
 
-async def _restart_redis(stage: Stage) -> None:
+async def restart_redis(stage: Stage) -> None:
     status = await asyncio.to_thread(embedded.status, stage.folder)
     assert status is not None
     os.kill(status.pid, signal.SIGKILL)

@@ -225,10 +225,7 @@ class Client:
         """An event from billing: its octets as they came, and the headers with its signature (policy.billing). Raises Forged, and what else
         scheduler.billing.apply_event does."""
         secrets, offer = configuration.billing_secrets(self.config), configuration.offer(self.config)
-        applied = await billing.apply_event(self.desk, raw, headers, secrets, await self._now(), offer)
-        if any(each.credits for each in (applied, *applied.then)):
-            await accounts.open_sms(self.desk, self.tiers, applied.account, self.config.sms_rate)
-        return applied
+        return await billing.apply_event(self.desk, raw, headers, secrets, await self._now(), offer)
 
     # who gets nothing any more
 

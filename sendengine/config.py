@@ -343,7 +343,7 @@ def offer(found: Config) -> Offer:
         editions[name.lower()] = Edition(name.lower(), row.title, str(row.tier), tuple(row.channels), row.seats)
     if fault := lacking_of_editions(editions, sold):
         raise ConfigError(f"{path}: {fault}")
-    return Offer(sold, editions, found.account.grace_days, found.account.purge_after_days)
+    return Offer(sold, editions, found.sms_rate, found.account.grace_days, found.account.purge_after_days)
 
 
 def billing_secrets(found: Config) -> tuple[bytes, ...]:

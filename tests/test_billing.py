@@ -284,7 +284,7 @@ async def test_one_whose_turn_comes_while_it_is_looked_at_has_its_effect(shop: B
 
     monkeypatch.setattr(shop.desk, "account", overtaken)
     assert (await shop.bring(second)).credits == 500
-    assert await shop.lots() == [500]
+    assert (await shop.lots(), await shop.desk.accounts()) == ([500], ["m1", "m1/sms"])
 
 
 async def test_of_many_credits_with_one_sequence_one_is_a_lot(shop: Billing) -> None:

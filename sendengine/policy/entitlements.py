@@ -46,10 +46,11 @@ class Edition(msgspec.Struct, frozen=True):
 
 
 class Offer(msgspec.Struct, frozen=True):
-    """What can be bought here, and how long a new term's grace is."""
+    """What can be bought here, how fast an account's SMS are whose first credits are bought, and how long a new term's grace is."""
 
     tiers: Mapping[str, Tier]
     editions: Mapping[str, Edition]
+    sms_rate: str
     grace_days: float = term.GRACE_DAYS
     purge_after_days: float = term.PURGE_SOONEST_DAYS
 

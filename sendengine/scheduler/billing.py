@@ -21,6 +21,7 @@ from sendengine.policy.prices import MILLI
 from sendengine.policy.times import format_time
 from sendengine.ports import Booked, Booking, Desk
 from sendengine.scheduler import audit
+from sendengine.scheduler.accounts import open_sms
 
 TIMES = 20  # that a change is begun anew because another one was faster
 LINES_MOST = 100  # of one order
@@ -76,6 +77,8 @@ async def _take(desk: Desk, event: AnyEvent, offer: Offer) -> Applied:
             check(event, offer)
         if event.sequence == last + 1:
             decision = await _decide(desk, event, fields, offer)
+        if decision.change.lots:  # no lot without its lane, whoever dies between
+            await open_sms(desk, offer.tiers, event.account, offer.sms_rate)
         booked = await desk.book(event.account, _booking(event, decision))
         if booked.status != "moved":
             return _applied(event, decision, booked)

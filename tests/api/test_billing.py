@@ -53,6 +53,19 @@ async def test_a_purchase_raises_the_tier_once_and_in_its_order(api: Api) -> Non
     assert (await bring(api, event(3, "tier.lowered", tier="5k"))).status == 400
 
 
+async def test_a_channel_that_was_not_sold_is_a_conflict_with_its_remedy_and_a_gap_is_shown(api: Api) -> None:
+    key = await api.key("m1")
+    await bring(api, event(1, "edition.changed", edition="starter"))
+    body = {"sender": "ACME", "text": "hi", "recipients": [{"phone": "+14155550100"}], "campaign": "c"}
+    refused = await api("POST", "/v1/sms/sends", key, json=body)
+    assert (refused.status, "'starter' has email only" in refused.json["detail"]) == (409, True)
+    assert "edition with sms" in refused.remedy
+    await bring(api, event(3, "seats.changed", seats=2))
+    for path in ("/v1/accounts/m1", "/v1/accounts/m1/why"):
+        waits = (await api("GET", path, key)).json["billing_waits"]
+        assert (waits["sequence"], waits["events"], waits["why"]) == (2, 1, None)
+
+
 async def test_what_is_not_genuine_is_refused_and_says_nothing_of_any_account(api: Api) -> None:
     raw, ops = event(1, "tier.changed", tier="100k"), await api.key(None)
     foreign = raw.replace(b"m1", b"m7")

@@ -20,7 +20,7 @@ from sendengine.policy.times import format_time
 
 NOW = 1_800_000_000.0
 TIERS = {"5k": Tier("5k", 5000.0, ""), "60k": Tier("60k", 60_000.0, ""), "unmetered": Tier("unmetered", None, "")}
-OFFER = Offer(TIERS, {"plus": Edition("plus", "Plus", "60k", ("email", "sms"), 3)})
+OFFER = Offer(TIERS, {"plus": Edition("plus", "Plus", "60k", ("email", "sms"), 3)}, "36000")
 BEFORE = {"tier": "5k", "rate": "5000.0", "iv": "720000.000", "seats": "1"}
 
 

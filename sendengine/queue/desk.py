@@ -485,7 +485,6 @@ class RedisDesk:
         await self._link.close()
 
 
-
 def _answer(status: bytes, *rest: bytes) -> str:
     """What the verb did, or the state that forbids it."""
     return (rest[0] if status == b"closed" else status).decode()

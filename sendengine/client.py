@@ -23,10 +23,11 @@ import msgspec
 import orjson
 
 from sendengine import config as configuration
+from sendengine import remedies
 from sendengine.config import Config
-from sendengine.errors import Conflict, NotFound, RefusedInput, SendEngineError, Unavailable
+from sendengine.errors import Conflict, RefusedInput, SendEngineError, Unavailable, about
 from sendengine.intake import Intake
-from sendengine.lanes import is_paid, owner, sms_lane
+from sendengine.lanes import is_paid, others, owner, sms_lane
 from sendengine.policy import entitlements, gate, prices
 from sendengine.policy import retry as schedules
 from sendengine.policy.apikeys import SECRET_OCTETS
@@ -37,10 +38,11 @@ from sendengine.policy.prices import PriceTable
 from sendengine.policy.senders import sender_id
 from sendengine.policy.suppression import Reason, Suppressed
 from sendengine.policy.term import Verb
-from sendengine.policy.tiers import nearest
+from sendengine.policy.tiers import parse_rate, unknown
 from sendengine.policy.times import parse_duration, parse_time, possible
 from sendengine.policy.window import Window
 from sendengine.ports import Desk
+from sendengine.remedies import Tongue
 from sendengine.render.message import Message
 from sendengine.render.sms import Pricing, SmsText
 from sendengine.scheduler import (
@@ -91,8 +93,10 @@ Moment = str | float | datetime | None
 class Client:
     """Owner of its desk, unless one was passed in. Usable inside `async with` only."""
 
-    def __init__(self, url: str | None = None, *, desk: Desk | None = None, config: Config | None = None) -> None:
-        self._url, self._given, self._given_config = url, desk, config
+    def __init__(
+        self, url: str | None = None, *, desk: Desk | None = None, config: Config | None = None, tongue: Tongue = Tongue.COMMANDS
+    ) -> None:
+        self._url, self._given, self._given_config, self._tongue = url, desk, config, tongue
         self._desk: Desk | None = desk
 
     async def __aenter__(self) -> Self:
@@ -134,7 +138,7 @@ class Client:
         `rate` in messages per hour. The same `key` again is the same boost, for as long as the account shows it. Raises NotFound,
         RefusedInput, Conflict (the key is another boost's)."""
         now = await self._now()
-        span = (now if start is None else _wall(start, now) or now, _wall(until, now) or 0.0)
+        span = (now if start is None else _wall(start, now, "from") or now, _wall(until, now, "until") or 0.0)
         asked = sha256(repr((rate, start, until, why)).encode()).hexdigest()[:32] if key else ""
         await accounts.boost(self.desk, self.tiers, account, rate, span, who, why, key or "", asked)
         return await self.account(account)
@@ -174,7 +178,7 @@ class Client:
     async def term(self, account: str) -> gates.Term:
         """Where it stands in its term."""
         await names.existing_account(self.desk, account)
-        return gates.shown_term(await view.look(self.desk, account))
+        return gates.shown_term(await self._look(account))
 
     async def set_term(self, account: str, verb: str, *, ends: Moment = None, why: str = "", who: str = "") -> gates.Term:
         """`verb`: trial (begin one, until `ends`), renew (active until `ends`; None is without an end; of one in grace, too: sending
@@ -182,7 +186,7 @@ class Client:
         Raises Conflict where its phase forbids that, RefusedInput, NotFound."""
         if verb not in list(Verb):
             raise RefusedInput(f"a term does not {verb!r}", f"one of {' '.join(Verb)}")
-        until = _wall(ends, await self._now())
+        until = _wall(ends, await self._now(), "ends")
         await gates.change_term(self.desk, self.config.account, account, Verb(verb), until, why, who)
         return await self.term(account)
 
@@ -206,18 +210,23 @@ class Client:
 
     async def account(self, account: str) -> Account:
         await names.existing_account(self.desk, account)
-        return await self._shown(await view.look(self.desk, account))
+        return await self._shown(*await why.lanes_of(self.desk, account, self._tongue))
 
-    async def _shown(self, found: view.View) -> Account:
+    async def _look(self, account: str, *also: str) -> view.View:
+        return await view.look(self.desk, account, *also, tongue=self._tongue)
+
+    async def _shown(self, found: view.View, *others: view.View) -> Account:
         account = owner(found.account)
         bought, waits = await prepaid.show(self.desk, account), await awaited(self.desk, account, found.home)
-        return msgspec.structs.replace(accounts.shown(found), credits=bought.free if bought.granted else None, billing_waits=waits)
+        return msgspec.structs.replace(
+            accounts.shown(found, *others), credits=bought.free if bought.granted else None, billing_waits=waits
+        )
 
     async def accounts(self) -> AsyncIterator[Account]:
         for account in await self.desk.accounts():
-            found = await view.look(self.desk, account)
-            if found.fields:
-                yield await self._shown(found)
+            found = await why.lanes_of(self.desk, account, self._tongue)
+            if found[0].fields:
+                yield await self._shown(*found)
 
     # what was sold
 
@@ -331,17 +340,34 @@ class Client:
         on_doubt: str, retry: str | None, lifetime: str | float | None, sender: str, created_by: str,
     ) -> Order:  # fmt: skip
         await self._admitted(account, EMAIL)
-        now = await self._now()
-        order = Order(
-            ref=Ref(account, names.campaign_id(campaign) if campaign else names.new_campaign_id(now, os.urandom(4))),
-            message=message, sender=sender, at="" if at is None else str(at), start=_wall(at, now), sequential=sequential,
-            priority=priority or "", window=Window.parse(window).text if window else "", on_doubt=_on_doubt(on_doubt),
-            retry=schedules.tidy(retry) if retry else "", lifetime=_lifetime(lifetime), created_by=created_by,
+        return self._ordered(
+            account, message, await self._now(), campaign, at, sequential, priority, window, on_doubt, retry, lifetime, sender,
+            created_by,
         )  # fmt: skip
-        for name, text in (("priority", order.priority), ("created_by", created_by)):
+
+    def _ordered(
+        self, lane: str, message: Message, now: float, campaign: str | None, at: Moment, sequential: bool, priority: str | None,
+        window: str | None, on_doubt: str, retry: str | None, lifetime: str | float | None, sender: str, created_by: str,
+    ) -> Order:  # fmt: skip
+        """What both channels have in common, each word of it looked at."""
+        with about("campaign"):
+            name = names.campaign_id(campaign) if campaign else names.new_campaign_id(now, os.urandom(4))
+        with about("window"):
+            hours = Window.parse(window).text if window else ""
+        with about("on_doubt"):
+            doubt = _on_doubt(on_doubt)
+        with about("retry"):
+            tries = schedules.tidy(retry) if retry else ""
+        with about("lifetime"):
+            seconds = _lifetime(lifetime)
+        for field, text in (("priority", priority or ""), ("created_by", created_by)):
             if not text.isprintable():
-                raise RefusedInput(f"{name} {text!r} holds control characters or no Unicode text")
-        return order
+                raise RefusedInput(f"{field} {text!r} holds control characters or no Unicode text")
+        return Order(
+            ref=Ref(lane, name), message=message, sender=sender, at="" if at is None else str(at), start=_wall(at, now, "at"),
+            sequential=sequential, priority=priority or "", window=hours, on_doubt=doubt, retry=tries, lifetime=seconds,
+            created_by=created_by,
+        )  # fmt: skip
 
     async def open(
         self, *, account: str, message: Message, campaign: str | None = None, at: Moment = None, sequential: bool = False,
@@ -407,17 +433,15 @@ class Client:
         await self._admitted(account, SMS)
         lane = await accounts.open_sms(self.desk, self.tiers, account, self.config.sms_rate)
         now = await self._now()
-        ref = Ref(lane, names.campaign_id(campaign) if campaign else names.new_campaign_id(now, os.urandom(4)))
-        order = Order(
-            ref=ref, message=Message(sender=sender, text=text), sender=sender_id(sender).text, at="" if at is None else str(at),
-            start=_wall(at, now), sequential=sequential, priority=priority or "", window=Window.parse(window).text if window else "",
-            on_doubt=_on_doubt(on_doubt), retry=schedules.tidy(retry) if retry else "", lifetime=_lifetime(lifetime), created_by=created_by,
-            region=checked_region(region), prices=await self._prices(ref, now),
+        with about("sender"):
+            who = sender_id(sender).text
+        with about("region"):
+            home = checked_region(region)
+        order = self._ordered(
+            lane, Message(sender=sender, text=text), now, campaign, at, sequential, priority, window, on_doubt, retry, lifetime, who,
+            created_by,
         )  # fmt: skip
-        for name, said in (("priority", order.priority), ("created_by", created_by)):
-            if not said.isprintable():
-                raise RefusedInput(f"{name} {said!r} holds control characters or no Unicode text")
-        return order
+        return msgspec.structs.replace(order, region=home, prices=await self._prices(order.ref, now))
 
     async def _prices(self, ref: Ref, now: float) -> PriceTable:
         """The version in force, or that by which a send was created."""
@@ -429,8 +453,11 @@ class Client:
         self, account: str, *, rate: str | None = None, provider: str | None = None, who: str = "", why: str = ""
     ) -> Account:
         """The SMS rate of an account, in messages per hour or as a tier, and who carries them ("": the configuration's provider)."""
-        if provider and provider not in (known := configuration.providers(self.config.providers_file)):
-            raise NotFound(f"no provider {provider!r}{nearest(provider, known)}", f"one of {' '.join(known)}; providers_file has them")
+        with about("provider"):
+            if provider and provider not in (known := configuration.providers(self.config.providers_file)):
+                raise unknown("no provider", provider, known, "; providers_file has them")
+        with about("rate"):
+            parse_rate(rate or self.config.sms_rate, self.tiers)
         lane = await accounts.open_sms(self.desk, self.tiers, account, self.config.sms_rate)
         if provider is not None:
             await accounts.set_provider(self.desk, lane, provider, who, why)
@@ -446,7 +473,7 @@ class Client:
         """A lot of SMS credits. The same `key` (of the order, say) again changes nothing. `at`: when it was bought."""
         await accounts.open_sms(self.desk, self.tiers, account, self.config.sms_rate)
         now = await self._now()
-        bought = now if at is None else _wall(at, now) or now
+        bought = now if at is None else _wall(at, now, "at") or now
         if bought > now + 1:
             raise RefusedInput("credits cannot have been bought in the future")
         await prepaid.grant(self.desk, account, prepaid.amount_of(amount), key or _uid(), bought, who, why)
@@ -512,8 +539,8 @@ class Client:
         now = await self._now()
         if not 0 <= recipients <= RECIPIENTS_MOST:
             raise RefusedInput(f"an estimate is for 0 to {RECIPIENTS_MOST:,} recipients")
-        found = await view.look(self.desk, account)
-        return planning.plan(found, self.tiers, recipients, _wall(at, now), _wall(finish_by, now))
+        found = await self._look(account)
+        return planning.plan(found, self.tiers, recipients, _wall(at, now, "at"), _wall(finish_by, now, "finish_by"))
 
     async def count(self, recipients: Recipients) -> int:
         """Rows with a valid address; duplicates are not looked for."""
@@ -569,7 +596,7 @@ class Client:
         return await self._status(await names.resolve(self.desk, campaign))
 
     async def _status(self, ref: Ref) -> Status:
-        return status(await view.look(self.desk, ref.account, ref.id), ref.id)
+        return status(await self._look(ref.account, ref.id), ref.id)
 
     async def watch(self, campaign: str, every: float = 1.0) -> AsyncIterator[Status]:
         """The status whenever it has changed, looked at each `every` seconds; the last one is that of its end."""
@@ -589,7 +616,7 @@ class Client:
         if account is not None:
             await names.existing_account(self.desk, account)
         for each in [account] if account else await self.desk.accounts():
-            found = await (view.look_at_all(self.desk, each) if ended else view.look(self.desk, each))
+            found = await (view.look_at_all(self.desk, each, self._tongue) if ended else self._look(each))
             for name in found.sends if ended else found.going_on:
                 yield status(found, name)
 
@@ -607,8 +634,8 @@ class Client:
         """As `why`, and of which send that is said, and what it waits for when nothing binds."""
         if names.is_account(name) and not await self.desk.holders(name):
             await names.existing_account(self.desk, name)
-            return await why.of_account(self.desk, name)
-        return await why.of_send(self.desk, await names.resolve(self.desk, name))
+            return await why.of_account(self.desk, name, self._tongue)
+        return await why.of_send(self.desk, await names.resolve(self.desk, name), self._tongue)
 
     async def fsck(self, campaign: str | None = None, *, repair: bool = False) -> AsyncIterator[Finding]:
         """What does not add up, of one send or of all. Nothing is changed without `repair`."""
@@ -616,27 +643,31 @@ class Client:
             for finding in checked.findings:
                 yield finding
 
-    async def check(self, campaign: str | None = None, *, repair: bool = False) -> AsyncIterator[Checked]:
+    async def check(self, campaign: str | None = None, *, account: str | None = None, repair: bool = False) -> AsyncIterator[Checked]:
         """As `fsck`, but one for each send, those that add up too; and one for each lane whose money does not (m1234/sms)."""
         if campaign and is_paid(campaign):  # of a lane, its money
             yield Checked(names.lane_id(campaign), 0, await prepaid.check(self.desk, campaign))
             return
-        for ref in await self._refs(campaign):
+        for ref in await self._refs(campaign, account):
             yield await fsck.check(self.desk, ref, repair)
-        for lane in [] if campaign else filter(is_paid, await self.desk.accounts()):
+        for lane in [] if campaign else filter(is_paid, await self._lanes(account)):
             if found := await prepaid.check(self.desk, lane):
                 yield Checked(lane, 0, found)
 
-    async def quarantined(self, campaign: str | None = None) -> AsyncIterator[SetAside]:
-        """Batches set aside, of one send or of all: three workers in a row died with them in hand."""
-        for ref in await self._refs(campaign):
+    async def quarantined(self, campaign: str | None = None, *, account: str | None = None) -> AsyncIterator[SetAside]:
+        """Batches set aside, of one send, of one account or of all: three workers in a row died with them in hand."""
+        for ref in await self._refs(campaign, account):
             for aside in await quarantine.read(self.desk, ref):
                 yield aside
 
-    async def _refs(self, campaign: str | None) -> builtins.list[Ref]:
+    async def _refs(self, campaign: str | None, account: str | None) -> builtins.list[Ref]:
         if campaign:
             return [await names.resolve(self.desk, campaign)]
-        return [Ref(account, name) for account in await self.desk.accounts() for name in await self.desk.campaigns(account)]
+        return [Ref(lane, name) for lane in await self._lanes(account) for name in await self.desk.campaigns(lane)]
+
+    async def _lanes(self, account: str | None) -> builtins.list[str]:
+        """Of one account, or all there are."""
+        return await self.desk.accounts() if account is None else [account, *others(account)]
 
     async def workers(self) -> dict[str, dict[str, Any]]:
         """What each registered worker last said of itself, when (`last_seen`) and how many seconds ago (`silent_s`); {} of one that has
@@ -661,7 +692,7 @@ def _refuse_single_messages(campaign: str) -> None:
     if names.is_of_single_messages(campaign):
         raise Conflict(
             f"{campaign} holds the account's single messages: each goes out in the next free slot, they are not steered as a send is",
-            f"sendengine outcomes {campaign} shows what became of each",
+            remedies.said(remedies.outcomes(campaign), " shows what became of each"),
         )
 
 
@@ -697,9 +728,10 @@ def _lifetime(given: str | float | None) -> float | None:
     return None if seconds is None else float(round(seconds))
 
 
-def _wall(moment: Moment, now: float) -> float | None:
-    if isinstance(moment, str):
-        return parse_time(moment, now)
-    if isinstance(moment, datetime):
-        moment = moment.timestamp()
-    return None if moment is None else possible(moment)
+def _wall(moment: Moment, now: float, field: str) -> float | None:
+    with about(field):
+        if isinstance(moment, str):
+            return parse_time(moment, now)
+        if isinstance(moment, datetime):
+            moment = moment.timestamp()
+        return None if moment is None else possible(moment)

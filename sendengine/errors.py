@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sendengine.remedies import Remedy, said
+
 
 class SendEngineError(Exception):
-    """Base of every error this package raises on purpose. `remedy` says what to do about it, or is empty."""
+    """Base of every error this package raises on purpose. `remedy` says what to do about it at the command line, or is empty; `way` says it
+    in the words of HTTP, too (remedies.py)."""
 
     exit_code = 1
 
-    def __init__(self, message: str, remedy: str = "") -> None:
+    def __init__(self, message: str, remedy: str | Remedy = "") -> None:
         super().__init__(message)
-        self.remedy = remedy
+        self.way = said(remedy)
+
+    @property
+    def remedy(self) -> str:
+        return self.way.cli
 
 
 class RefusedInput(SendEngineError):
-    """The caller's words or data are off: nothing was changed."""
+    """The caller's words or data are off: nothing was changed. `field` names which of them, where that is known."""
 
     exit_code = 2
+    field = ""
+
+
+@contextmanager
+def about(field: str) -> Iterator[None]:
+    """What is refused inside is refused for this field of the caller's."""
+    try:
+        yield
+    except RefusedInput as error:
+        error.field = error.field or field
+        raise
 
 
 class ConfigError(RefusedInput):
@@ -25,6 +46,10 @@ class ConfigError(RefusedInput):
 
 class NotFound(RefusedInput):
     """No such account, campaign or tier; the message names the nearest that exists."""
+
+
+class UnknownName(NotFound):
+    """A value that the caller gave (a tier, a reason, a provider) is the name of none."""
 
 
 class Conflict(RefusedInput):

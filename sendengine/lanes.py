@@ -5,6 +5,7 @@ the lane; term, holds and credits to the account. Pure names.
 from __future__ import annotations
 
 SMS = "sms"
+MAIL = "email"  # what the channel of the lane without a suffix is called
 _SEPARATOR = "/"
 
 

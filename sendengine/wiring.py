@@ -134,7 +134,7 @@ def way_of(fields: Mapping[str, str], default: Relay, providers: Mapping[str, Pr
         return relay_of(fields, default)
     name = fields.get("provider") or usual
     if name not in providers:
-        raise RefusedInput(f"its provider {name!r} is not in the table of providers", "sendengine sms set --provider NAME --account")
+        raise RefusedInput(f"its provider {name!r} is not in the table of providers", "give the account another one")
     return providers[name]
 
 
@@ -144,4 +144,4 @@ def relay_of(fields: Mapping[str, str], default: Relay) -> Relay:
     try:
         return Relay.decode(own) if own else default
     except msgspec.MsgspecError as error:
-        raise RefusedInput(f"its relay cannot be read: {error}", "sendengine account set-relay") from None
+        raise RefusedInput(f"its relay cannot be read: {error}", "give the account another one") from None

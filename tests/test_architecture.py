@@ -14,7 +14,10 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "sendengine"
 
 # Level of each member of the package; what is not named is the shell, 4: it knows everything.
-PURE = ("types", "lanes", "address", "addressing", "reply", "errors", "batch", "records", "csv_cells", "rows", "intake", "render", "policy")
+PURE = (
+    "types", "lanes", "address", "addressing", "reply", "errors", "remedies", "batch", "records", "csv_cells", "rows", "intake", "render",
+    "policy",
+)  # fmt: skip
 LEVELS = {
     **dict.fromkeys(PURE, 0),
     "ports": 1,

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from sendengine.api import problems
 from sendengine.api.limits import Bucket, Quota
 from sendengine.api.problems import Problem
-from sendengine.errors import NotFound, RefusedInput
+from sendengine.errors import NotFound, RefusedInput, about
 from sendengine.lanes import others
 from sendengine.policy.apikeys import DAY_US, ApiKey, Scope, digest_of, opens
 from sendengine.ports import Desk
@@ -71,16 +71,17 @@ def demand(key: ApiKey, scope: Scope, is_operators: bool) -> None:
     if scope not in key.scopes:
         raise Problem(problems.FORBIDDEN, f"this wants the scope {scope}; the key has {' '.join(key.scopes)}")
     if is_operators and not key.is_operator:
-        raise Problem(problems.FORBIDDEN, "this is the operator's: no account's key opens it", "use a key made with `key create --admin`")
+        raise Problem(problems.FORBIDDEN, "this is the operator's: no account's key opens it", "use a key of the operator's")
 
 
 def account_of(key: ApiKey, given: str | None) -> str:
     """The account that a request is about. An account's key needs name none."""
-    if given is None:
-        if key.is_operator:
-            raise RefusedInput("of which account?", "a key of the operator names the account")
-        return key.account
-    names.account_id(given)
+    with about("account"):
+        if given is None:
+            if key.is_operator:
+                raise RefusedInput("of which account?", "a key of the operator names the account")
+            return key.account
+        names.account_id(given)
     if not key.is_operator and given != key.account:
         raise NotFound(f"no account {given}", problems.NOT_FOUND.remedy)
     return given

@@ -13,11 +13,12 @@ from sendengine.api import problems, streams
 from sendengine.api.call import Call, Reply
 from sendengine.api.operations import IDEMPOTENCY, Nothing, Operation, Param
 from sendengine.api.problems import Problem
-from sendengine.errors import RefusedInput
+from sendengine.errors import RefusedInput, about
 from sendengine.lanes import others
 from sendengine.policy.apikeys import Scope
 from sendengine.policy.term import Verb
 from sendengine.relays import relay_from_url
+from sendengine.remedies import Tongue
 from sendengine.scheduler import why as whys
 from sendengine.scheduler.accounts import Account
 from sendengine.scheduler.apikeys import KeyShown, NewKey
@@ -38,7 +39,8 @@ class RelayGiven(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     retry: str | None = None
 
     def made(self) -> Relay | None:
-        return None if self.url is None else relay_from_url(self.url, self.password or "", self.tls or TlsPolicy.OPPORTUNISTIC)
+        with about("relay"):
+            return None if self.url is None else relay_from_url(self.url, self.password or "", self.tls or TlsPolicy.OPPORTUNISTIC)
 
     @property
     def is_login(self) -> bool:
@@ -185,7 +187,7 @@ async def show_audit(call: Call) -> Response:
 async def why(call: Call) -> Why:
     account = call.account()
     await call.client.account(account)
-    return await whys.of_account(call.client.desk, account)
+    return await whys.of_account(call.client.desk, account, Tongue.REQUESTS)
 
 
 async def estimate(call: Call) -> Estimate:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 import msgspec
 from starlette.responses import Response
 
-from sendengine.errors import ConfigError, Conflict, Fenced, NotFound, RefusedInput, SendEngineError, Unavailable
+from sendengine.errors import ConfigError, Conflict, Fenced, NotFound, RefusedInput, SendEngineError, Unavailable, UnknownName
 from sendengine.policy.billing import Forged
 
 TYPE = "application/problem+json"
 UNFORESEEN = "an error that nobody foresaw"
 PREFIX = "urn:sendengine:problem:"
-_flag = re.compile(r"--([a-z][a-z-]+)(?: (?:[A-Z][A-Z.|a-z]*|m1234)\b)?")
 
 
 class Kind(msgspec.Struct, frozen=True):
@@ -25,7 +23,7 @@ class Kind(msgspec.Struct, frozen=True):
 
 
 BAD_REQUEST = Kind("refused", 400, "The request is off, and changed nothing", "correct what the detail names")
-UNAUTHORISED = Kind("no-key", 401, "No API key that opens anything", "Authorization: Bearer se_…, a key made by `sendengine key create`")
+UNAUTHORISED = Kind("no-key", 401, "No API key that opens anything", "Authorization: Bearer se_…, a key of POST /v1/accounts/{id}/keys")
 FORGED = Kind("forged", 401, "No event of ours", "sign the octets as they are sent, and now: docs/billing.md")
 FORBIDDEN = Kind("scope", 403, "The key does not open this", "use a key with the scope that the detail names")
 NOT_FOUND = Kind("not-found", 404, "There is no such thing", "look at the id: a key sees the things of its own account only")
@@ -42,7 +40,8 @@ BUSY = Kind("busy", 503, "The process has all it can do", "wait as long as Retry
 
 # The first that fits; every class of sendengine.errors has its line.
 KINDS: tuple[tuple[type[SendEngineError], Kind], ...] = (
-    (Forged, FORGED), (ConfigError, BUG), (NotFound, NOT_FOUND), (Conflict, CONFLICT), (RefusedInput, BAD_REQUEST), (Unavailable, AWAY),
+    (Forged, FORGED), (ConfigError, BUG), (UnknownName, BAD_REQUEST), (NotFound, NOT_FOUND),
+    (Conflict, CONFLICT), (RefusedInput, BAD_REQUEST), (Unavailable, AWAY),
     (Fenced, BUG), (SendEngineError, BUG),
 )  # fmt: skip
 
@@ -65,22 +64,28 @@ class ProblemDocument(msgspec.Struct, frozen=True):
     remedy: str
 
 
-def problem_of(error: BaseException) -> Problem:
-    """What the client is told of an error; of a bug it is told nothing but that it is one."""
+def problem_of(error: BaseException, in_path: bool = True) -> Problem:
+    """What the client is told of an error; of a bug it is told nothing but that it is one. `in_path`: the path names something. Where it
+    does not, an account that is not found was named by the body or the query, and that is what is off."""
     if isinstance(error, Problem):
         return error
     for type_, kind in KINDS:
         if isinstance(error, type_):
+            if kind is NOT_FOUND and not in_path:
+                return Problem(BAD_REQUEST, f"account: {error}", error.way.http)
             headers = {"Retry-After": "1"} if kind.status == 503 else None
-            return Problem(kind, _detail(kind, str(error)), as_said_here(error.remedy), headers)
+            return Problem(kind, _detail(kind, error), error.way.http, headers)
     return Problem(BUG, UNFORESEEN)
 
 
-def _detail(kind: Kind, said: str) -> str:
+def _detail(kind: Kind, error: SendEngineError) -> str:
     """Of our own affairs (addresses, paths) strangers are told nothing; the log has it."""
     if kind is BUG:
         return UNFORESEEN
-    return said.partition(":")[0] if kind is AWAY else as_said_here(said)
+    if kind is AWAY:
+        return str(error).partition(":")[0]
+    field = error.field if isinstance(error, RefusedInput) else ""
+    return f"{field}: {error}" if field else str(error)
 
 
 def answer(problem: Problem) -> Response:
@@ -90,8 +95,3 @@ def answer(problem: Problem) -> Response:
 def octets(problem: Problem) -> bytes:
     kind = problem.kind
     return msgspec.json.encode(ProblemDocument(PREFIX + kind.name, kind.title, kind.status, problem.detail, problem.remedy))
-
-
-def as_said_here(text: str) -> str:
-    """Remedies are written for the command line: a flag is a field of the request here."""
-    return _flag.sub(lambda found: f"`{found[1].replace('-', '_')}`", text)

@@ -16,6 +16,7 @@ T = TypeVar("T")
 JSON_TYPES = ("application/json", "")
 LIST_TYPES = ("application/x-ndjson", "application/jsonl", "text/csv", "text/plain", "application/octet-stream", "")
 BODY_S = 30.0  # for a whole JSON body
+_SHAPES = "correct what the detail names: /openapi.json has each field and its values"
 _GRANULE = 1 << 16
 
 
@@ -44,7 +45,8 @@ def decoded(body: bytes, type_: type[T], deepest: int) -> T:
     try:
         found = msgspec.json.decode(body or b"{}", type=type_)
     except msgspec.ValidationError as error:
-        raise Problem(problems.BAD_REQUEST, f"the body: {error}") from None
+        what, _, place = str(error).rpartition(" - at `$")
+        raise Problem(problems.BAD_REQUEST, f"{place.strip('.`')}: {what}" if what else f"the body: {error}", _SHAPES) from None
     except msgspec.DecodeError as error:
         raise Problem(problems.BAD_REQUEST, f"the body is no JSON: {error}") from None
     except UnicodeDecodeError as error:

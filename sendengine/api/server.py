@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import h11
@@ -31,6 +32,7 @@ from sendengine.config import Config, load
 from sendengine.errors import RefusedInput
 from sendengine.launch import EXIT_AGAIN, EXIT_COLD, server_url
 from sendengine.logs import log_to_stderr
+from sendengine.remedies import Tongue
 from sendengine.sink.metrics_api import ApiMeter
 
 log = structlog.get_logger("sendengine.api")
@@ -64,7 +66,8 @@ def run(options: ApiOptions, told: Callable[[str], None] | None = None) -> int:
 
 
 async def _serve(config: Config, url: str, own: socket.socket) -> int:
-    async with Client(url, config=config) as client, Client(url, config=config) as bulk:
+    opened = partial(Client, url, config=config, tongue=Tongue.REQUESTS)
+    async with opened() as client, opened() as bulk:
         services = Services(client, config.api, ApiMeter(), bulk)
         server = server_of(services, config, [hooks.tell])
         server.listen_to_signals(services)

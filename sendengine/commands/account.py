@@ -322,6 +322,6 @@ def _show(found: Account, json: bool) -> None:
         ("retries", found.retry or "as the configuration says"),
         ("created", found.created_at),
         ("sends", f"{len(found.sends):,}: {', '.join(found.sends)}" if found.sends else "none goes on"),
-        ("binds now", views.said(found.binding)),
+        ("binds now", f"{found.binding_channel}: {views.said(found.binding)}" if found.binding else None),
     ]
     common.show_facts(found.account, facts)

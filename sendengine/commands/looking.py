@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sendengine.scheduler.fsck import Finding
     from sendengine.scheduler.outcomes import RecipientOutcome
     from sendengine.scheduler.status import Status
+    from sendengine.scheduler.why import Why
 
 OneAccount = Annotated[str, typer.Option("--account", metavar="m1234", help="Of this account only.")]
 MaybeAccount = Annotated[str, typer.Argument(metavar="[m1234]")]
@@ -64,16 +65,22 @@ def outcomes(
 
 def why(name: Annotated[str, typer.Argument(metavar="m1234|CAMPAIGN")], json: Json = False) -> None:
     """The one limit that binds now, since when, and what would lift it."""
+    from msgspec import structs
+
     found = common.call(lambda client: client.explain(name))
     if json:
-        common.emit({"name": name, "campaign": found.campaign, "others": found.others, "binding": found.binding,
-                     "next_retry": found.next_retry, "idle": found.idle, "billing_waits": found.billing_waits})  # fmt: skip
+        common.emit({"name": name, **structs.asdict(found)})
         return
-    beside = f" ({found.others:,} other send{'' if found.others == 1 else 's'} of the account go{'es' if found.others == 1 else ''} on)"
-    of = f"{found.campaign}: " if found.campaign else ""
-    print(of + (views.said(found.binding) or found.idle or "") + (beside if found.others else ""))
+    for each in (found, *found.beside):
+        print(_why_said(each))
     if found.billing_waits:
         print(found.billing_waits.said)
+
+
+def _why_said(found: Why) -> str:
+    beside = f" ({found.others:,} other send{'' if found.others == 1 else 's'} of the account go{'es' if found.others == 1 else ''} on)"
+    of = f"{found.channel}, {found.campaign}: " if found.campaign else ""
+    return of + (views.said(found.binding) or found.idle or "") + (beside if found.others else "")
 
 
 def fsck(

@@ -286,18 +286,12 @@ class Deliveries:
                 lane.refuse(self._now(), verdict.suspend_s)
             reply = attempt.reply or attempt.detail
             taken = f"{lane.relay.site} takes this account's mail again (it is asked from time to time; now: {reply})"
-            lane.bind = f"relay|{taken}, {lane.other_way}"
+            lane.bind = f"relay|{taken}"
             self._attend(lane)
         elif verdict.scope is Scope.MESSAGE and verdict.action is Action.BOUNCED:
             campaign.refused_in_row += 1
             if campaign.refused_in_row >= REFUSED_MOST:
                 campaign.refused_in_row = 0
-                self._suspend(lane.account, campaign.id, _remedy(f"{lane.account}:{campaign.id}", str(attempt.reply)))
+                self._suspend(lane.account, campaign.id, f"{REFUSED_MOST} messages in a row were refused: {attempt.reply}")
         elif verdict.scope is Scope.SITE and verdict.suspend_s:
             lane.feed.site.throttle(verdict.suspend_s, str(attempt.reply or attempt.detail))
-
-
-def _remedy(send: str, reply: str) -> str:
-    """Why a send is suspended whose messages are refused, and what can be done: its message is frozen."""
-    other = f"sendengine cancel {send} and submit the mended message under another id to those it did not reach"
-    return f"{REFUSED_MOST} messages in a row were refused: {reply}; where the message is at fault, {other}, otherwise resume it"

@@ -14,7 +14,6 @@ from sendengine.engine.feed import Feed
 from sendengine.engine.pacing import Pace, Permits, Run
 from sendengine.engine.settings import EngineSettings
 from sendengine.engine.work import Lease, Share, Unsettled
-from sendengine.lanes import is_paid, owner
 from sendengine.policy.retry import suspension
 from sendengine.ports import Settlement, Visited
 from sendengine.records import TRANSACTIONAL
@@ -70,13 +69,6 @@ class Lane:
         self._in_a_row = 0
         self._since_retry = 0
         self._next_share = 0
-
-    @property
-    def other_way(self) -> str:
-        """What its operator can do about a relay, or a provider of SMS, that is in trouble."""
-        if is_paid(self.account):
-            return f"or another provider: sendengine sms set --account {owner(self.account)} --provider NAME"
-        return f"or another relay: sendengine account set-relay {self.account}"
 
     # speed
 

@@ -514,8 +514,7 @@ class Worker:
         for lane in self._takes.lanes.values():
             if lane.feed is feed:
                 if not lane.bind.startswith("relay") or lane.suspended_until <= self._now():
-                    lift = f"{feed.relay.site} can be used again (it is tried on and on; now: {why}), {lane.other_way}"
-                    lane.bind = f"site|{lift}" if why else ""
+                    lane.bind = f"site|{feed.relay.site} can be used again (it is tried on and on; now: {why})" if why else ""
                 self._attend(lane)
 
     def _attend(self, lane: Lane) -> None:

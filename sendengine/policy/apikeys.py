@@ -14,7 +14,7 @@ from hmac import compare_digest
 
 import msgspec
 
-from sendengine.errors import RefusedInput
+from sendengine.errors import RefusedInput, about
 
 PREFIX = "se_"
 SECRET_OCTETS = 32
@@ -98,7 +98,8 @@ def scopes_of(names: Iterable[str]) -> tuple[Scope, ...]:
     wrong = next((word for word in words if word not in list(Scope)), None)
     if wrong is not None or not words:
         said = f"{wrong!r} is no scope" if wrong is not None else "a key without a scope opens nothing"
-        raise RefusedInput(said, f"one or more of {' '.join(Scope)}")
+        with about("scopes"):
+            raise RefusedInput(said, f"one or more of {' '.join(Scope)}")
     return tuple(scope for scope in Scope if scope in words)
 
 
@@ -106,5 +107,6 @@ def seat_of(name: str) -> str:
     """Who holds the key, as the audit trail will name them. Raises RefusedInput."""
     seat = name.strip()
     if not seat or len(seat) > SEAT_LETTERS or not seat.isprintable():
-        raise RefusedInput(f"the seat {name[:SEAT_LETTERS]!r} is no name", f"1 to {SEAT_LETTERS} letters that can be shown")
+        with about("seat"):
+            raise RefusedInput(f"{name[:SEAT_LETTERS]!r} is no name", f"1 to {SEAT_LETTERS} letters that can be shown")
     return seat

@@ -29,7 +29,7 @@ from sendengine.policy.grants import FIELD, SPAN, Words
 from sendengine.policy.holds import FIELD as HOLD
 from sendengine.policy.prices import MILLI
 from sendengine.policy.term import Verb, fields_of, term_of
-from sendengine.policy.tiers import Tier, interval_us, nearest, parse_rate
+from sendengine.policy.tiers import Tier, interval_us, parse_rate, unknown
 
 EMAIL, SMS = "email", "sms"
 CHANNELS = (EMAIL, SMS)
@@ -55,10 +55,10 @@ class Offer(msgspec.Struct, frozen=True):
     purge_after_days: float = term.PURGE_SOONEST_DAYS
 
     def edition(self, name: str) -> Edition:
-        """Raises RefusedInput with the nearest one."""
+        """Raises UnknownName with the nearest one."""
         found = self.editions.get(name.strip().lower())
         if found is None:
-            raise RefusedInput(f"unknown edition {name!r}{nearest(name, self.editions)}", f"one of {' '.join(self.editions)}")
+            raise unknown("unknown edition", name, self.editions)
         return found
 
 

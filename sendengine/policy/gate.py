@@ -10,10 +10,12 @@ from collections.abc import Mapping
 
 import msgspec
 
+from sendengine import remedies
 from sendengine.errors import Conflict
 from sendengine.policy.holds import Hold, holds_of
 from sendengine.policy.term import Phase, term_of
 from sendengine.policy.times import format_time
+from sendengine.remedies import Remedy
 
 HOLD, TERM = "hold", "term"
 
@@ -24,7 +26,7 @@ class Shut(msgspec.Struct, frozen=True):
     limit: str
     since: float
     what: str
-    lift: str
+    lift: Remedy
 
 
 def shut(account: str, fields: Mapping[str, str], now: float) -> Shut | None:
@@ -32,24 +34,27 @@ def shut(account: str, fields: Mapping[str, str], now: float) -> Shut | None:
     term = term_of(fields)
     if term is not None and term.ends is not None and not term.may_send(now):
         if term.phase(now) is Phase.DELETED:
-            lift = "nothing: its data are purged, and its id is never used again"
+            lift = remedies.said("nothing: its data are purged, and its id is never used again")
             return Shut(TERM, term.ends, "the account is deleted: its grace is over", lift)
         until = format_time(term.grace_ends or 0.0)
         what = f"the term ended at {format_time(term.ends)}"
-        return Shut(TERM, term.ends, what, f"renew it before {until}: sendengine account term {account} --renew TIME")
+        return Shut(TERM, term.ends, what, remedies.said(f"renew it before {until}: ", remedies.renew(account)))
     holds = holds_of(fields)
     if not holds:
         return None
-    return Shut(HOLD, holds[0].since, " and ".join(map(_what, holds)), "; ".join(_lift(account, hold) for hold in holds))
+    first, *others = (_lift(account, hold) for hold in holds)
+    lift = remedies.said(first, *(part for each in others for part in ("; ", each)))
+    return Shut(HOLD, holds[0].since, " and ".join(map(_what, holds)), lift)
 
 
 def _what(hold: Hold) -> str:
     return f"it is held: {hold.title}" + (f" ({hold.text})" if hold.text else "")
 
 
-def _lift(account: str, hold: Hold) -> str:
+def _lift(account: str, hold: Hold) -> Remedy:
     text = f" ({hold.text})" if hold.text else ""
-    return f"{hold.title}{text}: {hold.remedy}; {hold.department} lifts it: sendengine account release {account} --reason {hold.reason}"
+    what = f"{hold.title}{text}: {hold.remedy}; {hold.department} lifts it: "
+    return remedies.said(what, remedies.release(account, hold.reason))
 
 
 def admit(account: str, fields: Mapping[str, str], now: float) -> None:

@@ -9,8 +9,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from sendengine.errors import NotFound
-from sendengine.policy.tiers import nearest
+from sendengine.policy.tiers import unknown
 
 FIELD = "hold:"  # of the account, with the reason behind
 # Reasons that the engine's callers count on: no table may lack one.
@@ -56,10 +55,10 @@ _decode = msgspec.json.Decoder(_Record).decode
 
 
 def reason_named(name: str, reasons: Mapping[str, Reason]) -> Reason:
-    """Raises NotFound with the nearest one."""
+    """Raises UnknownName with the nearest one."""
     found = reasons.get(name.strip().lower().replace("_", "-"))
     if found is None:
-        raise NotFound(f"unknown reason {name!r}{nearest(name, reasons)}", f"one of {' '.join(reasons)}")
+        raise unknown("unknown reason", name, reasons)
     return found
 
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from sendengine.errors import RefusedInput
+from sendengine.errors import RefusedInput, about
 
 EVENTS = ("send.finished", "bounce", "complaint", "hold", "credit.low", "tier.changed")
 TEST = "test"  # asked for, never subscribed to
@@ -110,7 +110,8 @@ def events_of(names: Sequence[str]) -> tuple[str, ...]:
     wrong = next((name for name in names if name not in EVENTS), None)
     if wrong is not None or not names:
         said = f"nothing is told of {wrong[:40]!r}" if wrong is not None else "a webhook is told of something"
-        raise RefusedInput(said, f"one or more of {' '.join(EVENTS)}")
+        with about("events"):
+            raise RefusedInput(said, f"one or more of {' '.join(EVENTS)}")
     return tuple(event for event in EVENTS if event in names)
 
 

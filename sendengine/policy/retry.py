@@ -43,7 +43,7 @@ def tidy(text: str) -> str:
     try:
         parse(text)
     except ConfigError as error:
-        raise RefusedInput(str(error), error.remedy) from None
+        raise RefusedInput(str(error), error.way) from None
     return ", ".join("".join(part.split()) for part in text.split(","))
 
 

@@ -13,6 +13,7 @@ import msgspec
 
 from sendengine.errors import Conflict, RefusedInput
 from sendengine.policy.times import format_time
+from sendengine.remedies import Remedy, field, said, term_verb
 
 DAY = 86400.0
 GRACE_DAYS = 10.0
@@ -78,15 +79,17 @@ NEXT: Mapping[Verb, Mapping[Phase | None, Phase]] = {
         Phase.GRACE: Phase.GRACE,
     },
 }
-_REFUSED: Mapping[tuple[Verb, Phase | None], tuple[str, str]] = {  # what is said where there is more to say than the phase
-    (Verb.TRIAL, Phase.GRACE): ("its term is over: a trial is the first one", "--renew TIME, before the grace ends"),
-    (Verb.CANCEL, Phase.TRIAL): ("a trial is not renewed: there is nothing to cancel", "--expire ends it now"),
+_NOW = said(term_verb("expire"), " ends it now")
+_IN_GRACE = said(term_verb("renew", "TIME"), ", before the grace ends")
+_REFUSED: Mapping[tuple[Verb, Phase | None], tuple[str, str | Remedy]] = {  # what is said where there is more to say than the phase
+    (Verb.TRIAL, Phase.GRACE): ("its term is over: a trial is the first one", _IN_GRACE),
+    (Verb.CANCEL, Phase.TRIAL): ("a trial is not renewed: there is nothing to cancel", _NOW),
     (Verb.CANCEL, Phase.GRACE): ("its term is over: there is no renewal to cancel", ""),
-    (Verb.REACTIVATE, Phase.GRACE): ("its term is over", "--renew TIME, before the grace ends"),
+    (Verb.REACTIVATE, Phase.GRACE): ("its term is over", _IN_GRACE),
 }
-_OTHERWISE: Mapping[Verb, tuple[str, str]] = {
-    Verb.TRIAL: ("it has a term already: a trial is the first one", "--renew TIME"),
-    Verb.REACTIVATE: ("it has no term that was cancelled", "sendengine account term ACCOUNT shows where it stands"),
+_OTHERWISE: Mapping[Verb, tuple[str, str | Remedy]] = {
+    Verb.TRIAL: ("it has a term already: a trial is the first one", term_verb("renew", "TIME")),
+    Verb.REACTIVATE: ("it has no term that was cancelled", "look at its term: nothing of it was cancelled"),
 }
 
 
@@ -113,10 +116,10 @@ def _end(term: Term, verb: Verb, now: float, ends: float | None) -> float | None
         raise RefusedInput(f"a term that ends at {format_time(ends)} is over before it begins", "name a later time")
     if verb in (Verb.TRIAL, Verb.RENEW):
         if ends is not None and term.ends is not None and ends < term.ends:
-            raise RefusedInput(f"it stands until {format_time(term.ends)}: a renewal never shortens", "--expire ends it now")
+            raise RefusedInput(f"it stands until {format_time(term.ends)}: a renewal never shortens", _NOW)
         return ends
     if verb is Verb.CANCEL and term.ends is None and ends is None:
-        raise RefusedInput("its term has no end, so cancelling would change nothing", "--ends TIME says when it ends")
+        raise RefusedInput("its term has no end, so cancelling would change nothing", said(field("ends", "TIME"), " says when it ends"))
     if ends is not None and term.ends is not None and ends != term.ends:
         raise RefusedInput(f"it ends at {format_time(term.ends)}: this changes its renewal only", "leave the time out")
     return term.ends if ends is None else ends

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from sendengine.errors import RefusedInput
+from sendengine.errors import RefusedInput, UnknownName
 
 UNMETERED = "unmetered"
 SLOWEST, FASTEST = 1.0, 3.6e9  # the pacer counts whole microseconds: one message each is its limit
@@ -31,7 +31,7 @@ class Tier(msgspec.Struct, frozen=True):
 def parse_rate(text: str, tiers: Mapping[str, Tier]) -> tuple[str, float | None]:
     """`60k` (a tier's name first, else a figure), `200000/h`, `7500`, `unmetered` -> (name, messages per hour or None).
 
-    A figure is its own name, in full digits. Raises RefusedInput for a word that is neither, with the nearest tier's name.
+    A figure is its own name, in full digits. Raises UnknownName for a word that is neither, with the nearest tier's name.
     """
     text = text.strip()
     tier = tiers.get(text.lower())
@@ -39,8 +39,7 @@ def parse_rate(text: str, tiers: Mapping[str, Tier]) -> tuple[str, float | None]
         return tier.name, tier.per_hour
     figure = _RATE.fullmatch(text)
     if figure is None:
-        remedy = f"one of {' '.join(tiers)}, or a number of messages per hour"
-        raise RefusedInput(f"unknown tier {text!r}{nearest(text, tiers) or _nearest_figure(text, tiers)}", remedy)
+        raise unknown("unknown tier", text, tiers, ", or a number of messages per hour")
     per_hour = float(figure[1]) * _MULTIPLES[figure[2].lower()]
     if not SLOWEST <= per_hour <= FASTEST:
         raise RefusedInput(f"a rate of {text} is outside {SLOWEST:.0f} to {FASTEST:.0f} messages per hour")
@@ -53,13 +52,19 @@ def nearest(word: str, names: Mapping[str, object]) -> str:
     return f"; nearest is {close[0]!r}" if close else ""
 
 
-def _nearest_figure(text: str, tiers: Mapping[str, Tier]) -> str:
-    """Of a word that begins with a figure and is near no name: the tier whose name begins with the nearest one."""
-    figures = {name: int(found[0]) for name in tiers if (found := _FIGURE.match(name))}
+def _nearest_figure(text: str, names: Mapping[str, object]) -> str:
+    """Of a word that begins with a figure and is near no name: the one whose name begins with the nearest."""
+    figures = {name: int(found[0]) for name in names if (found := _FIGURE.match(name))}
     found = _FIGURE.match(text)
     if found is None or not figures:
         return ""
     return f"; nearest is {min(figures, key=lambda name: abs(figures[name] - int(found[0])))!r}"
+
+
+def unknown(what: str, word: str, names: Mapping[str, object], beside: str = "") -> UnknownName:
+    """The remedy is the nearest name, and all of them."""
+    near = nearest(word, names) or _nearest_figure(word, names)
+    return UnknownName(f"{what} {word!r}{near}", f"one of {' '.join(names)}{beside}")
 
 
 def _digits(per_hour: float) -> str:

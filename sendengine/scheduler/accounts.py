@@ -7,9 +7,9 @@ from datetime import datetime
 
 import msgspec
 
-from sendengine import relays
-from sendengine.errors import Conflict, NotFound, RefusedInput
-from sendengine.lanes import SMS, channel, sms_lane
+from sendengine import relays, remedies
+from sendengine.errors import Conflict, NotFound, RefusedInput, about
+from sendengine.lanes import MAIL, SMS, channel, sms_lane
 from sendengine.policy import grants
 from sendengine.policy import retry as schedules
 from sendengine.policy.entitlements import entitlements_of
@@ -17,15 +17,17 @@ from sendengine.policy.grants import Words
 from sendengine.policy.tiers import Tier, interval_us, parse_rate
 from sendengine.policy.times import format_time
 from sendengine.ports import Desk
+from sendengine.remedies import Remedy, field, said
 from sendengine.scheduler import audit
 from sendengine.scheduler.awaited import Awaited
-from sendengine.scheduler.binding import Binding, account_binding
+from sendengine.scheduler.binding import Binding, account_binding, gravest
 from sendengine.scheduler.gates import Hold, Term, shown_holds, shown_term
 from sendengine.scheduler.names import account_id, existing_account
 from sendengine.scheduler.view import View, moment, rate_achieved, wall
 from sendengine.types import Relay, TlsPolicy
 
 UNREADABLE = "unreadable"
+_RELAY = Remedy("--relay smtp://[user@]host[:port]", "`url` smtp://[user@]host[:port]")
 
 
 class Boost(msgspec.Struct, frozen=True):
@@ -69,6 +71,7 @@ class Account(msgspec.Struct, frozen=True):
     created_at: datetime | None
     sends: list[str]  # those that have not ended
     binding: Binding | None
+    binding_channel: str  # email or sms: which one `binding` is of
 
 
 async def create(desk: Desk, tiers: Mapping[str, Tier], account: str, tier: str, relay: Relay | str | None, retry: str | None) -> bool:
@@ -80,12 +83,12 @@ async def create(desk: Desk, tiers: Mapping[str, Tier], account: str, tier: str,
     if not standing and await desk.gone(account) is not None:
         raise Conflict(f"account {account} was deleted", "a new account, under another id: an id is never used again")
     if standing.get("tier") != fields["tier"]:
-        raise Conflict(f"account {account} exists with another tier", f"sendengine account set-tier {account} {tier}")
+        raise Conflict(f"account {account} exists with another tier", remedies.set_tier(account, tier))
     if standing.get("relay") != fields.get("relay"):
         where = "smtp://" + (Relay.decode(fields["relay"]).site if relay else "HOST:PORT")
-        raise Conflict(f"account {account} exists with another relay", f"sendengine account set-relay {account} --relay {where}")
+        raise Conflict(f"account {account} exists with another relay", remedies.set_relay(account, f"--relay {where}"))
     if standing.get("retry", "") != fields.get("retry", ""):
-        remedy = f"sendengine account set-relay {account} --retry '{fields.get('retry', '')}'"
+        remedy = remedies.set_relay(account, f"--retry '{fields.get('retry', '')}'")
         raise Conflict(f"account {account} exists with another retry schedule", remedy)
     return False
 
@@ -107,7 +110,8 @@ async def set_provider(desk: Desk, lane: str, provider: str, who: str, why: str)
 
 async def set_tier(desk: Desk, tiers: Mapping[str, Tier], account: str, tier: str, who: str, why: str) -> None:
     before = await existing_account(desk, account)
-    name, per_hour = parse_rate(tier, tiers)
+    with about("tier"):
+        name, per_hour = parse_rate(tier, tiers)
     line = audit.line("tier", who, why, channel=channel(account), tier=name, rate=_said(per_hour), before=before.get("tier", ""))
     await desk.set_rate(account, name, per_hour, line=line)
 
@@ -120,17 +124,19 @@ async def boost(
     fields = await existing_account(desk, account)
     if key and (known := grants.granted_under(fields, key)) is not None:
         return _same_boost(account, key, known[0] if known[1] == asked else 0)
-    _, per_hour = parse_rate(rate, tiers)
+    with about("rate"):
+        _, per_hour = parse_rate(rate, tiers)
     start, end = span
     now = await desk.now_us() / 1e6
     if per_hour is None:
-        raise RefusedInput("a boost has a rate: without one it could not end at its time", f"sendengine account set-tier {account} {rate}")
+        raise RefusedInput("a boost has a rate: without one it could not end at its time", remedies.set_tier(account, rate))
     if end <= max(start, now):
-        raise RefusedInput(f"a boost until {format_time(end)} is over before it begins", "--until names a later time than --from and now")
+        later = said(field("until"), " names a later time than ", field("from"), " and now")
+        raise RefusedInput(f"a boost until {format_time(end)} is over before it begins", later)
     line = audit.line("boost", who, why, rate=_said(per_hour), **{"from": format_time(start), "until": format_time(end), "key": key})
     number = await desk.boost(account, grants.encode(start, end, Words(per_hour, who, why, now)), line=line, key=key, digest=asked)
     if number is None:
-        raise NotFound(f"unknown account {account}")
+        raise NotFound(f"no account {account}", remedies.create_account(account))
     return _same_boost(account, key, number)
 
 
@@ -143,7 +149,7 @@ def _same_boost(account: str, key: str, number: int) -> int:
 async def end_boost(desk: Desk, account: str, number: int, who: str, why: str) -> None:
     await existing_account(desk, account)
     if not await desk.end_boost(account, number, line=audit.line("boost.end", who, why, boost=str(number))):
-        raise Conflict(f"account {account} has no boost {number} that holds or will", f"sendengine account show {account}")
+        raise Conflict(f"account {account} has no boost {number} that holds or will", remedies.show_account(account))
 
 
 async def set_relay(desk: Desk, account: str, relay: Relay | str | None, retry: str | None, who: str, why: str) -> None:
@@ -152,21 +158,21 @@ async def set_relay(desk: Desk, account: str, relay: Relay | str | None, retry: 
     before = await existing_account(desk, account_id(account))
     fields = _way(relay, retry)
     if not fields:
-        raise RefusedInput("which relay?", "--relay smtp://[user@]host[:port], or --retry SCHEDULE")
+        raise RefusedInput("which relay?", said(_RELAY, ", or ", field("retry", "SCHEDULE")))
     await desk.set_account(account, fields, line=audit.line("relay", who, why, **_way_said(before, fields)))
 
 
 def _way_said(before: Mapping[str, str], fields: Mapping[str, str]) -> dict[str, str]:
     """What changes of how its mail leaves. No secret is in here."""
-    said = {}
+    told = {}
     if "retry" in fields and fields["retry"] != before.get("retry", ""):
-        said["retry"] = fields["retry"] or "the configuration's"
+        told["retry"] = fields["retry"] or "the configuration's"
     if (relay := _relay_of(fields)) is None or fields["relay"] == before.get("relay"):
-        return said
+        return told
     old = _relay_of(before)
     is_only_password = old is not None and msgspec.structs.replace(old, password=relay.password) == relay
-    said |= {"relay": relay.site, "user": relay.user, "tls": str(relay.tls), "password": "changed" if is_only_password else ""}
-    return said
+    told |= {"relay": relay.site, "user": relay.user, "tls": str(relay.tls), "password": "changed" if is_only_password else ""}
+    return told
 
 
 async def relay_with(desk: Desk, account: str, password: str | None, tls: TlsPolicy | None) -> Relay:
@@ -174,28 +180,35 @@ async def relay_with(desk: Desk, account: str, password: str | None, tls: TlsPol
     await existing_account(desk, account)
     found = (await desk.account(account)).get("relay")
     if not found:
-        raise Conflict(f"account {account} sends to the configuration's relay", "--relay smtp://[user@]host[:port] gives it one of its own")
+        raise Conflict(f"account {account} sends to the configuration's relay", said(_RELAY, " gives it one of its own"))
     try:
         relay = Relay.decode(found)
     except msgspec.MsgspecError:
-        raise Conflict(f"the relay of account {account} cannot be read", "--relay smtp://[user@]host[:port]") from None
+        raise Conflict(f"the relay of account {account} cannot be read", _RELAY) from None
     if password is not None and not relay.user:
-        raise RefusedInput(f"relay {relay.site} has no user", f"--relay smtp://USER@{relay.site}, with its --password-file")
+        url = f"smtp://USER@{relay.site}, with"
+        way = Remedy(f"--relay {url} its --password-file", f"`url` {url} `password`")
+        raise RefusedInput(f"relay {relay.site} has no user", way)
     if password == "":
-        raise RefusedInput(f"the password for {relay.user} at {relay.site} is empty", "it is the first line of its file")
+        way = Remedy("it is the first line of its file", "give a `password`")
+        raise RefusedInput(f"the password for {relay.user} at {relay.site} is empty", way)
     changed = msgspec.structs.replace(relay, password=relay.password if password is None else password, tls=tls or relay.tls)
     if relay.port == relays.SMTPS_PORT and changed.tls not in (TlsPolicy.REQUIRED, TlsPolicy.VERIFY):
-        raise RefusedInput(f"relay {relay.site} speaks TLS from the start", "--tls required, or verify")
+        raise RefusedInput(f"relay {relay.site} speaks TLS from the start", said(field("tls", "required"), ", or verify"))
     return changed
 
 
 def _way(relay: Relay | str | None, retry: str | None) -> dict[str, str]:
     """How an account's mail leaves, as its fields hold it; what is None is left as it is. Raises RefusedInput."""
-    fields = {} if relay is None else {"relay": relays.relay_given(relay).encode()}
-    return fields if retry is None else fields | {"retry": schedules.tidy(retry) if retry.strip() else ""}
+    with about("relay"):
+        fields = {} if relay is None else {"relay": relays.relay_given(relay).encode()}
+    with about("retry"):
+        return fields if retry is None else fields | {"retry": schedules.tidy(retry) if retry.strip() else ""}
 
 
-def shown(view: View) -> Account:
+def shown(view: View, *others: View) -> Account:
+    """`others`: its other lanes, where an account is shown and not one lane of it. What binds is said of the one that is stuck."""
+    worst = gravest([view, *others])[0]
     sold = entitlements_of(view.home)
     relay = _relay_of(view.fields)
     rates = [rate for campaign in view.running if (rate := rate_achieved(view.sends[campaign], view.now)) is not None]
@@ -221,8 +234,9 @@ def shown(view: View) -> Account:
         billing_sequence=sold.sequence,
         billing_waits=None,
         created_at=moment(view.fields, "created"),
-        sends=[f"{view.account}:{campaign}" for campaign in view.open_sends],
-        binding=account_binding(view),
+        sends=[f"{each.account}:{campaign}" for each in (view, *others) for campaign in each.open_sends],
+        binding=account_binding(worst),
+        binding_channel=channel(worst.account) or MAIL,
     )
 
 
@@ -240,5 +254,6 @@ def _relay_of(fields: Mapping[str, str]) -> Relay | None:
 
 def _speed(tiers: Mapping[str, Tier], tier: str) -> dict[str, str]:
     """As the scripts read them: iv is µs between messages, 0 for unmetered."""
-    name, per_hour = parse_rate(tier, tiers)
+    with about("tier"):
+        name, per_hour = parse_rate(tier, tiers)
     return {"tier": name, "rate": "" if per_hour is None else str(per_hour), "iv": interval_us(per_hour)}

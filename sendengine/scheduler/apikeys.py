@@ -11,6 +11,7 @@ from sendengine.errors import Conflict, NotFound
 from sendengine.policy.apikeys import OPERATOR, ApiKey, digest_of, scopes_of, seat_of, token_of
 from sendengine.policy.tiers import nearest
 from sendengine.ports import Desk
+from sendengine.remedies import list_keys, said
 from sendengine.scheduler import audit
 from sendengine.scheduler.names import existing_account
 from sendengine.scheduler.view import wall
@@ -46,7 +47,7 @@ async def create(desk: Desk, account: str | None, scopes: Iterable[str], seat: s
         taken = sorted({each.seat for each in await desk.api_keys(key.owner)})
         raise Conflict(
             f"account {account} has {seats} seat{'s' * (seats != '1')}, taken by {', '.join(taken)}",
-            f"buy another seat, or revoke the keys of one: sendengine key list --account {account}",
+            said("buy another seat, or revoke the keys of one: ", list_keys(account)),
         )
     await _note(desk, "key.create", who, key)
     return NewKey(**msgspec.structs.asdict(shown(key)), key=token)
@@ -64,7 +65,7 @@ async def revoke(desk: Desk, key_id: str, owner: str | None, who: str) -> KeySho
     known = {key.id: key for key in await desk.api_keys(owner)}
     key = known.get(key_id)
     if key is None or not await desk.drop_api_keys(key.owner, [key.digest]):
-        raise NotFound(f"no API key {key_id}{nearest(key_id, known)}", "sendengine key list")
+        raise NotFound(f"no API key {key_id}{nearest(key_id, known)}", list_keys(None if owner in (None, OPERATOR) else owner))
     await _note(desk, "key.revoke", who, key)
     return shown(key)
 

@@ -5,21 +5,30 @@ Pure: it reads a View. The order of the questions is the order in which the caus
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import msgspec
 
+from sendengine import remedies
+from sendengine.lanes import is_paid, owner
 from sendengine.policy.times import format_time
 from sendengine.policy.window import Window
 from sendengine.records import TRANSACTIONAL
+from sendengine.remedies import Remedy
 from sendengine.scheduler.view import ENDED, View, is_loading, is_silent, moment, number, pending, untried, waits_for_seal, wall
+
+PACED = ("rate", "share")  # that which is sold binds: all is well
 
 
 class Binding(msgspec.Struct, frozen=True):
     limit: str
     since: datetime | None
     lift: str
+
+
+def _bound(view: View, limit: str, since: datetime | None, *lift: str | Remedy) -> Binding:
+    return Binding(limit, since, remedies.said(*lift).told(view.tongue))
 
 
 def binding(view: View, campaign: str) -> Binding | None:
@@ -31,9 +40,19 @@ def binding(view: View, campaign: str) -> Binding | None:
 
 
 def account_binding(view: View) -> Binding | None:
-    """What binds the account: its gate, else the limit of the send that runs, else of the oldest one."""
+    """What binds a lane: its account's gate, else the limit of the send that runs, else of the oldest one."""
     campaign = binding_send(view)
     return _gate_binds(view) if campaign is None else binding(view, campaign)
+
+
+def gravest(lanes: Sequence[View]) -> list[View]:
+    """An account's lanes: first the one that is stuck, then one that goes at its speed, then what nothing binds."""
+
+    def weight(view: View) -> int:
+        bound = account_binding(view)
+        return 2 if bound is None else 1 if bound.limit in PACED else 0
+
+    return sorted(lanes, key=weight)
 
 
 def binding_send(view: View) -> str | None:
@@ -44,7 +63,7 @@ def binding_send(view: View) -> str | None:
 def _gate_binds(view: View) -> Binding | None:
     """A hold, or a term that is over: whatever else stands in the way, nothing of the account goes before that is lifted."""
     shut = view.shut
-    return None if shut is None else Binding(shut.limit, wall(shut.since), shut.lift)
+    return None if shut is None else _bound(view, shut.limit, wall(shut.since), shut.lift)
 
 
 def _state_binds(view: View, campaign: str, send: Mapping[str, str]) -> Binding | None:
@@ -52,17 +71,25 @@ def _state_binds(view: View, campaign: str, send: Mapping[str, str]) -> Binding 
     created = moment(send, "created")
     if send["state"] == "paused":
         why = send.get("why", "")
-        return Binding("paused", moment(send, "paused_at"), f"{why}; sendengine resume {name}" if why else f"sendengine resume {name}")
+        return _bound(view, "paused", moment(send, "paused_at"), f"{why}; " if why else "", remedies.resume(name), *_mended(send, name))
     if send["state"] == "scheduled":
-        return Binding("window", created, f"it starts at {format_time(number(send, 'at') / 1e6)}")
+        return _bound(view, "window", created, f"it starts at {format_time(number(send, 'at') / 1e6)}")
     if send["state"] == "sequential":
-        return Binding("turn", _turn_since(send), _before(view, campaign, name))
+        return _bound(view, "turn", _turn_since(send), _before(view, campaign, name))
     if waits_for_seal(send):
-        return Binding("unsealed", created, "the list is complete")
+        return _bound(view, "unsealed", created, "the list is complete")
     if send.get("open") == "0":
         opens = Window.parse(send["window"]).next_open(view.now)
-        return Binding("window", moment(send, "closed_at"), f"the window {send['window']!r} opens at {format_time(opens)}")
+        return _bound(view, "window", moment(send, "closed_at"), f"the window {send['window']!r} opens at {format_time(opens)}")
     return None
+
+
+def _mended(send: Mapping[str, str], name: str) -> tuple[str | Remedy, ...]:
+    """Of a send that the engine itself has stopped: its message is frozen, so that a mended one is another send."""
+    if not send.get("why"):
+        return ()
+    other = ", and submit the mended message under another id to those it did not reach"
+    return "; or, where the message is at fault, ", remedies.cancel(name), other
 
 
 def _turn_since(send: Mapping[str, str]) -> datetime:
@@ -70,7 +97,7 @@ def _turn_since(send: Mapping[str, str]) -> datetime:
     return wall(max(number(send, name) for name in ("created", "at", "resumed_at")) / 1e6)
 
 
-def _before(view: View, campaign: str, name: str) -> str:
+def _before(view: View, campaign: str, name: str) -> str | Remedy:
     """What must be through first. The one that sends keeps its place at the head of the line: behind it nobody moves up. Paused ones, and
     those whose list is not complete, are passed by."""
     line = [other for other in view.line if other in view.sends]
@@ -81,7 +108,7 @@ def _before(view: View, campaign: str, name: str) -> str:
     first, *others = before
     can_move = view.sends[ahead[-1]]["state"] != "sending"
     said = f"{first} and {len(others)} more are through first" if others else f"{first} is through first"
-    return f"{said}, or sendengine move {name} up" if can_move else said
+    return remedies.said(f"{said}, or ", remedies.move_up(name)) if can_move else said
 
 
 def _is_passed(send: Mapping[str, str]) -> bool:
@@ -90,14 +117,23 @@ def _is_passed(send: Mapping[str, str]) -> bool:
 
 def _surroundings_bind(view: View, send: Mapping[str, str]) -> Binding | None:
     if pending(send) == 0 and is_loading(send):
-        return Binding("unsealed", moment(send, "created"), "more of the list, or its end, is submitted")
+        return _bound(view, "unsealed", moment(send, "created"), "more of the list, or its end, is submitted")
     if pending(send) and (silence := _silence(view, send)) is not None:
         return silence
     limit, _, rest = view.fields.get("bind", "").partition("|")
     if limit:
         since, _, lift = rest.partition("|")
-        return Binding(limit, wall(float(since) / 1e6), lift)
+        return _bound(view, limit, wall(float(since) / 1e6), lift, *_other_way(view, limit))
     return None
+
+
+def _other_way(view: View, limit: str) -> tuple[str | Remedy, ...]:
+    """What its operator can do about a relay, or a provider of SMS, that is in trouble."""
+    if limit not in ("relay", "site"):
+        return ()
+    if is_paid(view.account):
+        return ", or another provider: ", remedies.set_sms(owner(view.account), "--provider NAME")
+    return ", or another relay: ", remedies.set_relay(view.account, "--relay URL")
 
 
 def _silence(view: View, send: Mapping[str, str]) -> Binding | None:
@@ -109,22 +145,24 @@ def _silence(view: View, send: Mapping[str, str]) -> Binding | None:
     ages = {name: worker.age for name, worker in silent.items() if worker.age is not None and (is_deserted or name in view.lessees)}
     if not ages:
         since = moment(send, "last_mail") or moment(send, "created")
-        return Binding("no_worker", since, "sendengine worker") if is_deserted else None
+        return _bound(view, "no_worker", since, remedies.start_worker()) if is_deserted else None
     last = min(ages, key=ages.__getitem__)
     at = view.now - ages[last]
-    remedy = "sendengine worker" if is_deserted else "another takes over when that has lasted dead_after_s"
-    return Binding("no_worker", wall(at), f"worker {last} has been silent since {format_time(at)}: {remedy}")
+    remedy = remedies.start_worker() if is_deserted else "another takes over when that has lasted dead_after_s"
+    return _bound(view, "no_worker", wall(at), f"worker {last} has been silent since {format_time(at)}: ", remedy)
 
 
 def _rest_binds(view: View, campaign: str, send: Mapping[str, str]) -> Binding | None:
     if not untried(send):
         aside = number(send, "quarantined")
-        lift = f"sendengine quarantine replay {view.account}:{campaign}, or cancel"
-        return Binding("quarantine", moment(send, "last_mail"), lift) if aside and aside == pending(send) else None
+        is_all = aside and aside == pending(send)
+        replay = remedies.replay(f"{view.account}:{campaign}")
+        return _bound(view, "quarantine", moment(send, "last_mail"), replay, ", or cancel it") if is_all else None
     since = moment(send, "first_mail") or moment(send, "created")
     if len(view.running) > 1 and campaign != TRANSACTIONAL:  # single messages go ahead of all others
         others = len(view.running) - 1
-        return Binding("share", since, f"{others} other send{'s' if others > 1 else ''} of the account ends, or a faster tier")
+        return _bound(view, "share", since, f"{others} other send{'s' if others > 1 else ''} of the account ends, or a faster tier")
     if view.rate is None:
-        return Binding("connections", since, "more processes (worker -p) or sessions (worker -c), or a faster relay")
-    return Binding("rate", since, f"a faster tier: sendengine account set-tier {view.account} TIER, or boost for a time")
+        return _bound(view, "connections", since, remedies.more_sessions())
+    boost = () if is_paid(view.account) else (", or boost for a time: ", remedies.boost(view.account))
+    return _bound(view, "rate", since, "a faster tier: ", remedies.set_tier(view.account), *boost)

@@ -9,12 +9,13 @@ from datetime import datetime
 import msgspec
 
 from sendengine.config import AccountConfig
-from sendengine.errors import Conflict, NotFound, RefusedInput, SendEngineError, Unavailable
+from sendengine.errors import Conflict, NotFound, RefusedInput, SendEngineError, Unavailable, about
 from sendengine.policy import holds, term
 from sendengine.policy.holds import Reason, holds_of, placed, reason_named
 from sendengine.policy.term import Verb, fields_of, term_of
 from sendengine.policy.times import format_time
 from sendengine.ports import Desk, Gated
+from sendengine.remedies import expire, show_account
 from sendengine.scheduler import audit
 from sendengine.scheduler.names import account_id, existing_account
 from sendengine.scheduler.view import View, wall
@@ -49,7 +50,8 @@ class Term(msgspec.Struct, frozen=True):
 
 async def hold(desk: Desk, reasons: Mapping[str, Reason], account: str, reason: str, text: str, who: str) -> None:
     """One that stands already gets another text, if one is given. Raises NotFound, RefusedInput."""
-    known = reason_named(reason, reasons)
+    with about("reason"):
+        known = reason_named(reason, reasons)
     name = holds.field(known.name)
     text, who = _text(text), _text(who)
 
@@ -75,7 +77,7 @@ async def release(desk: Desk, account: str, reason: str, why: str, who: str) -> 
         found = [each.reason for each in holds_of(fields)]
         if name not in found:
             stand = f"it is held for {', '.join(found)}" if found else "it is not held at all"
-            raise Conflict(f"account {account} is not held for {reason!r}: {stand}", f"sendengine account show {account}")
+            raise Conflict(f"account {account} is not held for {reason!r}: {stand}", show_account(account))
         field = holds.field(name)
         return await desk.set_gate(account, {field: fields[field]}, {field: ""}, line=audit.line("release", who, why, reason=name))
 
@@ -107,7 +109,7 @@ def _changed(account: str, config: AccountConfig, before: term.Term | None, verb
     try:
         return term.change(before, verb, now, ends, **days)
     except SendEngineError as error:
-        raise type(error)(f"account {account}: {error}", error.remedy.replace("ACCOUNT", account)) from None
+        raise type(error)(f"account {account}: {error}", error.way) from None
 
 
 async def _settled(account: str, change: Callable[[], Awaitable[Gated]]) -> None:
@@ -129,7 +131,7 @@ async def purge(desk: Desk, account: str, who: str) -> None:
     if answer == "early":
         found = term_of(await desk.account(account))
         if found is None or found.purge_at is None:
-            raise Conflict(f"account {account} has a term without an end", f"sendengine account term {account} --expire")
+            raise Conflict(f"account {account} has a term without an end", expire(account))
         raise Conflict(f"account {account} may be purged from {format_time(found.purge_at)} on, and not before", "ask again then")
     if answer in ("gone", "missing"):
         await existing_account(desk, account)

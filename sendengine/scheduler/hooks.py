@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from sendengine.errors import Conflict, NotFound, Unavailable
+from sendengine.errors import Conflict, NotFound, Unavailable, about
 from sendengine.lanes import channel, others
 from sendengine.policy import hooks as policy
 from sendengine.policy.hooks import Delivery, Hook, Secret
@@ -88,7 +88,8 @@ async def create(
 ) -> NewHook:  # fmt: skip
     """`chance`: CHANCE_OCTETS of it. Raises NotFound, RefusedInput, Conflict where there are too many."""
     await existing_account(desk, account)
-    policy.check_url(url, may_be_private)
+    with about("url"):
+        policy.check_url(url, may_be_private)
     known = await _hooks(desk, account)
     if len(known) >= HOOKS_MOST:
         raise Conflict(f"account {account} has {HOOKS_MOST} webhooks", "remove one of them")

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from email.utils import parseaddr
 
 from sendengine.address import BadAddress, normalise
-from sendengine.errors import RefusedInput
+from sendengine.errors import RefusedInput, about
+from sendengine.remedies import field, said
 from sendengine.render.message import Attachment, Message
+
+_PARTS = said(field("html"), " or ", field("text"))
 
 
 def message_of(
@@ -17,14 +20,14 @@ def message_of(
     """Either a whole `eml`, or a subject with html and/or text and a From. Raises RefusedInput for what is neither."""
     if eml is not None:
         if subject or html is not None or text is not None or reply_to or attachments:
-            raise RefusedInput("--message is a whole message: it goes without --subject, --html and --text")
+            raise RefusedInput("a whole message goes without a subject, an html and a text beside it")
         return Message.from_eml(eml, headers=headers, list_unsubscribe=list_unsubscribe)
     if html is None and text is None:
-        raise RefusedInput("what shall be sent?", "--message M.eml, or --subject with --html or --text")
+        raise RefusedInput("what shall be sent?", said(field("message", "M.eml"), ", or ", field("subject"), " with ", _PARTS))
     if not subject:
-        raise RefusedInput("the message has no subject", "--subject TEXT, beside --html and --text")
+        raise RefusedInput("the message has no subject", said(field("subject", "TEXT"), ", beside ", _PARTS))
     if not sender:
-        raise RefusedInput("the message has no From", "--from ADDRESS, beside --html and --text")
+        raise RefusedInput("the message has no From", said(field("from", "ADDRESS"), ", beside ", _PARTS))
     return Message(
         sender=sender, subject=subject, html=html, text=text, reply_to=reply_to, headers=headers or {}, list_unsubscribe=list_unsubscribe,
         attachments=tuple(attachments),
@@ -38,4 +41,5 @@ def address_in(sender: str) -> str:
     try:
         return normalise(parseaddr(sender)[1] or sender)
     except BadAddress as error:
-        raise RefusedInput(f"--from {sender!r}: {error}") from None
+        with about("from"):
+            raise RefusedInput(f"{sender!r} is no sender: {error}", said(field("from"), " is an address, or Name <address>")) from None

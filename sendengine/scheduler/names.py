@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from sendengine import remedies
 from sendengine.address import BadAddress, normalise
 from sendengine.errors import NotFound, RefusedInput
 from sendengine.lanes import SMS, others, owner
@@ -19,10 +20,12 @@ from sendengine.policy.tiers import nearest
 from sendengine.policy.times import format_time
 from sendengine.ports import Desk
 from sendengine.records import TRANSACTIONAL
+from sendengine.remedies import Remedy, said
 
 _is_account = re.compile(r"m[1-9][0-9]{0,17}").fullmatch
 _is_lane = re.compile(rf"m[1-9][0-9]{{0,17}}(?:/{SMS})?").fullmatch
 _is_campaign = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}").fullmatch
+_SINGLE = said("choose another, or ", Remedy("use `sendengine send`", "POST /v1/messages"))
 _SEARCHED = 1000  # accounts whose sends are read for the nearest name
 
 
@@ -62,7 +65,7 @@ def campaign_id(text: str) -> str:
     if not _is_campaign(text):
         raise RefusedInput(f"{text!r} is no campaign id", "write up to 64 letters, digits, dots, dashes and underscores")
     if text == TRANSACTIONAL:
-        raise RefusedInput(f"the campaign id {text!r} is taken by single messages", "choose another, or use `send`")
+        raise RefusedInput(f"the campaign id {text!r} is taken by single messages", _SINGLE)
     return text
 
 
@@ -88,12 +91,12 @@ async def existing_account(desk: Desk, account: str) -> dict[str, str]:
     fields = dict(await desk.account(lane_id(account)))
     home = owner(account)
     if not fields and home != account and await desk.account(home):
-        raise NotFound(f"account {home} has no SMS yet", f"sendengine sms set --account {home}")
+        raise NotFound(f"account {home} has no SMS yet", remedies.set_sms(home))
     if not fields and (at := await desk.gone(home)) is not None:
         raise NotFound(f"account {home} was deleted at {format_time(at / 1e6)}", "a new account, under another id")
     if not fields:
         near = nearest(account, dict.fromkeys(await desk.accounts()))
-        raise NotFound(f"no account {account}{near}", f"sendengine account create {account} --tier 60k")
+        raise NotFound(f"no account {account}{near}", remedies.create_account(account))
     return fields
 
 
@@ -121,4 +124,4 @@ async def _not_found(desk: Desk, name: str, accounts: Iterable[str]) -> NotFound
     for account in accounts:
         for campaign in await desk.campaigns(account):
             known[f"{account}:{campaign}" if ":" in name else campaign] = None
-    return NotFound(f"no campaign {name}{nearest(name, known)}", "`sendengine list` shows them")
+    return NotFound(f"no campaign {name}{nearest(name, known)}", remedies.list_sends())

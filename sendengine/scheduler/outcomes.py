@@ -19,6 +19,7 @@ from sendengine.errors import Conflict
 from sendengine.lanes import is_paid, owner
 from sendengine.ports import Desk, OutcomeChunk
 from sendengine.records import NO_REPLY, TRANSACTIONAL, OutcomeRecord, decode_outcomes, rows_of, unwrap_ms
+from sendengine.remedies import said, status
 from sendengine.scheduler.names import Ref
 from sendengine.scheduler.view import number, wall
 from sendengine.types import Outcome
@@ -105,7 +106,7 @@ class Outcomes:
         await self._refresh()
         has_list = self._ref.id != TRANSACTIONAL and number(self._fields, "batches") > 0
         if has_list and await self._desk.batches(self._ref.account, self._ref.id, [0]) == [None]:
-            raise Conflict(f"the outcomes of {self._ref} are kept no longer", "its counts are: sendengine status")
+            raise Conflict(f"the outcomes of {self._ref} are kept no longer", said("its counts are: ", status(str(self._ref))))
 
     async def _refresh(self) -> None:
         self._fields = await self._desk.campaign(self._ref.account, self._ref.id)

@@ -12,6 +12,7 @@ from sendengine.policy.estimate import Job, estimate
 from sendengine.policy.grants import changes, rate_at
 from sendengine.policy.tiers import Tier
 from sendengine.policy.times import format_time
+from sendengine.remedies import field, said
 from sendengine.scheduler.view import View, jobs, passes_term, wall
 
 
@@ -40,7 +41,8 @@ class Estimate(msgspec.Struct, frozen=True):
 def plan(view: View, tiers: Mapping[str, Tier], recipients: int, start: float | None, finish_by: float | None) -> Estimate:
     """Raises RefusedInput for a deadline that is over."""
     if finish_by is not None and finish_by <= view.now:
-        raise RefusedInput(f"{format_time(finish_by)} is past: nothing is finished by then", "--finish-by names a time to come, as in +2h")
+        later = said(field("finish_by"), " names a time to come, as in +2h")
+        raise RefusedInput(f"{format_time(finish_by)} is past: nothing is finished by then", later)
     todo = [*jobs(view).values(), Job(remaining=recipients, starts_at=start or 0.0)]
 
     def through(tier: float | None) -> float | None:

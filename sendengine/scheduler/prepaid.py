@@ -18,6 +18,7 @@ from sendengine.policy.credits import Draw, Home, Kind, Lot
 from sendengine.policy.prices import MILLI, shown
 from sendengine.ports import Bill, Desk, LedgerEntry
 from sendengine.records import rows_of
+from sendengine.remedies import create_account
 from sendengine.render.sms import Pricing
 from sendengine.scheduler import sources
 from sendengine.scheduler.fsck import Finding
@@ -101,7 +102,7 @@ async def grant(desk: Desk, account: str, amount: int, key: str, bought: float, 
     bought_us = round(bought * 1e6)
     number = await desk.grant_credits(sms_lane(account), key, amount, bought_us, policy.good_until(bought_us), who, why)
     if number is None:
-        raise NotFound(f"no account {account}", f"sendengine account create {account} --tier 60k")
+        raise NotFound(f"no account {account}", create_account(account))
     lot = next(lot for lot in await desk.lots(sms_lane(account)) if lot.number == number)
     if lot.granted != amount:
         remedy = "each purchase has a key of its own"

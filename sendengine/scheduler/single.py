@@ -10,9 +10,10 @@ import msgspec
 from sendengine.address import BadAddress, normalise
 from sendengine.batch import MAX_CONTENT, Batch, content, seal
 from sendengine.config import Config
-from sendengine.errors import Conflict, RefusedInput, Unavailable
+from sendengine.errors import Conflict, RefusedInput, Unavailable, about
 from sendengine.ports import Desk
 from sendengine.records import SENDER, TRANSACTIONAL
+from sendengine.remedies import Remedy, said
 from sendengine.render.compile import Skeleton
 from sendengine.render.compile import compile as compile_message
 from sendengine.render.message import Message, dump
@@ -43,13 +44,14 @@ async def send(
     skeleton = compile_message(message, uid)
     lacking = sorted(name for name in skeleton.required if fields.get(name) in (None, ""))
     if lacking:
-        given = f"--field {lacking[0]}=VALUE (in Python fields={{{lacking[0]!r}: …}})"
-        remedy = f'{given}, or give the message a default: {{{{ {lacking[0]} | default("…") }}}}'
+        given = Remedy(f"--field {lacking[0]}=VALUE (in Python fields={{{lacking[0]!r}: …}})", f"`fields` with {lacking[0]!r}")
+        remedy = said(given, f', or give the message a default: {{{{ {lacking[0]} | default("…") }}}}')
         raise RefusedInput(f"no value for the field {lacking[0]!r}", remedy)
     try:
         recipient = normalise(to)
     except BadAddress as error:
-        raise RefusedInput(f"{to!r}: {error}") from None
+        with about("to"):
+            raise RefusedInput(f"{to!r} is no address: {error}") from None
     envelope = envelope_sender(sender or skeleton.from_address)
     own = {SENDER: envelope, DOMAIN: skeleton.from_domain, QUEUED_AT: await desk.now_us() / 1e6}
     values = {name: fields[name] for name in skeleton.fields if name in fields} | own

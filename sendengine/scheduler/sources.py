@@ -21,6 +21,7 @@ import msgspec
 from sendengine import rows as reading
 from sendengine.errors import RefusedInput
 from sendengine.intake import Intake, PackedBatch, Rejected
+from sendengine.remedies import said, without
 
 Recipients = Path | Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]]
 STDIN = Path("-")
@@ -151,7 +152,7 @@ class _Spool:
         rows = f"{self.refused:,} row{'s' * (self.refused != 1)}"
         if not self.sendable:
             return RefusedInput(f"nothing can be sent: every row of the list was refused ({rows}): {shown}", "correct them")
-        return RefusedInput(f"{rows} refused, nothing was sent: {shown}", "correct them, or leave out --strict")
+        return RefusedInput(f"{rows} refused, nothing was sent: {shown}", said("correct them, or ", without("strict")))
 
 
 def opened(path: Path) -> BinaryIO:

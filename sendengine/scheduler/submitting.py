@@ -25,6 +25,7 @@ from sendengine.policy.prices import PriceTable, shown
 from sendengine.policy.senders import sender_id
 from sendengine.policy.window import Window
 from sendengine.ports import Desk, Stored
+from sendengine.remedies import field, said
 from sendengine.render.compile import Skeleton
 from sendengine.render.compile import compile as compile_message
 from sendengine.render.message import Message, dump
@@ -35,6 +36,7 @@ from sendengine.scheduler.sources import TOGETHER, Recipients
 from sendengine.types import OnDoubt
 
 IN_FLIGHT = 64
+_ANOTHER = said("choose another ", field("campaign"))
 OnReject = Callable[[Sequence[Rejected]], None]
 OnAbsent = Callable[[str, str], None]  # a field, and the nearest column or ""
 
@@ -96,7 +98,8 @@ async def submit(
             await flight.send(batch)
         await flight.seal()
     except Unavailable as error:
-        raise Unavailable(str(error), f"repeat the call with --campaign {order.ref.id}: it goes on where it stopped") from error
+        again = said("repeat the call with ", field("campaign", order.ref.id), ": it goes on where it stopped")
+        raise Unavailable(str(error), again) from error
     finally:
         flight.give_up()
     if on_absent is not None:
@@ -168,9 +171,9 @@ async def create(
         standing = orjson.loads((await desk.campaign(ref.account, ref.id)).get("definition", "{}"))
         wanted = orjson.loads(definition)
         named = ", ".join(name for name in {**wanted, **standing} if wanted.get(name) != standing.get(name))
-        raise Conflict(f"{ref} exists with another {named}", "choose another --campaign, or repeat it as it was")
+        raise Conflict(f"{ref} exists with another {named}", said(_ANOTHER, ", or repeat it as it was"))
     if answer == "taken":
-        raise Conflict(f"account {owner(ref.account)} has a campaign {ref.id} on its other channel", "choose another --campaign")
+        raise Conflict(f"account {owner(ref.account)} has a campaign {ref.id} on its other channel", _ANOTHER)
     if answer == "account":
         raise Conflict(f"account {ref.account} is gone")
     return answer == "new"
@@ -274,4 +277,4 @@ class Flight:
     def _differs(self, row: int, what: str) -> Conflict:
         line = self._line_of(row)
         place = f"row {row}" + (f" (line {line})" if line else "")
-        return Conflict(f"{self._ref} exists: {what}; the first that differs is {place}", "choose another --campaign")
+        return Conflict(f"{self._ref} exists: {what}; the first that differs is {place}", _ANOTHER)

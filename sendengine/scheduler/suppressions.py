@@ -17,7 +17,7 @@ import msgspec
 
 from sendengine import rows as reading
 from sendengine.addressing import BY_EITHER, EMAIL
-from sendengine.errors import NotFound, RefusedInput
+from sendengine.errors import NotFound, RefusedInput, about
 from sendengine.intake import Rejected, normalise_all, rejected_row
 from sendengine.policy.suppression import Reason, Suppressed, decode, encode, graver
 from sendengine.policy.tiers import nearest
@@ -241,7 +241,8 @@ def _normal(address: str) -> bytes:
     try:
         return BY_EITHER.normalise(address).encode()
     except RefusedInput as error:
-        raise RefusedInput(f"{address!r}: {error}") from None
+        with about("addresses"):
+            raise RefusedInput(f"{address!r}: {error}") from None
 
 
 def _parts(names: Sequence[bytes]) -> Iterator[list[bytes]]:

@@ -21,6 +21,7 @@ from sendengine.policy.times import LAST
 from sendengine.policy.window import Window
 from sendengine.ports import Desk, Heard
 from sendengine.records import TRANSACTIONAL
+from sendengine.remedies import Tongue
 from sendengine.types import Outcome
 
 ENDED = ("finished", "cancelled")
@@ -43,6 +44,7 @@ class View(msgspec.Struct, frozen=True):
     workers: Mapping[str, Heard]
     lessees: Set[str]  # who holds leases of the account: read only while some worker is silent
     home: Mapping[str, str]  # the account's own fields, whatever the lane
+    tongue: Tongue = Tongue.COMMANDS  # in which it is shown
 
     @property
     def tier_rate(self) -> float | None:
@@ -86,17 +88,17 @@ class View(msgspec.Struct, frozen=True):
         return [campaign for campaign, send in self.open_sends.items() if may_send(send) and untried(send)]
 
 
-async def look(desk: Desk, account: str, *also: str) -> View:
+async def look(desk: Desk, account: str, *also: str, tongue: Tongue = Tongue.COMMANDS) -> View:
     """With the sends that have not ended, and those named beside. Raises nothing for an unknown account: its fields are empty then."""
-    return await _view(desk, account, await desk.open_campaigns(account), also)
+    return await _view(desk, account, await desk.open_campaigns(account), also, tongue)
 
 
-async def look_at_all(desk: Desk, account: str) -> View:
+async def look_at_all(desk: Desk, account: str, tongue: Tongue = Tongue.COMMANDS) -> View:
     """With every send that the account ever had: as many as there are."""
-    return await _view(desk, account, await desk.campaigns(account), ())
+    return await _view(desk, account, await desk.campaigns(account), (), tongue)
 
 
-async def _view(desk: Desk, account: str, ids: Sequence[str], also: Sequence[str]) -> View:
+async def _view(desk: Desk, account: str, ids: Sequence[str], also: Sequence[str], tongue: Tongue) -> View:
     fields, line, now_us, workers = await asyncio.gather(desk.account(account), desk.line(account), desk.now_us(), desk.workers())
     ids = list(dict.fromkeys([*ids, *also]))
     sends: dict[str, Mapping[str, str]] = {}
@@ -106,7 +108,7 @@ async def _view(desk: Desk, account: str, ids: Sequence[str], also: Sequence[str
     known = {campaign: send for campaign, send in sends.items() if "state" in send}
     lessees = await desk.lessees(account) if any(map(is_silent, workers.values())) else set()
     home = fields if owner(account) == account else await desk.account(owner(account))
-    return View(account, fields, known, line, now_us / 1e6, workers, lessees, home)
+    return View(account, fields, known, line, now_us / 1e6, workers, lessees, home, tongue)
 
 
 def is_silent(worker: Heard) -> bool:

@@ -19,6 +19,7 @@ from sendengine.config import ApiConfig, Config
 from sendengine.ports import Desk
 from sendengine.queue.memory_desk import MemoryDesk
 from sendengine.queue.memory_state import MemoryStore
+from sendengine.remedies import Tongue
 from sendengine.sink.metrics_api import ApiMeter
 
 MESSAGE = {"from": "Shop <news@shop.example>", "subject": "Hi {{ name }}", "text": "Hello {{ name }}"}
@@ -68,7 +69,7 @@ class Api:
 @asynccontextmanager
 async def served(desk: Desk, limits: ApiConfig = LIMITS, config: Config | None = None) -> AsyncIterator[Api]:
     config = config or Config(api=limits)
-    async with Client(desk=desk, config=config) as client:
+    async with Client(desk=desk, config=config, tongue=Tongue.REQUESTS) as client:
         services = Services(client, limits, ApiMeter(CollectorRegistry()))
         server = server_of(services, config)
         with bound("127.0.0.1", 0) as own:

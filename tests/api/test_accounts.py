@@ -79,7 +79,7 @@ async def test_a_hold_refuses_sends_with_its_remedy_until_it_is_lifted(api: Api)
     refused = await api("POST", "/v1/sends", key, json=MESSAGE | {"recipients": [{"email": "a@x.org", "name": "A"}]})
     assert (refused.status, bool(refused.remedy)) == (409, True)
     assert (await api("POST", "/v1/messages", key, json=MESSAGE | {"to": "a@x.org", "fields": {"name": "A"}})).status == 409
-    assert (await api("POST", "/v1/accounts/m1/holds", ops, json={"reason": "weather"})).status == 404
+    assert (await api("POST", "/v1/accounts/m1/holds", ops, json={"reason": "weather"})).status == 400
     assert (await api("DELETE", "/v1/accounts/m1/holds/content", ops)).status == 409
     lifted = await api("DELETE", "/v1/accounts/m1/holds/unpaid-fee?why=paid", ops)
     assert (lifted.status, lifted.json["holds"]) == (200, [])

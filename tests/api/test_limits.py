@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import re
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 
@@ -10,13 +12,15 @@ import aiohttp
 import msgspec
 import pytest
 
-from sendengine import errors
+from sendengine import errors, remedies
 from sendengine.api import problems, reading, server
+from sendengine.api.app import OPERATIONS
 from sendengine.api.limits import Bucket, Quota
 from sendengine.api.problems import Problem, problem_of
 from sendengine.config import ApiConfig
 from sendengine.errors import SendEngineError
 from sendengine.queue.memory_desk import MemoryDesk
+from sendengine.remedies import field, resume, said
 from tests.api.bench import LIMITS, MESSAGE, Api, memory_desk, served, until
 
 JSON = {"Content-Type": "application/json"}
@@ -215,16 +219,33 @@ def classes(of: type[SendEngineError]) -> list[type[SendEngineError]]:
 def test_every_error_has_a_problem_with_a_remedy(error: type[SendEngineError]) -> None:
     made = error.__new__(error)
     Exception.__init__(made, "what happened")
-    made.remedy = ""
+    made.way = said("")
     problem = problem_of(made)
     assert problem.remedy
     exit_codes = {2: (400, 401, 404, 409, 500), 75: (503,), 1: (500,)}
     assert problem.kind.status in exit_codes[error.exit_code]
 
 
-def test_words_of_the_command_line_are_said_as_fields() -> None:
-    refused = errors.RefusedInput("which one?", "--finish-by names a time to come, or --message M.eml, or sendengine list")
-    assert problem_of(refused).remedy == "`finish_by` names a time to come, or `message`, or sendengine list"
+def test_a_remedy_is_said_in_the_words_of_whoever_asks() -> None:
+    refused = errors.RefusedInput("which one?", said(field("finish_by", "TIME"), " names it, or ", resume("m1:c")))
+    assert refused.remedy == "--finish-by TIME names it, or sendengine resume m1:c"
+    assert problem_of(refused).remedy == "`finish_by` names it, or POST /v1/sends/m1:c/resume"
+
+
+def test_each_request_that_a_remedy_names_can_be_made() -> None:
+    """Every function of the table with plain words for what it asks."""
+    known = {(each.method, re.sub(r"\{\w+\}", "*", each.path)) for each in OPERATIONS}
+    for name, make in inspect.getmembers(remedies, inspect.isfunction):
+        if make.__module__ != remedies.__name__ or name == "said":
+            continue
+        words = {"account": "m1", "lane": "m1", "send": "m1:c", "reason": "content"}
+        asked = [param.name for param in inspect.signature(make).parameters.values() if param.default is param.empty]
+        http = make(*(words.get(each, "x") for each in asked)).http
+        for method, path in re.findall(r"(GET|POST|PUT|DELETE) (/v1/\S+)", http):
+            path = re.sub(r"/(accounts|sends|holds)/[^/]+", r"/\1/*", path)
+            assert (method, path) in known, http
+        assert "sendengine " not in http
+        assert "--" not in http
 
 
 def test_a_bug_tells_nothing_of_itself() -> None:

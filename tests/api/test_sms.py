@@ -84,7 +84,7 @@ async def test_lists_have_both_lanes_of_an_account_and_no_other(api: Api) -> Non
     assert (await api("GET", "/v1/accounts/m1/sms", key)).json["rate"] == 7200
     assert (await api("GET", "/v1/accounts/m1", key)).json["rate"] == 60_000
     unknown = await api("PUT", "/v1/accounts/m1/sms", ops, json={"provider": "pigeons"})
-    assert (unknown.status, bool(unknown.remedy)) == (404, True)
+    assert (unknown.status, "trial" in unknown.remedy) == (400, True)
 
 
 @pytest.mark.parametrize("bad", [{"sender": "a name that is too long"}, {"region": "XX"}, {"text": ""}, {"recipients": []}, {"at": "soon"}])
@@ -109,3 +109,30 @@ async def test_low_credit_is_told_once_to_whom_it_is_low(api: Api) -> None:
     told = [orjson.loads(each.body) for each in found if each is not None]
     assert [(each["type"], each["data"]["below"]) for each in told] == [("credit.low", 990)]
     assert told[0]["data"]["free"] < 990
+
+
+async def test_why_tells_of_either_channel_and_which_one_it_is(api: Api) -> None:
+    """A send of SMS that is paused is what is wrong with the account, whatever its e-mail does."""
+    await bought(api)
+    key = await api.key("m1")
+    await api("POST", "/v1/sms/sends", key, json=SMS | {"recipients": PEOPLE, "campaign": "s"})
+    first = (await api("GET", "/v1/accounts/m1/why", key)).json
+    assert (first["channel"], first["campaign"], first["binding"]["limit"]) == ("sms", "m1/sms:s", "no_worker")
+    await api("POST", "/v1/sends/s/pause", key)
+    await api("POST", "/v1/sends", key, json=MESSAGE | {"campaign": "e", "recipients": [{"email": "a@x.org", "name": "A"}]})
+    found = (await api("GET", "/v1/accounts/m1/why", key)).json
+    both = [(each["channel"], each["campaign"], each["binding"]["limit"]) for each in (found, *found["beside"])]
+    assert both == [("email", "m1:e", "no_worker"), ("sms", "m1/sms:s", "paused")]
+    await api("POST", "/v1/sends/e/cancel", key)
+    shown = (await api("GET", "/v1/accounts/m1", key)).json
+    assert (shown["binding_channel"], shown["binding"]["limit"], shown["sends"]) == ("sms", "paused", ["m1/sms:s"])
+    lane = (await api("GET", "/v1/accounts/m1/sms", key)).json
+    assert (lane["account"], lane["binding_channel"], lane["sends"]) == ("m1/sms", "sms", ["m1/sms:s"])
+
+
+async def test_the_command_line_tells_of_either_channel(api: Api) -> None:
+    await bought(api)
+    await api.client.submit_sms(account="m1", sender="Shop", text="Hi", recipients=[{"phone": "+420601123456"}], campaign="s")
+    found = await api.client.explain("m1")
+    assert (found.channel, found.campaign) == ("sms", "m1/sms:s")
+    assert (await api.client.account("m1")).binding_channel == "sms"

@@ -93,20 +93,20 @@ def test_held_account_learns_of_every_reason_and_of_every_way_out() -> None:
     assert (found.limit, found.since) == ("hold", NOW - 60)
     assert "content that may not be sent (see ticket 7) and it is held: unpaid fee" in found.what
     for said in ("pay the open invoice", "billing", "--reason unpaid-fee", "change or withdraw", "abuse desk"):
-        assert said in found.lift
+        assert said in found.lift.cli
 
 
 def test_term_hides_holds() -> None:
     found = shut("m1", held("content") | ended(DAY), NOW)
     assert found is not None
     assert (found.limit, found.since) == ("term", NOW - DAY)
-    assert "account term m1 --renew" in found.lift
+    assert "account term m1 --renew" in found.lift.cli
 
 
 def test_no_way_leads_out_of_a_deleted_account() -> None:
     found = shut("m1", ended(10 * DAY), NOW)
     assert found is not None
-    assert "never used again" in found.lift
+    assert "never used again" in found.lift.cli
 
 
 def test_what_is_shut_admits_no_send_and_says_how_it_will() -> None:

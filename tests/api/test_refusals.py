@@ -1,0 +1,84 @@
+"""Refusals in words of HTTP: 404 for what the path names and nothing else, the field that is off, a request that mends it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.api.bench import MESSAGE, Api
+
+SMS = {"sender": "Shop", "text": "Hi"}
+BAD_VALUES: list[tuple[str, str, dict[str, Any], str, str]] = [  # method, path, body, field, what the answer names
+    ("PUT", "/v1/accounts/m9", {"tier": "60kk"}, "tier", "60k"),
+    ("PUT", "/v1/accounts/m1/tier", {"tier": "77zz"}, "tier", "200k"),
+    ("PUT", "/v1/accounts/m9", {"tier": "60k", "relay": {"url": "http://x"}}, "relay", "smtp://"),
+    ("PUT", "/v1/accounts/m9", {"tier": "60k", "relay": {"retry": "often"}}, "retry", "5m*2"),
+    ("POST", "/v1/accounts/m1/boosts", {"rate": "fast", "until": "+2h"}, "rate", "200k"),
+    ("POST", "/v1/accounts/m1/boosts", {"rate": "90000/h", "until": "tomorrowish"}, "until", "+2h30m"),
+    ("POST", "/v1/accounts/m1/boosts", {"rate": "90000/h", "until": "+2h", "from": "soon"}, "from", "+2h30m"),
+    ("POST", "/v1/accounts/m1/holds", {"reason": "contents"}, "reason", "content"),
+    ("POST", "/v1/accounts/m1/term", {"verb": "renew", "ends": "in a year"}, "ends", "+2h30m"),
+    ("PUT", "/v1/accounts/m1/sms", {"rate": "fast"}, "rate", "200k"),
+    ("PUT", "/v1/accounts/m1/sms", {"provider": "trail"}, "provider", "trial"),
+    ("POST", "/v1/accounts/m1/credits", {"amount": 5, "at": "lately"}, "at", "+2h30m"),
+    ("POST", "/v1/sends", MESSAGE | {"account": "m1", "at": "tomorrowish"}, "at", "+2h30m"),
+    ("POST", "/v1/sends", MESSAGE | {"account": "m1", "window": "Mon 99:00"}, "window", "Europe/Prague"),
+    ("POST", "/v1/sends", MESSAGE | {"account": "m1", "on_doubt": "maybe"}, "on_doubt", "resend or hold"),
+    ("POST", "/v1/sends", MESSAGE | {"account": "m1", "lifetime": "long"}, "lifetime", "90s"),
+    ("POST", "/v1/sends", MESSAGE | {"account": "m1", "retry": "often"}, "retry", "5m*2"),
+    ("POST", "/v1/sends", MESSAGE | {"account": "m1", "campaign": "no campaign"}, "campaign", "64 letters"),
+    ("POST", "/v1/sends", MESSAGE | {"account": "m7"}, "account", "m7"),
+    ("POST", "/v1/sends", MESSAGE | {"account": "m1", "from": "nobody"}, "from", "nobody"),
+    ("POST", "/v1/messages", MESSAGE | {"account": "m1", "to": "nobody", "fields": {"name": "A"}}, "to", "nobody"),
+    ("POST", "/v1/sms/sends", SMS | {"account": "m1", "at": "soon"}, "at", "+2h30m"),
+    ("POST", "/v1/sms/sends", SMS | {"account": "m1", "region": "XX"}, "region", "SE"),
+    ("POST", "/v1/sms/sends", SMS | {"account": "m1", "sender": "a name that is too long"}, "sender", "short code"),
+    ("POST", "/v1/webhooks", {"account": "m1", "url": "http://x", "events": ["bounce"]}, "url", "https://"),
+    ("POST", "/v1/webhooks", {"account": "m1", "url": "https://x.example", "events": ["bounces"]}, "events[0]", "openapi"),
+    ("POST", "/v1/accounts/m1/boosts", {"rate": 5, "until": "+2h"}, "rate", "openapi"),
+    ("POST", "/v1/accounts/m1/suppressions", {"addresses": ["nobody"]}, "addresses", "nobody"),
+    ("POST", "/v1/accounts/m1/keys", {"scopes": ["read"], "seat": ""}, "seat", "letters"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "path", "body", "field", "said"), BAD_VALUES, ids=lambda each: each if isinstance(each, str) else "")
+async def test_a_bad_value_in_a_body_is_400_and_names_its_field(
+    api: Api, method: str, path: str, body: dict[str, Any], field: str, said: str
+) -> None:
+    answer = await api(method, path, await api.key(None), json=body)
+    assert answer.status == 400
+    assert answer.json["detail"].startswith(f"{field}: ")
+    assert said in answer.json["detail"] + answer.remedy
+    assert "--" not in answer.body.decode()
+    assert "sendengine " not in answer.body.decode()
+
+
+@pytest.mark.parametrize("query", ["at=tomorrowish", "finish_by=soon"])
+async def test_a_bad_value_in_a_query_is_400_and_names_it(api: Api, query: str) -> None:
+    answer = await api("GET", f"/v1/accounts/m1/estimate?recipients=5&{query}", await api.key("m1"))
+    assert (answer.status, answer.json["detail"].startswith(query.partition("=")[0] + ": ")) == (400, True)
+
+
+async def test_what_the_path_names_is_404(api: Api) -> None:
+    ops = await api.key(None)
+    for path in ("/v1/accounts/m7", "/v1/accounts/m7/why", "/v1/sends/m1:none", "/v1/accounts/m7/credits"):
+        answer = await api("GET", path, ops)
+        assert (answer.status, "sendengine " not in answer.remedy) == (404, True), path
+
+
+async def test_remedies_are_requests_of_http(api: Api) -> None:
+    ops, key = await api.key(None), await api.key("m1")
+    await api("POST", "/v1/sends", key, json=MESSAGE | {"campaign": "c", "recipients": [{"email": "a@x.org", "name": "A"}]})
+    bound = (await api("GET", "/v1/sends/c", key)).json["binding"]
+    assert (bound["limit"], "sendengine " in bound["lift"]) == ("no_worker", False)
+    paused = (await api("POST", "/v1/sends/c/pause", key)).json["binding"]
+    assert paused["lift"] == "POST /v1/sends/m1:c/resume"
+    await api("POST", "/v1/accounts/m1/holds", ops, json={"reason": "content"})
+    held = await api("POST", "/v1/sends", key, json=MESSAGE | {"campaign": "d"})
+    assert (held.status, "DELETE /v1/accounts/m1/holds/content" in held.remedy) == (409, True)
+    for path in ("/v1/accounts/m1", "/v1/accounts/m1/why"):
+        lift = (await api("GET", path, key)).json["binding"]["lift"]
+        assert ("DELETE /v1/accounts/m1/holds/content" in lift, "sendengine" in lift) == (True, False)
+    again = await api("PUT", "/v1/accounts/m1", ops, json={"tier": "5k"})
+    assert (again.status, again.remedy) == (409, "PUT /v1/accounts/m1/tier")

@@ -56,6 +56,17 @@ class Conflict(RefusedInput):
     """It exists with another content, or its state forbids this."""
 
 
+class LacksCredit(RefusedInput):
+    """What is left of a list costs more than is free: nothing of it goes. What its rows before cost stays reserved; once the rest is bought
+    the same call goes on there. `send` is its full name; amounts are credits."""
+
+    send = ""
+
+    def __init__(self, message: str, remedy: Remedy, send: str, needed: float, free: float) -> None:
+        super().__init__(message, remedy)
+        self.send, self.needed, self.free, self.short = send, needed, free, needed - free
+
+
 class Unavailable(SendEngineError):
     """Redis (or the disk under it) is away or full: the same call may go through later."""
 

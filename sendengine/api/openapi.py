@@ -28,7 +28,8 @@ PATH_PARAMS: dict[str, tuple[str, dict[str, Any]]] = {
     "key": ("Its id, not the key.", {"type": "string", "pattern": "^[0-9a-f]{16}$"}),
 }
 _ERRORS = (
-    problems.BAD_REQUEST, problems.UNAUTHORISED, problems.FORBIDDEN, problems.NOT_FOUND, problems.TIMED_OUT, problems.CONFLICT,
+    problems.BAD_REQUEST, problems.UNAUTHORISED, problems.NO_CREDIT, problems.FORBIDDEN, problems.NOT_FOUND, problems.TIMED_OUT,
+    problems.CONFLICT,
     problems.TOO_LARGE, problems.NO_MEDIA, problems.TOO_MANY, problems.HEAD_TOO_LARGE, problems.AWAY,
 )  # fmt: skip
 

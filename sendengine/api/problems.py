@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 from starlette.responses import Response
 
-from sendengine.errors import ConfigError, Conflict, Fenced, NotFound, RefusedInput, SendEngineError, Unavailable, UnknownName
+from sendengine.errors import ConfigError, Conflict, Fenced, LacksCredit, NotFound, RefusedInput, SendEngineError, Unavailable, UnknownName
 from sendengine.policy.billing import Forged
 
 TYPE = "application/problem+json"
@@ -29,6 +29,7 @@ FORBIDDEN = Kind("scope", 403, "The key does not open this", "use a key with the
 NOT_FOUND = Kind("not-found", 404, "There is no such thing", "look at the id: a key sees the things of its own account only")
 NO_METHOD = Kind("method", 405, "The path knows other methods", "the header Allow names them")
 CONFLICT = Kind("conflict", 409, "Its state forbids this", "look at it, and choose another id or wait")
+NO_CREDIT = Kind("credits", 402, "Too little credit: the send stands and waits", "buy credits, and repeat the request")
 TIMED_OUT = Kind("timeout", 408, "The request came too slowly", "repeat it: what stands already is recognised")
 TOO_LARGE = Kind("too-large", 413, "The body is too large", "send long lists to /v1/sends/{id}/recipients: they have no limit")
 NO_MEDIA = Kind("media-type", 415, "The body is of another kind", "send what the detail names, without a content encoding")
@@ -41,7 +42,7 @@ BUSY = Kind("busy", 503, "The process has all it can do", "wait as long as Retry
 # The first that fits; every class of sendengine.errors has its line.
 KINDS: tuple[tuple[type[SendEngineError], Kind], ...] = (
     (Forged, FORGED), (ConfigError, BUG), (UnknownName, BAD_REQUEST), (NotFound, NOT_FOUND),
-    (Conflict, CONFLICT), (RefusedInput, BAD_REQUEST), (Unavailable, AWAY),
+    (Conflict, CONFLICT), (LacksCredit, NO_CREDIT), (RefusedInput, BAD_REQUEST), (Unavailable, AWAY),
     (Fenced, BUG), (SendEngineError, BUG),
 )  # fmt: skip
 
@@ -74,6 +75,8 @@ def problem_of(error: BaseException, in_path: bool = True) -> Problem:
             if kind is NOT_FOUND and not in_path:
                 return Problem(BAD_REQUEST, f"account: {error}", error.way.http)
             headers = {"Retry-After": "1"} if kind.status == 503 else None
+            if isinstance(error, LacksCredit):
+                headers = {"Location": f"/v1/sends/{error.send}"}
             return Problem(kind, _detail(kind, error), error.way.http, headers)
     return Problem(BUG, UNFORESEEN)
 

@@ -15,7 +15,7 @@ from sendengine.api import problems, streams
 from sendengine.api.call import Call, Reply
 from sendengine.api.operations import IDEMPOTENCY, Nothing, Operation, Param
 from sendengine.api.problems import Problem
-from sendengine.errors import RefusedInput
+from sendengine.errors import LacksCredit, RefusedInput
 from sendengine.intake import Rejected
 from sendengine.lanes import others
 from sendengine.policy.apikeys import Scope
@@ -166,7 +166,12 @@ async def created(
     if rows is None:
         made = await opened()
     else:
-        made = await submitted(recipients=rows, on_reject=refused, on_absent=absent.__setitem__)
+        try:
+            made = await submitted(recipients=rows, on_reject=refused, on_absent=absent.__setitem__)
+        except LacksCredit as error:  # it stands, and waits
+            call.facts["send"] = error.send.rpartition(":")[2]
+            await call.note("sms.create")
+            raise
         call.services.meter.rows(len(rows))
     call.facts["send"] = made.id.rpartition(":")[2]
     value = SendMade(**msgspec.structs.asdict(made), refused=refused.told(), absent=absent)

@@ -116,6 +116,9 @@ class RedisDesk:
         await self._fill_trail(account)
         return gated
 
+    async def lacks(self, lane: str, campaign: str, needed: int) -> bool:
+        return bool(await self._script("lacks", lane, campaign, needed))
+
     async def complain(self, account: str, n: int = 1) -> bool:
         return bool(await self._script("complain", account, n, COMPLAINTS_KEPT_H))
 

@@ -158,6 +158,13 @@ class MemoryDesk:
                 self._tell(account + lane)
         return gated
 
+    async def lacks(self, lane: str, campaign: str, needed: int) -> bool:
+        found = self._campaign(lane, campaign)
+        if found is None or "lacks" not in found.fields:
+            return False
+        found.fields["lacks"] = str(needed)
+        return True
+
     async def complain(self, account: str, n: int = 1) -> bool:
         state = self._store.accounts.get(account)
         if state is not None:
@@ -354,7 +361,10 @@ class MemoryDesk:
         if found.bill is not None:
             short = found.bill.reserve(batch.number, prices_by_row(batch.prices, batch.positions, accepted), self._now())
             if short is not None:
+                found.fields |= {"lacks": str(short[0]), "lacks_at": f"{self._now():.0f}"}
                 return Stored("credit", needed=short[0], free=short[1])
+            for name in ("lacks", "lacks_at"):
+                found.fields.pop(name, None)
         _remember(found, batch)
         n, duplicates = accepted.bit_count(), len(batch.positions) - accepted.bit_count()
         found.batches[batch.number] = StoredBatch(batch.digest, accepted, batch.payload)

@@ -12,6 +12,7 @@ import msgspec
 
 from sendengine import remedies
 from sendengine.lanes import is_paid, owner
+from sendengine.policy.prices import shown
 from sendengine.policy.times import format_time
 from sendengine.policy.window import Window
 from sendengine.records import TRANSACTIONAL
@@ -76,12 +77,24 @@ def _state_binds(view: View, campaign: str, send: Mapping[str, str]) -> Binding 
         return _bound(view, "window", created, f"it starts at {format_time(number(send, 'at') / 1e6)}")
     if send["state"] == "sequential":
         return _bound(view, "turn", _turn_since(send), _before(view, campaign, name))
+    if is_loading(send) and "lacks" in send:
+        return _bound(view, "credits", moment(send, "lacks_at"), *_buying(view, campaign, number(send, "lacks")))
     if waits_for_seal(send):
         return _bound(view, "unsealed", created, "the list is complete")
     if send.get("open") == "0":
         opens = Window.parse(send["window"]).next_open(view.now)
         return _bound(view, "window", moment(send, "closed_at"), f"the window {send['window']!r} opens at {format_time(opens)}")
     return None
+
+
+def _buying(view: View, campaign: str, needed: int) -> tuple[str | Remedy, ...]:
+    """What the rest of its list costs was read when it was refused; what is free may be more by now."""
+    again = remedies.said("its list is submitted again with ", remedies.field("campaign", campaign), ": it goes on where it stopped")
+    free = view.free or 0
+    if free >= needed:
+        return f"{shown(free)} credits are free, the rest of its list costs {shown(needed)}: ", again
+    short = f"the rest of its list costs {shown(needed)} credits, {shown(free)} are free, {shown(needed - free)} are short: "
+    return short, remedies.grant_credits(owner(view.account)), "; then ", again
 
 
 def _mended(send: Mapping[str, str], name: str) -> tuple[str | Remedy, ...]:

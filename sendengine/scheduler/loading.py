@@ -20,7 +20,7 @@ from sendengine.ports import Desk
 from sendengine.render.message import load as message_of
 from sendengine.scheduler import sources
 from sendengine.scheduler.names import Ref, campaign_id
-from sendengine.scheduler.submitting import Flight, OnReject, Order, compiled, create, intake_of, reporting
+from sendengine.scheduler.submitting import Flight, OnReject, Order, TooDear, compiled, create, intake_of, lacking, reporting
 from sendengine.scheduler.view import number
 
 ENDED = ("cancelled", "finished")
@@ -60,11 +60,14 @@ async def load(
     intake = intake_of(order, skeleton, first=first)
     flight = Flight(desk, ref, lambda row: None)
     rows = rejected = batches = 0
+    source = reporting(sources.uploaded(sources.Upload(chunks, pool), intake), on_reject)
     try:
-        async for batch in reporting(sources.uploaded(sources.Upload(chunks, pool), intake), on_reject):
+        async for batch in source:
             await flight.send(batch)
             rows, rejected, batches = rows + batch.rows, rejected + len(batch.rejected), batches + 1
         await flight.land_all()
+    except TooDear as stopped:
+        raise await lacking(desk, ref, flight, stopped, source) from None
     except Unavailable as error:
         raise Unavailable(str(error), "repeat the upload: what stands already is recognised") from error
     except reading.MissingColumn as error:

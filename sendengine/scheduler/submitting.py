@@ -10,18 +10,20 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from hashlib import blake2b
+from struct import Struct
 
 import msgspec
 import orjson
 
+from sendengine import remedies
 from sendengine import rows as reading
 from sendengine.addressing import BY_MAIL, by_phone
 from sendengine.batch import first_difference
 from sendengine.config import Config
-from sendengine.errors import Conflict, RefusedInput, Unavailable
+from sendengine.errors import Conflict, LacksCredit, RefusedInput, Unavailable
 from sendengine.intake import Intake, PackedBatch, Rejected
 from sendengine.lanes import SMS, owner
-from sendengine.policy.prices import PriceTable, shown
+from sendengine.policy.prices import MILLI, PriceTable, shown
 from sendengine.policy.senders import sender_id
 from sendengine.policy.window import Window
 from sendengine.ports import Desk, Stored
@@ -36,6 +38,7 @@ from sendengine.scheduler.sources import TOGETHER, Recipients
 from sendengine.types import OnDoubt
 
 IN_FLIGHT = 64
+_PRICE = Struct("<I")
 _ANOTHER = said("choose another ", field("campaign"))
 OnReject = Callable[[Sequence[Rejected]], None]
 OnAbsent = Callable[[str, str], None]  # a field, and the nearest column or ""
@@ -97,6 +100,8 @@ async def submit(
         async for batch in source:
             await flight.send(batch)
         await flight.seal()
+    except TooDear as stopped:
+        raise await lacking(desk, order.ref, flight, stopped, source) from None
     except Unavailable as error:
         again = said("repeat the call with ", field("campaign", order.ref.id), ": it goes on where it stopped")
         raise Unavailable(str(error), again) from error
@@ -204,6 +209,32 @@ def _window_fields(text: str, now: float) -> dict[str, str]:
     return fields
 
 
+class TooDear(Exception):
+    """A batch was not stored: it costs more than is free."""
+
+    def __init__(self, batch: PackedBatch, stored: Stored) -> None:
+        super().__init__(batch.number)
+        self.first, self.needed, self.free = 100 * batch.number, stored.needed, stored.free
+
+
+async def lacking(desk: Desk, ref: Ref, flight: Flight, stopped: TooDear, source: AsyncIterator[PackedBatch]) -> LacksCredit:
+    """The list is read to its end, so that its caller knows at once what to buy. Duplicates in what is left are priced, too: it costs that
+    at most."""
+    needed = stopped.needed + sum(map(_price, flight.give_up()))
+    async for batch in source:
+        needed += _price(batch)
+    await desk.lacks(ref.account, ref.id, needed)
+    cost, free, short = (shown(each) for each in (needed, stopped.free, needed - stopped.free))
+    sums = f"costs {cost}, {free} are free, {short} are short"
+    what = f"{ref} waits for credits: its list from row {stopped.first} on {sums}; nothing was sent"
+    buy = said(remedies.grant_credits(owner(ref.account)), ", and repeat the call with ", field("campaign", ref.id), ": it goes on there")
+    return LacksCredit(what, said(buy, "; or ", remedies.cancel(str(ref))), str(ref), needed / MILLI, stopped.free / MILLI)
+
+
+def _price(batch: PackedBatch) -> int:
+    return sum(price for (price,) in _PRICE.iter_unpack(batch.prices))
+
+
 class Flight:
     """Batches on their way, oldest first. Owner of their tasks; they leave in order, and answers are looked at in order. The first that
     would be new waits until those which stand already have been compared: behind one that differs nothing is stored."""
@@ -242,11 +273,13 @@ class Flight:
         while self._flying:
             await self._land()
 
-    def give_up(self) -> None:
-        """Whatever still flies when the submit ended by an error is not waited for."""
+    def give_up(self) -> list[PackedBatch]:
+        """Whatever still flies when the submit ended by an error is not waited for; which batches that are."""
+        flying = [batch for batch, _ in self._flying]
         for _, task in self._flying:
             task.cancel()
         self._flying.clear()
+        return flying
 
     async def _land(self) -> None:
         batch, task = self._flying.popleft()
@@ -259,20 +292,11 @@ class Flight:
             position = first_difference(stored.payload, batch.payload) or 0
             raise self._differs(100 * batch.number + position, "it stands with other rows")
         if stored.status == "credit":
-            raise self._too_dear(batch, stored)
+            raise TooDear(batch, stored)
         if stored.status == "closed" and stored.state == "sealed":
             raise self._differs(100 * batch.number, "its list ended before this row")
         if stored.status == "closed":
             raise Conflict(f"{self._ref} is {stored.state}: it takes no more rows")
-
-    def _too_dear(self, batch: PackedBatch, stored: Stored) -> RefusedInput:
-        """What was reserved for the rows before stays so: the list goes on where it stopped, or is given up."""
-        account, first = owner(self._ref.account), 100 * batch.number
-        needed, free = shown(stored.needed), shown(stored.free)
-        what = f"{self._ref}: the rows from row {first} on cost {needed} credits, {free} are free; nothing was sent"
-        return RefusedInput(
-            what, f"sendengine credits grant --account {account}, and repeat the call: it goes on there; or sendengine cancel {self._ref}"
-        )
 
     def _differs(self, row: int, what: str) -> Conflict:
         line = self._line_of(row)

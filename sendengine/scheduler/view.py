@@ -14,6 +14,7 @@ import msgspec
 
 from sendengine.lanes import owner
 from sendengine.policy import gate
+from sendengine.policy.credits import Home, balance
 from sendengine.policy.estimate import Job, estimate
 from sendengine.policy.grants import Grant, changes, grants_of, rate_at
 from sendengine.policy.term import term_of
@@ -45,6 +46,7 @@ class View(msgspec.Struct, frozen=True):
     lessees: Set[str]  # who holds leases of the account: read only while some worker is silent
     home: Mapping[str, str]  # the account's own fields, whatever the lane
     tongue: Tongue = Tongue.COMMANDS  # in which it is shown
+    free: int | None = None  # credits, in thousandths; read only while some send lacks them
 
     @property
     def tier_rate(self) -> float | None:
@@ -108,7 +110,9 @@ async def _view(desk: Desk, account: str, ids: Sequence[str], also: Sequence[str
     known = {campaign: send for campaign, send in sends.items() if "state" in send}
     lessees = await desk.lessees(account) if any(map(is_silent, workers.values())) else set()
     home = fields if owner(account) == account else await desk.account(owner(account))
-    return View(account, fields, known, line, now_us / 1e6, workers, lessees, home, tongue)
+    is_short = any("lacks" in send and send["state"] not in ENDED for send in known.values())
+    free = balance(await desk.lots(account), Home.of(home), now_us).free if is_short else None
+    return View(account, fields, known, line, now_us / 1e6, workers, lessees, home, tongue, free)
 
 
 def is_silent(worker: Heard) -> bool:

@@ -222,7 +222,7 @@ def test_every_error_has_a_problem_with_a_remedy(error: type[SendEngineError]) -
     made.way = said("")
     problem = problem_of(made)
     assert problem.remedy
-    exit_codes = {2: (400, 401, 404, 409, 500), 75: (503,), 1: (500,)}
+    exit_codes = {2: (400, 401, 402, 404, 409, 500), 75: (503,), 1: (500,)}
     assert problem.kind.status in exit_codes[error.exit_code]
 
 

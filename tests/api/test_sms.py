@@ -65,9 +65,35 @@ async def test_a_list_of_numbers_is_uploaded(api: Api) -> None:
 async def test_without_credit_nothing_is_sent_and_the_remedy_is_to_buy(api: Api) -> None:
     await bought(api, 0.5)
     key = await api.key("m1")
-    refused = await api("POST", "/v1/sms/sends", key, json=SMS | {"recipients": PEOPLE})
-    assert (refused.status, "credit" in refused.json["detail"]) == (400, True)
-    assert refused.remedy
+    refused = await api("POST", "/v1/sms/sends", key, json=SMS | {"recipients": PEOPLE, "campaign": "c"})
+    assert (refused.status, refused.headers["Location"]) == (402, "/v1/sends/m1/sms:c")
+    cost = (await api("POST", "/v1/accounts/m1/credits/estimate", key, json={"text": SMS["text"], "recipients": PEOPLE})).json["credits"]
+    assert f"costs {cost:g}, 0.5 are free, {cost - 0.5:g} are short" in refused.json["detail"], "of the whole list, not of its first batch"
+    assert refused.remedy == (
+        "POST /v1/accounts/m1/credits, and repeat the call with `campaign`: it goes on there; or POST /v1/sends/m1/sms:c/cancel"
+    )
+    waiting = (await api("GET", "/v1/sends/c", key)).json["binding"]
+    assert (waiting["limit"], f"{cost - 0.5:g} are short" in waiting["lift"]) == ("credits", True)
+    assert (await api("GET", "/v1/accounts/m1/why", key)).json["binding"] == waiting
+    await bought(api, cost)
+    enough = (await api("GET", "/v1/sends/c", key)).json["binding"]
+    assert (enough["limit"], "short" in enough["lift"], "`campaign`" in enough["lift"]) == ("credits", False, True)
+    again = await api("POST", "/v1/sms/sends", key, json=SMS | {"recipients": PEOPLE, "campaign": "c"})
+    assert (again.status, again.json["sealed"], again.json["accepted"]) == (200, True, 150)
+    assert (await api("GET", "/v1/sends/c", key)).json["binding"]["limit"] == "no_worker"
+
+
+async def test_an_upload_that_is_too_dear_is_told_its_whole_price_and_goes_on(api: Api) -> None:
+    await bought(api, 5)
+    key = await api.key("m1")
+    await api("POST", "/v1/sms/sends", key, json=SMS | {"campaign": "c"})
+    ndjson = b"".join(orjson.dumps(each) + b"\n" for each in PEOPLE)
+    refused = await api("POST", "/v1/sends/c/recipients", key, data=ndjson)
+    assert (refused.status, "from row 0 on" in refused.json["detail"]) == (402, True)
+    await bought(api, 1000)
+    assert (await api("POST", "/v1/sends/c/recipients", key, data=ndjson)).status == 200
+    assert (await api("GET", "/v1/sends/c", key)).json["binding"]["limit"] == "unsealed"
+    assert (await api("POST", "/v1/sends/c/seal", key)).json["accepted"] == 150
 
 
 async def test_lists_have_both_lanes_of_an_account_and_no_other(api: Api) -> None:

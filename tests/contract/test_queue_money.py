@@ -302,3 +302,20 @@ async def test_twins_agree_and_add_up_whatever_happens(redis_url: str, seed: int
     finally:
         for till in tills:
             await till.bench.close()
+
+
+async def test_what_a_list_lacks_is_noted_until_a_batch_is_paid_for(till: Till) -> None:
+    await till.open(50 * PRICE)
+    assert await till.desk.create(LANE, "c", b"digest", None, b"message", SETTINGS | {"need_seal": "1"}) == "new"
+    assert not await till.desk.lacks(LANE, "c", 7)
+    first = priced(150)[0]
+    assert (await till.desk.submit(LANE, "c", first)).status == "credit"
+    fields = await till.desk.campaign(LANE, "c")
+    assert (fields["lacks"], float(fields["lacks_at"]) <= await till.desk.now_us()) == (str(100 * PRICE), True)
+    assert await till.desk.lacks(LANE, "c", 150 * PRICE)
+    assert (await till.desk.campaign(LANE, "c"))["lacks"] == str(150 * PRICE)
+    assert await till.desk.grant_credits(LANE, "more", 100 * PRICE, 1e15, FAR, "till", "bought") == 2
+    assert (await till.desk.submit(LANE, "c", first)).status == "stored"
+    assert {"lacks", "lacks_at"} & set(await till.desk.campaign(LANE, "c")) == set()
+    assert not await till.desk.lacks(LANE, "c", 7)
+    assert not await till.desk.lacks(LANE, "none", 7)

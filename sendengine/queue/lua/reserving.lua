@@ -1,6 +1,7 @@
 -- include: money
 -- Shared by submit_paid: lots pay for the rows of a batch before it is stored, or it is not.
--- Of a batch that is stored: the last of ARGV is what its valid rows cost, those of `rows` are paid for. {'credit', needed, free}: too little.
+-- Of a batch that is stored: the last of ARGV is what its valid rows cost, those of `rows` are paid for. {'credit', needed, free}: too little,
+-- and the campaign notes what it lacks, until a batch is paid for.
 function reserve(id, k, rows)
   local at, prices, needed, free, lots, term = {}, {}, 0, 0, lots_in_order()
   local now, is_even, moved, key = clock(), true, {}, send_key(id) .. ':$'
@@ -14,7 +15,11 @@ function reserve(id, k, rows)
     lot.free = now < term and now < lot.expires and lot.granted - lot.reserved - lot.spent or 0
     free = free + lot.free
   end
-  if free < needed then return {'credit', int(needed), int(free)} end
+  if free < needed then
+    call('HSET', send_key(id), 'lacks', int(needed), 'lacks_at', int(now))
+    return {'credit', int(needed), int(free)}
+  end
+  call('HDEL', send_key(id), 'lacks', 'lacks_at')
   for i = 1, #prices do prices[i] = pack('<I4', prices[i]) end
   if #rows > 0 then call('HSET', key, k, is_even and prices[rows[1] + 1] or table.concat(prices)) end
   for _, lot in ipairs(lots) do

@@ -46,7 +46,7 @@ def decoded(body: bytes, type_: type[T], deepest: int) -> T:
         found = msgspec.json.decode(body or b"{}", type=type_)
     except msgspec.ValidationError as error:
         what, _, place = str(error).rpartition(" - at `$")
-        raise Problem(problems.BAD_REQUEST, f"{place.strip('.`')}: {what}" if what else f"the body: {error}", _SHAPES) from None
+        raise Problem(problems.BAD_REQUEST, f"{place.strip('.`') or 'the body'}: {what or error}", _SHAPES) from None
     except msgspec.DecodeError as error:
         raise Problem(problems.BAD_REQUEST, f"the body is no JSON: {error}") from None
     except UnicodeDecodeError as error:

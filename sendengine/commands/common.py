@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_NAME_MOST = 256
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output: one object, or one a line for lists.")]
 Campaign = Annotated[str, typer.Argument(metavar="CAMPAIGN", help="m1234:ID, or the ID where that is unambiguous.")]
 AccountFlag = Annotated[str, typer.Option("--account", metavar="m1234", help="The account.")]
@@ -141,10 +142,30 @@ def duration(seconds: float) -> str:
     raise AssertionError(seconds)
 
 
-def text_of(path: Path) -> bytes:
+def text_of(path: Path, remedy: str = "") -> bytes:
     from sendengine.errors import RefusedInput
 
     try:
         return path.read_bytes()
-    except OSError as error:
-        raise RefusedInput(f"cannot read {path}: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # a text that was taken for a name may hold what no name can
+        raise RefusedInput(f"cannot read {str(path)[:80]}: {getattr(error, 'strerror', None) or error}", remedy) from error
+
+
+def decoded(path: Path, remedy: str = "") -> str:
+    from sendengine.errors import RefusedInput
+
+    try:
+        return text_of(path, remedy).decode()
+    except UnicodeDecodeError as error:
+        raise RefusedInput(f"{path} is not UTF-8: {error}") from None
+
+
+def sms_text(given: str) -> str:
+    """The text itself, or what is in a file @FILE. Raises RefusedInput for the bare name of a file: nobody wants to send that."""
+    from sendengine.errors import RefusedInput
+
+    if given.startswith("@"):
+        return decoded(Path(given[1:]), "--text is the text of the SMS; @FILE reads it from a file").removesuffix("\n")
+    if len(given) < _NAME_MOST and given.isprintable() and Path(given).is_file():
+        raise RefusedInput(f"--text {given} would send the name of a file", f"--text @{given} sends what is in it")
+    return given

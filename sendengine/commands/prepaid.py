@@ -63,12 +63,13 @@ def history(account: AccountFlag, json: Json = False) -> None:
 def estimate(
     account: AccountFlag,
     recipients: Annotated[str, typer.Option(metavar="FILE|-", help="CSV with a column phone, or NDJSON.")],
-    text: Annotated[str, typer.Option(metavar="TEXT", help="What would be said; merge fields are counted as they are filled.")],
+    text: Annotated[str, typer.Option(metavar="TEXT", help="What would be said, or @FILE; merge fields are counted as filled in.")],
     region: Region = "",
     json: Json = False,
 ) -> None:
     """What a list would cost now."""
-    found = common.call(lambda client: client.sms_cost(account, text, Path(recipients), region=region))
+    said = common.sms_text(text)
+    found = common.call(lambda client: client.sms_cost(account, said, Path(recipients), region=region))
     if json:
         common.emit(found)
         return

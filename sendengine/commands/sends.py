@@ -36,7 +36,7 @@ def submit(
     message: MessageFile = None,
     subject: Annotated[str, typer.Option()] = "",
     html: Annotated[Path | None, typer.Option()] = None,
-    text: Annotated[Path | None, typer.Option()] = None,
+    text: Annotated[Path | None, typer.Option(metavar="FILE", help="A file with the plain text.")] = None,
     campaign: Annotated[str, typer.Option(metavar="ID", help="Its id: the same call with the same id changes nothing.")] = "",
     at: Annotated[str, typer.Option(metavar="TIME", help="When it starts: 2026-05-01T08:00:00Z, '2026-05-01 08:00', +2h30m.")] = "",
     sequential: Annotated[bool, typer.Option("--sequential", help="It waits for its turn among the sequential ones.")] = False,
@@ -95,7 +95,7 @@ def send(
     message: MessageFile = None,
     subject: Annotated[str, typer.Option()] = "",
     html: Annotated[Path | None, typer.Option()] = None,
-    text: Annotated[Path | None, typer.Option()] = None,
+    text: Annotated[Path | None, typer.Option(metavar="FILE", help="A file with the plain text.")] = None,
     key: Annotated[str, typer.Option(metavar="TEXT", help="The same key again is the same message: to repeat a call safely.")] = "",
     field: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="The value of a merge field; repeatable.")] = None,
     json: Json = False,
@@ -173,7 +173,7 @@ def _message(sender: str, eml: Path | None, subject: str, html: Path | None, tex
     from sendengine.scheduler.messages import message_of
 
     whole = None if eml is None else common.text_of(eml)
-    return message_of(sender, whole, subject, _decoded(html), _decoded(text))
+    return message_of(sender, whole, subject, _part("html", html), _part("text", text))
 
 
 def _is_past(at: str) -> bool:
@@ -194,15 +194,8 @@ def _values(fields: Sequence[str]) -> dict[str, str]:
     return {name: value for name, _, value in (each.partition("=") for each in fields)}
 
 
-def _decoded(path: Path | None) -> str | None:
-    from sendengine.errors import RefusedInput
-
-    if path is None:
-        return None
-    try:
-        return common.text_of(path).decode()
-    except UnicodeDecodeError as error:
-        raise RefusedInput(f"{path} is not UTF-8: {error}") from None
+def _part(flag: str, path: Path | None) -> str | None:
+    return None if path is None else common.decoded(path, f"--{flag} names a file: write the {flag} into one, and name that")
 
 
 def _address(sender: str) -> str:

@@ -35,7 +35,7 @@ def submit(
     json: Json = False,
 ) -> None:
     """Accept a send of SMS; prints its id, counts and estimate. What it costs is reserved, and nothing goes before all of it is."""
-    said = _text(text)
+    said = common.sms_text(text)
     with ExitStack() as stack:
         made = sends.submitted(
             stack, rejects,
@@ -65,14 +65,3 @@ def set_(
         common.emit(found)
         return
     common.show_facts(found.account, [("rate", found.rate), ("sends", " ".join(found.sends) or None)])
-
-
-def _text(given: str) -> str:
-    from sendengine.errors import RefusedInput
-
-    if not given.startswith("@"):
-        return given
-    try:
-        return common.text_of(Path(given[1:])).decode().removesuffix("\n")
-    except UnicodeDecodeError as error:
-        raise RefusedInput(f"{given[1:]} is not UTF-8: {error}") from None

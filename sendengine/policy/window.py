@@ -23,6 +23,7 @@ from sendengine.errors import RefusedInput
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _RANGE = re.compile(r"(?:([A-Za-z]{3})(?:-([A-Za-z]{3}))? )?(\d\d):(\d\d)-(\d\d):(\d\d)")
 _is_hours = re.compile(r"\d\d?:\d\d-\d\d?:\d\d").fullmatch
+_is_clock = re.compile(r"[\d:.,-]+").fullmatch
 _EXAMPLE = "write 'Mon-Fri 09:00-17:00 Europe/Prague'; several ranges are joined by commas"
 
 
@@ -49,6 +50,8 @@ class Window(msgspec.Struct, frozen=True):
         words, _, zone = text.strip().rpartition(" ")
         if _is_hours(zone):
             raise RefusedInput(f"window {text!r} names no time zone", _EXAMPLE)
+        if _is_clock(zone):
+            raise RefusedInput(f"window {text!r}: {zone!r} is no range of hours, and there is no time zone behind it", _EXAMPLE)
         try:
             ZoneInfo(zone)
         except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -123,7 +126,7 @@ def _parse_range(part: str, text: str) -> _Range:
     first, last, *numbers = found.groups()
     opens, closes = (int(hour) * 60 + int(minute) for hour, minute in (numbers[:2], numbers[2:]))
     if max(opens, closes) > 1440 or opens == 1440 or int(numbers[1]) > 59 or int(numbers[3]) > 59:
-        raise RefusedInput(f"window {text!r}: {part!r} is no range of hours", _EXAMPLE)
+        raise RefusedInput(f"window {text!r}: {part!r} is no range of hours: they go from 00:00 to 24:00", _EXAMPLE)
     return _Range(_days(first, last, text), opens, closes if closes > opens else closes + 1440)
 
 

@@ -258,6 +258,9 @@ def reasons(path: str = "") -> dict[str, Reason]:
     return table
 
 
+ReceiptState = Literal["ENROUTE", "DELIVRD", "EXPIRED", "DELETED", "UNDELIV", "ACCEPTD", "UNKNOWN", "REJECTD"]  # policy/receipts.py
+
+
 class _ProviderRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kind: Literal["smpp", "http"]
     host: str = ""
@@ -276,6 +279,12 @@ class _ProviderRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     headers: dict[str, str] = {}
     body: str = ""
     message_id: str = ""
+    receipt_token_file: str = ""
+    receipt_list: str = ""
+    receipt_id: str = "id"
+    receipt_state: str = "status"
+    receipt_error: str = ""
+    receipt_states: dict[str, ReceiptState] = {}
     refused: tuple[int, ...] = (400, 404, 422)
     throttled: tuple[int, ...] = (429, 503)
 
@@ -306,7 +315,8 @@ def _provider(path: str, name: str, row: _ProviderRow) -> Provider:
     if missing:
         raise ConfigError(f"{path}: {name}: a provider by {row.kind} needs `{missing}`")
     values = {key: getattr(row, key) for key in Provider.__struct_fields__ if hasattr(row, key)}
-    values["headers"] = tuple(row.headers.items())
+    values["headers"], values["receipt_states"] = tuple(row.headers.items()), tuple(row.receipt_states.items())
+    values["receipt_token"] = _secret(row.receipt_token_file) if row.receipt_token_file else ""
     password = _secret(row.password_file) if row.password_file else ""
     return Provider(name=name, password=password, **values)
 

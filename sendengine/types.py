@@ -131,7 +131,8 @@ _decode_relay = msgspec.json.Decoder(Relay).decode
 
 class Provider(msgspec.Struct, frozen=True, kw_only=True):
     """Who carries SMS (config/providers.toml). Accounts of equal providers share their sessions. `rate`: parts a second from one worker, 0:
-    as many as it takes. Of an HTTP provider: `url`, `headers` and `body` are templates (channel/http.py)."""
+    as many as it takes. Of an HTTP provider: `url`, `headers` and `body` are templates (channel/http.py), `receipt_…`
+    places in its call-backs (policy/callbacks.py)."""
 
     name: str
     kind: str
@@ -151,6 +152,12 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     headers: tuple[tuple[str, str], ...] = ()
     body: str = ""
     message_id: str = ""
+    receipt_token: str = ""
+    receipt_list: str = ""
+    receipt_id: str = "id"
+    receipt_state: str = "status"
+    receipt_error: str = ""
+    receipt_states: tuple[tuple[str, str], ...] = ()
     refused: tuple[int, ...] = ()
     throttled: tuple[int, ...] = ()
 

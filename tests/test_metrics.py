@@ -100,3 +100,21 @@ def test_processes_are_summed_and_a_dead_ones_gauges_go(tmp_path: Path) -> None:
     assert {"sendengine_oldest_seconds 1.5", 'sendengine_append_seconds_bucket{le="0.005"} 2.0'} <= both
     assert {'sendengine_outcomes_total{channel="smtp",outcome="sent"} 4.0', "sendengine_rows 10.0"} <= one
     assert "# HELP sendengine_sessions Open sessions." in both
+
+
+def test_sms_and_credits_are_counted_by_provider_and_providers_are_bounded(registry: CollectorRegistry) -> None:
+    meter = PrometheusMeter("smtp", registry)
+    for at in range(60):
+        meter.submitted(f"p{at}")
+    meter.submitted("p1")
+    meter.throttled("p1")
+    meter.receipt("p1", "delivered")
+    meter.spent(1500)
+    meter.flush()
+    meter.flush()
+    value = registry.get_sample_value
+    assert value("sendengine_sms_submitted_total", {"provider": "p1"}) == 2
+    assert value("sendengine_sms_submitted_total", {"provider": "other"}) == 10
+    assert value("sendengine_sms_throttled_total", {"provider": "p1"}) == 1
+    assert value("sendengine_sms_receipts_total", {"provider": "p1", "result": "delivered"}) == 1
+    assert value("sendengine_sms_credits_spent_total") == 1.5

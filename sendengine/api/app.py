@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from sendengine.api import access, accounts, billing, checks, hooks, openapi, problems, sends, sms, suppressions
+from sendengine.api import access, accounts, billing, checks, hooks, openapi, problems, receipts, sends, sms, suppressions
 from sendengine.api.call import Call, Reply, Services
 from sendengine.api.operations import JSON, Operation
 from sendengine.api.problems import Problem, problem_of
@@ -29,7 +29,7 @@ from sendengine.sink.metrics_api import CONTENT_TYPE_LATEST
 log = structlog.get_logger("sendengine.api")
 OPERATIONS: tuple[Operation, ...] = (
     *sends.OPERATIONS, *sms.OPERATIONS, *accounts.OPERATIONS, *suppressions.OPERATIONS, *hooks.OPERATIONS, *billing.OPERATIONS,
-    *checks.OPERATIONS,
+    *receipts.OPERATIONS, *checks.OPERATIONS,
 )
 Side = Callable[[Services], Awaitable[None]]
 SIDE_PAUSE_S = 5.0

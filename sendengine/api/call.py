@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -12,22 +12,28 @@ from starlette.requests import Request
 
 from sendengine.api import access, problems, reading
 from sendengine.api.access import Door
+from sendengine.api.early import Early
 from sendengine.api.problems import Problem
 from sendengine.client import Client
 from sendengine.config import ApiConfig
 from sendengine.lanes import owner
 from sendengine.policy.apikeys import ApiKey
 from sendengine.sink.metrics_api import ApiMeter
+from sendengine.types import Provider
 
 T = TypeVar("T")
+Providers = Mapping[str, Provider]
 
 
 class Services:
     """Owner of the pool that reads uploads. `stopping` is set when the process is to leave: what lasts ends then. `bulk` is a client with a
     connection of its own, for uploads: replies come in order, and nobody else shall wait behind a list."""
 
-    def __init__(self, client: Client, limits: ApiConfig, meter: ApiMeter, bulk: Client | None = None) -> None:
+    def __init__(
+        self, client: Client, limits: ApiConfig, meter: ApiMeter, bulk: Client | None = None, providers: Providers | None = None
+    ) -> None:
         self.client, self.limits, self.meter, self.bulk = client, limits, meter, bulk or client
+        self.providers, self.early = providers or {}, Early()  # who carries SMS, and their receipts that came early
         self.door = Door(client.desk, limits.requests_per_s, limits.uploads, limits.streams)
         self.pool = ThreadPoolExecutor(limits.uploads, "upload")
         self.stopping = asyncio.Event()

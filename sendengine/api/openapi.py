@@ -25,6 +25,7 @@ PATH_PARAMS: dict[str, tuple[str, dict[str, Any]]] = {
     "hook": ("Its id.", {"type": "string", "pattern": "^[0-9a-f]{16}$"}),
     "address": ("An e-mail address.", {"type": "string", "maxLength": 254}),
     "reason": ("The reason of a hold.", {"type": "string"}),
+    "provider": ("A provider of SMS, of providers.toml.", {"type": "string"}),
     "key": ("Its id, not the key.", {"type": "string", "pattern": "^[0-9a-f]{16}$"}),
 }
 _ERRORS = (

@@ -20,11 +20,11 @@ _SHAPES = "correct what the detail names: /openapi.json has each field and its v
 _GRANULE = 1 << 16
 
 
-async def body_of(request: Request, most: int) -> bytes:
+async def body_of(request: Request, most: int, kinds: tuple[str, ...] = JSON_TYPES) -> bytes:
     """The whole body. Raises Problem for one that is too large, however its length was announced, or too slow."""
     if not _has_body(request):
         return b""
-    check_type(request, JSON_TYPES)
+    check_type(request, kinds)
     if (announced := announced_length(request)) is not None and announced > most:
         raise _too_large(most)
     try:

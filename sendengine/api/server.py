@@ -23,12 +23,12 @@ import structlog
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from sendengine.api import hooks, problems
+from sendengine.api import hooks, problems, receipts
 from sendengine.api.app import Side, build
 from sendengine.api.call import Services
 from sendengine.api.problems import Problem
 from sendengine.client import Client
-from sendengine.config import Config, load
+from sendengine.config import Config, load, providers
 from sendengine.errors import RefusedInput
 from sendengine.launch import EXIT_AGAIN, EXIT_COLD, server_url
 from sendengine.logs import log_to_stderr
@@ -68,8 +68,8 @@ def run(options: ApiOptions, told: Callable[[str], None] | None = None) -> int:
 async def _serve(config: Config, url: str, own: socket.socket) -> int:
     opened = partial(Client, url, config=config, tongue=Tongue.REQUESTS)
     async with opened() as client, opened() as bulk:
-        services = Services(client, config.api, ApiMeter(), bulk)
-        server = server_of(services, config, [hooks.tell])
+        services = Services(client, config.api, ApiMeter(), bulk, providers(config.providers_file))
+        server = server_of(services, config, [hooks.tell, receipts.ask_again])
         server.listen_to_signals(services)
         log.info("api_runs", address=address_of(own))
         await server.serve(sockets=[own])

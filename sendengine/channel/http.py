@@ -18,6 +18,7 @@ import orjson
 from asyncio_throttle.throttler import Throttler
 
 from sendengine.policy import parts
+from sendengine.policy.callbacks import value_at
 from sendengine.policy.slowing import Slowing
 from sendengine.ports import Clock, Feed
 from sendengine.types import Attempt, Envelope, Fault, Provider, Reply, Stage
@@ -74,10 +75,8 @@ def message_id(answer: bytes, place: str) -> tuple[str, ...]:
     if not place:
         return ()
     try:
-        found = orjson.loads(answer)
-        for step in place.split("."):
-            found = found[int(step)] if isinstance(found, list) else found[step]
-    except (orjson.JSONDecodeError, KeyError, IndexError, ValueError, TypeError):
+        found = value_at(orjson.loads(answer), place)
+    except orjson.JSONDecodeError:
         return ()
     text = str(found) if isinstance(found, str | int) else ""
     return (text,) if _is_id(text) else ()

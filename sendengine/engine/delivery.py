@@ -22,7 +22,6 @@ from sendengine.engine.signer import Signer
 from sendengine.engine.texts import Texts
 from sendengine.engine.work import Delivery, Lease
 from sendengine.errors import SendEngineError
-from sendengine.lanes import is_paid
 from sendengine.policy import retry
 from sendengine.policy.replies import ReplyRules
 from sendengine.policy.suppression import mark_of, pack_mark
@@ -168,7 +167,7 @@ class Deliveries:
     def _mark(self, lease: Lease, row: int, outcome: Outcome, status: str) -> None:
         """What its end says of its address rides with the settlement of it. A number is tried, and charged, whenever it is asked for."""
         mark, address = mark_of(outcome, status), lease.recipients.get(row)
-        if mark is not None and address is not None and not is_paid(lease.share.lane.account):
+        if mark is not None and address is not None and not lease.share.lane.is_paid:
             lease.unmarked[row] = pack_mark(row, mark, address, self._settings.limits)
 
     # attempt -> outcome
@@ -187,6 +186,8 @@ class Deliveries:
         tries = past[0] if past else 0
         age = self._active_seconds(lane, lease) - past[1] if past else 0.0
         verdict = judge(attempt, tries, age, lease.campaign.policy, self._rules)
+        if lane.is_paid:
+            self._count(lane, attempt)
         if verdict.action is _SENT:
             lane.accept(attempt.mail_at)
             lease.campaign.refused_in_row = 0
@@ -222,6 +223,12 @@ class Deliveries:
                 self._mark(lease, delivery.row, outcome, verdict.status)
             self._journal.resolve(delivery, records.KIND_OUTCOME, records.OUTCOME.pack(*fields), mail_wall, number)
             self._meter.outcome(outcome)
+
+    def _count(self, lane: Lane, attempt: Attempt) -> None:
+        if attempt.fault is Fault.THROTTLED:
+            self._meter.throttled(lane.relay.site)
+        elif attempt.mail_at:
+            self._meter.submitted(lane.relay.site)
 
     def _keep_pace(self, lane: Lane, mail_at: float) -> None:
         error = lane.pace.add(mail_at, lane.interval)

@@ -14,6 +14,7 @@ from sendengine.engine.feed import Feed
 from sendengine.engine.pacing import Pace, Permits, Run
 from sendengine.engine.settings import EngineSettings
 from sendengine.engine.work import Lease, Share, Unsettled
+from sendengine.lanes import is_paid
 from sendengine.policy.retry import suspension
 from sendengine.ports import Settlement, Visited
 from sendengine.records import TRANSACTIONAL
@@ -33,6 +34,7 @@ class Lane:
 
     def __init__(self, account: str, relay: Way, feed: Feed, settings: EngineSettings) -> None:
         self.account = account
+        self.is_paid = is_paid(account)
         self.relay = relay
         self.feed = feed
         self._settings = settings

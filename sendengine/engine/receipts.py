@@ -13,7 +13,8 @@ import structlog
 
 from sendengine.engine.work import Delivery
 from sendengine.errors import Unavailable
-from sendengine.ports import Queue
+from sendengine.policy.receipts import DELIVERED
+from sendengine.ports import Meter, Queue
 from sendengine.records import pack_ref
 from sendengine.types import Receipt
 
@@ -29,8 +30,10 @@ TOGETHER = 500
 class Receipts:
     """Owner of the ids that are not written yet, and of the receipts that are not brought yet."""
 
-    def __init__(self, queue: Queue, now: Callable[[], float], spawn: Callable[[Coroutine[object, object, None]], None]) -> None:
-        self._queue, self._now, self._spawn = queue, now, spawn
+    def __init__(
+        self, queue: Queue, meter: Meter, now: Callable[[], float], spawn: Callable[[Coroutine[object, object, None]], None]
+    ) -> None:
+        self._queue, self._meter, self._now, self._spawn = queue, meter, now, spawn
         self._ids: dict[str, dict[str, bytes]] = {}  # by provider
         self._came: deque[tuple[float, float, str, Receipt]] = deque()  # due, came at, provider; soonest first but for a moment
         self._is_writing = False
@@ -48,7 +51,7 @@ class Receipts:
     def arrive(self, provider: str, receipt: Receipt) -> None:
         now = self._now()
         if len(self._came) >= MOST:
-            self._drop(self._came.popleft()[3])
+            self._drop(*self._came.popleft()[2:])
         self._came.append((now, now, provider, receipt))
 
     def turn(self, now: float) -> None:
@@ -89,6 +92,7 @@ class Receipts:
                 provider, some = next(iter(due.items()))
                 unknown = await self._queue.receive(provider, [receipt for _, receipt in some])
                 del due[provider]
+                self._count(provider, [receipt for _, receipt in some], unknown)
                 self._ask_again(provider, some, unknown, now)
         finally:  # Redis is away: what it did not take is brought again
             self._came.extend((now + AGAIN, came, provider, receipt) for provider, some in due.items() for came, receipt in some)
@@ -100,8 +104,15 @@ class Receipts:
             if id(receipt) in again and now - came < KNOWN_AFTER:
                 self._came.append((now + AGAIN, came, provider, receipt))
             elif id(receipt) in again:
-                self._drop(receipt)
+                self._drop(provider, receipt)
 
-    def _drop(self, receipt: Receipt) -> None:
+    def _count(self, provider: str, receipts: list[Receipt], unknown: list[Receipt]) -> None:
+        left = {id(receipt) for receipt in unknown}
+        for receipt in receipts:
+            if id(receipt) not in left:
+                self._meter.receipt(provider, "delivered" if receipt.state == DELIVERED else "undelivered")
+
+    def _drop(self, provider: str, receipt: Receipt) -> None:
         self.dropped += 1
+        self._meter.receipt(provider, "unknown")
         log.info("receipt_of_nothing", message_id=receipt.message_id, state=receipt.state)

@@ -95,6 +95,8 @@ class Visits:
             return
         replied_at = self._now()
         self._meter.visited(replied_at - now)
+        if reply.spent:
+            self._meter.spent(reply.spent)
         lane.is_visiting = False
         if bind != "=":
             lane.bind_told = bind

@@ -72,7 +72,7 @@ class Worker:
         self._keyring, self._keys_known = keyring, -1
         self._away = AwayLog()
         self._signer = Signer(now, self._released, self._set_pump, self.fail)
-        self._receipts = Receipts(queue, now, self._spawn)
+        self._receipts = Receipts(queue, meter, now, self._spawn)
         self._deliveries = Deliveries(
             self.journal, settings, rules, meter, now, jitter, self._attend, self._suspend, keyring, self._signer, self._receipts.expect
         )  # fmt: skip

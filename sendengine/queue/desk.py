@@ -26,8 +26,10 @@ from sendengine.queue.link import Argument
 from sendengine.queue.outbox import RedisOutbox
 from sendengine.queue.persistence import persistence
 from sendengine.queue.reading import as_text
+from sendengine.queue.receiving import receive
 from sendengine.queue.redis import shared_keys, spread_cut, spread_news
 from sendengine.records import TRANSACTIONAL, decode_lease, mask_of
+from sendengine.types import Receipt
 
 RETRY_OCTETS = 14
 _NIBBLE = bytes(octet % 16 for octet in range(256))
@@ -115,6 +117,9 @@ class RedisDesk:
         gated = await gates.set_gate(self._link, self._cut_delay, account, seen, fields, before_us, line)
         await self._fill_trail(account)
         return gated
+
+    async def receive(self, provider: str, receipts: Sequence[Receipt]) -> list[Receipt]:
+        return await receive(self._link, provider, receipts)
 
     async def lacks(self, lane: str, campaign: str, needed: int) -> bool:
         return bool(await self._script("lacks", lane, campaign, needed))

@@ -11,7 +11,6 @@ from sendengine.errors import Fenced, SendEngineError, Unavailable
 from sendengine.policy.durability import Persistence
 from sendengine.policy.health import Health
 from sendengine.policy.holds import Hold, encode, field, placed_line
-from sendengine.policy.receipts import DELIVERED
 from sendengine.policy.signing import KeyEntry, decode
 from sendengine.ports import Appended, CampaignRecord, Late, Settlement, Standings, Taken, Visited
 from sendengine.queue.keys import INFO_SECONDS
@@ -20,11 +19,12 @@ from sendengine.queue.memory_gate import change
 from sendengine.queue.memory_granting import bind_to, deal, grant
 from sendengine.queue.memory_health import look
 from sendengine.queue.memory_purging import due, purge
+from sendengine.queue.memory_receiving import receive
 from sendengine.queue.memory_settling import settle
 from sendengine.queue.memory_state import ENDED, IN_MEMORY, Account, MemoryStore, Tally
 from sendengine.queue.memory_taking import Taking, look_at_schedules, turns
 from sendengine.queue.memory_verbs import DONE, pause
-from sendengine.records import REVOKED, TRANSACTIONAL, Ref, decode_ref
+from sendengine.records import REVOKED, TRANSACTIONAL
 from sendengine.types import Receipt, SendState
 
 __all__ = ["MemoryDesk", "MemoryQueue", "MemoryStore"]
@@ -197,29 +197,7 @@ class MemoryQueue:
         self._store.expected.setdefault(provider, {}).update(refs)
 
     async def receive(self, provider: str, receipts: Sequence[Receipt]) -> list[Receipt]:
-        expected = self._store.expected.get(provider, {})
-        unknown = []
-        for receipt in receipts:
-            ref = expected.pop(receipt.message_id, None)
-            if ref is None:
-                unknown.append(receipt)
-            else:
-                self._deliver(receipt, decode_ref(ref))
-        return unknown
-
-    def _deliver(self, receipt: Receipt, ref: Ref) -> None:
-        """The twin of receipt.lua."""
-        found = self._store.accounts.get(ref.lane, Account()).campaigns.get(ref.campaign)
-        if found is None:
-            return
-        row = (ref.batch, ref.row)
-        before = found.receipts[row][0] if row in found.receipts else ""
-        if before == receipt.state or before not in ("", DELIVERED):
-            return
-        found.receipts[row] = (receipt.state, receipt.error, int(self._now() / 1000))
-        if before:
-            found.fields.add("delivered", -1)
-        found.fields.add("delivered" if receipt.state == DELIVERED else "undelivered", 1)
+        return receive(self._store, self._now(), provider, receipts)
 
     async def window(self, account: str, campaign: str, is_open: bool, next_us: float | None) -> None:
         store, now = self._store, self._now()
@@ -279,10 +257,13 @@ class MemoryQueue:
     ) -> Visited:  # fmt: skip
         state, now = self._store.accounts.get(account, Account()), self._now()
         state.has_begun = False
+        money = self._store.money.get(account)
+        before = money.charged if money is not None else 0
         acted = tuple(settle(state, now, settlement) for settlement in settlements)
+        spent = money.charged - before if money is not None else 0
         fields = state.fields
         if "iv" not in fields:
-            return Visited(now, 0, 0.0, 0, 0.0, 0.0, b"", b"", 0.0, acted)
+            return Visited(now, 0, 0.0, 0, 0.0, 0.0, b"", b"", 0.0, acted, spent=spent)
         if bind != "=":
             bind_to(state, now, bind)
         is_shut = state.shut_since(now) is not None
@@ -303,6 +284,7 @@ class MemoryQueue:
             has_begun=state.has_begun,
             closes_us=closes,
             listed=state.listed,
+            spent=spent,
         )
 
     async def standings(self, account: str, addresses: Sequence[bytes]) -> Standings:

@@ -24,12 +24,13 @@ from sendengine.queue.memory_money import Bill as OwnBill
 from sendengine.queue.memory_money import prices_by_row
 from sendengine.queue.memory_outbox import MemoryOutbox
 from sendengine.queue.memory_purging import purge
+from sendengine.queue.memory_receiving import receive
 from sendengine.queue.memory_repair import restore
 from sendengine.queue.memory_settling import mask_of
 from sendengine.queue.memory_state import IN_MEMORY, Account, Campaign, MemoryStore, StoredBatch
 from sendengine.queue.memory_verbs import DONE, SAME, Verb, cancel, move, pause, replay, resume, reverse
 from sendengine.records import MASK_OCTETS, TRANSACTIONAL, seen
-from sendengine.types import SendState
+from sendengine.types import Receipt, SendState
 
 PRINT_OCTETS = 8
 
@@ -157,6 +158,9 @@ class MemoryDesk:
             for lane in self._store.lanes(account):
                 self._tell(account + lane)
         return gated
+
+    async def receive(self, provider: str, receipts: Sequence[Receipt]) -> list[Receipt]:
+        return receive(self._store, self._now(), provider, receipts)
 
     async def lacks(self, lane: str, campaign: str, needed: int) -> bool:
         found = self._campaign(lane, campaign)

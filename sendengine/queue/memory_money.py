@@ -25,6 +25,7 @@ class Money:
         self.lots: dict[int, Lot] = {}
         self.purchases: dict[str, int] = {}
         self.entries: list[LedgerEntry] = []
+        self.charged = 0  # by all settlements so far
 
     def home(self) -> Home:
         return Home.of(self._home)
@@ -95,6 +96,7 @@ class Bill:
                 released += price
         self._move(Kind.SPEND, batch, spent, now)
         self._move(Kind.RELEASE, batch, released, now)
+        self._money.charged += spent
 
     def refund(self, batch: int, rows: Iterable[int], now: float) -> None:
         """Of rows that a cancel ends without a record."""

@@ -23,12 +23,12 @@ from sendengine.queue.cluster import open_link
 from sendengine.queue.link import Argument, Caller
 from sendengine.queue.persistence import persistence
 from sendengine.queue.reading import as_text
+from sendengine.queue.receiving import DAY, RECEIPT_DAYS, receive
 from sendengine.types import Receipt
 
 _decode_news = msgspec.msgpack.Decoder(News).decode
 encode_news = msgspec.msgpack.Encoder().encode
 INBOX_SECONDS = 3600
-DAY, RECEIPT_DAYS = 86400, 7  # a receipt that comes later finds nothing
 
 
 async def spread_news(link: Caller, account: str, cut: int, cut_us: float, listed: int = -1) -> None:
@@ -119,10 +119,10 @@ class RedisQueue:
             reply = await scripts.commit(self._link, settle, (key,), *args, mark=keys.mark(key))
         else:
             reply = await self._script(settle if settlements else "visit", key, *args)
-        now, cut, cut_us, n, delay, interval, deal, stopped, idle, acted, begun, closes, listed = reply
+        now, cut, cut_us, n, delay, interval, deal, stopped, idle, acted, begun, closes, listed, spent = reply
         return Visited(
             float(now), cut, float(cut_us), n, float(delay), float(interval), deal, stopped, float(idle), tuple(acted), bool(begun),
-            float(closes), listed,
+            float(closes), listed, int(spent),
         )  # fmt: skip
 
     async def standings(self, account: str, addresses: Sequence[bytes]) -> Standings:
@@ -159,22 +159,7 @@ class RedisQueue:
         await self._link.call("EXPIRE", key, RECEIPT_DAYS * DAY)
 
     async def receive(self, provider: str, receipts: Sequence[Receipt]) -> list[Receipt]:
-        unknown = list(receipts)
-        today = int(time.time()) // DAY
-        for day in range(today, today - RECEIPT_DAYS, -1):
-            if not unknown:
-                break
-            found = await self._link.call("HMGET", keys.receipts(provider, day), *(receipt.message_id for receipt in unknown))
-            known = [(receipt, ref) for receipt, ref in zip(unknown, found, strict=True) if ref is not None]
-            unknown = [receipt for receipt, ref in zip(unknown, found, strict=True) if ref is None]
-            await asyncio.gather(*(self._deliver(receipt, records.decode_ref(ref)) for receipt, ref in known))
-            if known:  # after that: one that is broken off in between is brought again, and says the same
-                await self._link.call("HDEL", keys.receipts(provider, day), *(receipt.message_id for receipt, _ in known))
-        return unknown
-
-    async def _deliver(self, receipt: Receipt, ref: records.Ref) -> None:
-        key = keys.account(ref.lane)
-        await scripts.run(self._link, "receipt", (key,), ref.campaign, ref.batch, ref.row, receipt.state, receipt.error)
+        return await receive(self._link, provider, receipts)
 
     async def window(self, account: str, campaign: str, is_open: bool, next_us: float | None) -> None:
         look = "" if next_us is None else f"{next_us:.0f}"

@@ -13,11 +13,13 @@ from collections.abc import Mapping
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from sendengine.policy.prices import MILLI
 from sendengine.types import Outcome
 
 __all__ = ["CONTENT_TYPE_LATEST", "PrometheusMeter", "exposition", "mark_dead"]
 
 LATENCIES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.2, 1.0)
+PROVIDERS_MOST = 50
 RATE_ERRORS = (-0.1, -0.02, -0.005, -0.001, 0.0, 0.001, 0.005, 0.02)
 
 
@@ -54,7 +56,8 @@ class _Observed:
 
 
 class PrometheusMeter:
-    """Owner of one process' sums. Labels are bounded: channels, outcomes, scopes and limits are words of ours."""
+    """Owner of one process' sums. Labels are bounded: channels, outcomes, scopes and limits are words of ours, and of providers
+    there are fifty, and `other`."""
 
     def __init__(self, channel: str = "smtp", registry: CollectorRegistry | None = None) -> None:
         registry = registry or CollectorRegistry()
@@ -62,6 +65,8 @@ class PrometheusMeter:
         self._outcomes = [0] * (max(Outcome) + 1)
         self._scopes: dict[str, int] = {}
         self._doubts = 0
+        self._sums: dict[tuple[Counter, tuple[str, ...]], float] = {}
+        self._providers: set[str] = set()
         self._w = 0
         self._limits: set[str] = set()
         self._declare(registry)
@@ -78,6 +83,14 @@ class PrometheusMeter:
         self._doubtful = Counter(
             "sendengine_doubtful", "Attempts of which nobody knows whether the peer took them.", ("channel",), registry=registry
         ).labels(self._channel)
+        self._submitted = Counter("sendengine_sms_submitted", "SMS that reached a provider.", ("provider",), registry=registry)
+        self._throttled = Counter(
+            "sendengine_sms_throttled", "Answers of a provider that ask us to go slower.", ("provider",), registry=registry
+        )
+        self._receipts = Counter(
+            "sendengine_sms_receipts", "Receipts of SMS, by what they say.", ("provider", "result"), registry=registry
+        )
+        self._credits = Counter("sendengine_sms_credits_spent", "Credits spent.", registry=registry)
         self._appends = _Observed("sendengine_append_seconds", "Round trip of a journal append.", LATENCIES, registry)
         self._visits = _Observed("sendengine_visit_seconds", "Round trip of an account's visit.", LATENCIES, registry)
         self._rate_errors = _Observed(
@@ -106,6 +119,27 @@ class PrometheusMeter:
 
     def doubtful(self) -> None:
         self._doubts += 1
+
+    def submitted(self, provider: str) -> None:
+        self._add(self._submitted, (self._named(provider),), 1)
+
+    def throttled(self, provider: str) -> None:
+        self._add(self._throttled, (self._named(provider),), 1)
+
+    def receipt(self, provider: str, result: str) -> None:
+        self._add(self._receipts, (self._named(provider), result), 1)
+
+    def spent(self, amount: int) -> None:
+        self._add(self._credits, (), amount / MILLI)
+
+    def _add(self, counter: Counter, labels: tuple[str, ...], n: float) -> None:
+        self._sums[counter, labels] = self._sums.get((counter, labels), 0.0) + n
+
+    def _named(self, provider: str) -> str:
+        """A table has some; one that is changed all day shall not fill the label."""
+        if len(self._providers) < PROVIDERS_MOST:
+            self._providers.add(provider)
+        return provider if provider in self._providers else "other"
 
     def appended(self, seconds: float, doubtful: int) -> None:
         self._appends.add(seconds)
@@ -136,6 +170,9 @@ class PrometheusMeter:
         scopes, self._scopes = self._scopes, {}
         for scope, n in scopes.items():
             self._deferrals.labels(self._channel, scope).inc(n)
+        sums, self._sums = self._sums, {}
+        for (counter, labels), amount in sums.items():
+            (counter.labels(*labels) if labels else counter).inc(amount)
         doubts, self._doubts = self._doubts, 0
         if doubts:
             self._doubtful.inc(doubts)

@@ -22,6 +22,9 @@ class ApiMeter:
         self._rows = Counter("sendengine_api_rows", "Recipients read from bodies and uploads.", registry=registry)
         self._now = Gauge("sendengine_api_requests_now", "Requests on their way.", registry=registry)
         self._lasting = Gauge("sendengine_api_lasting_now", "Uploads and streams that go on.", ("kind",), registry=registry)
+        self._receipts = Counter(
+            "sendengine_sms_receipts", "Receipts of SMS by call-back, by what they say.", ("provider", "result"), registry=registry
+        )
         self._hooks = Counter("sendengine_webhook_deliveries", "Tries to deliver an event to a webhook.", ("result",), registry=registry)
 
     def answered(self, operation: str, status: int, seconds: float) -> None:
@@ -30,6 +33,9 @@ class ApiMeter:
 
     def rows(self, count: int) -> None:
         self._rows.inc(count)
+
+    def receipt(self, provider: str, result: str) -> None:
+        self._receipts.labels(provider, result).inc()
 
     def hook(self, result: str) -> None:
         self._hooks.labels(result).inc()

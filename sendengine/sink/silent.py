@@ -17,6 +17,18 @@ class SilentMeter:
     def doubtful(self) -> None:
         pass
 
+    def submitted(self, provider: str) -> None:
+        pass
+
+    def throttled(self, provider: str) -> None:
+        pass
+
+    def receipt(self, provider: str, result: str) -> None:
+        pass
+
+    def spent(self, amount: int) -> None:
+        pass
+
     def appended(self, seconds: float, doubtful: int) -> None:
         pass
 

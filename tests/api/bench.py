@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,6 +21,7 @@ from sendengine.queue.memory_desk import MemoryDesk
 from sendengine.queue.memory_state import MemoryStore
 from sendengine.remedies import Tongue
 from sendengine.sink.metrics_api import ApiMeter
+from sendengine.types import Provider
 
 MESSAGE = {"from": "Shop <news@shop.example>", "subject": "Hi {{ name }}", "text": "Hello {{ name }}"}
 LIMITS = ApiConfig(requests_per_s=100_000.0)
@@ -67,10 +68,12 @@ class Api:
 
 
 @asynccontextmanager
-async def served(desk: Desk, limits: ApiConfig = LIMITS, config: Config | None = None) -> AsyncIterator[Api]:
+async def served(
+    desk: Desk, limits: ApiConfig = LIMITS, config: Config | None = None, providers: Mapping[str, Provider] | None = None
+) -> AsyncIterator[Api]:
     config = config or Config(api=limits)
     async with Client(desk=desk, config=config, tongue=Tongue.REQUESTS) as client:
-        services = Services(client, limits, ApiMeter(CollectorRegistry()))
+        services = Services(client, limits, ApiMeter(CollectorRegistry()), providers=providers)
         server = server_of(services, config)
         with bound("127.0.0.1", 0) as own:
             task = asyncio.create_task(server.serve(sockets=[own]))

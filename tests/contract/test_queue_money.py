@@ -319,3 +319,12 @@ async def test_what_a_list_lacks_is_noted_until_a_batch_is_paid_for(till: Till) 
     assert {"lacks", "lacks_at"} & set(await till.desk.campaign(LANE, "c")) == set()
     assert not await till.desk.lacks(LANE, "c", 7)
     assert not await till.desk.lacks(LANE, "none", 7)
+
+
+async def test_a_visit_says_what_its_settlements_have_spent(till: Till) -> None:
+    await till.open(100 * PRICE)
+    await till.campaign("c", priced(5))
+    [lease] = await till.take()
+    done = settlement(lease.token, ended(range(3)) + ended(range(3, 5), Outcome.EXPIRED, 0))
+    assert (await till.queue.visit(LANE, 0, 0.0, "=", [], [done])).spent == 3 * PRICE
+    assert (await till.queue.visit(LANE, 0, 0.0, "=", [], [done])).spent == 0

@@ -16,6 +16,7 @@ from sendengine.channel.http import message_id, request
 from sendengine.config import provider
 from sendengine.errors import ConfigError
 from sendengine.types import Provider
+from tests.api.bench import served
 from tests.sms.shop import NUMBERS, Shop
 
 JSON = (("Content-Type", "application/json"), ("Authorization", "Bearer {password}"))
@@ -185,3 +186,68 @@ def test_provider_without_what_its_kind_needs_is_refused(tmp_path: Path) -> None
             provider(str(path), "a")
     path.write_text("[a]\nkind='smpp'\nhost='x'\nwindow=7\n")
     assert provider(str(path), "a") == Provider(name="a", kind="smpp", host="x", window=7, refused=(400, 404, 422), throttled=(429, 503))
+
+
+CALLED_BACK = {
+    "message_id": "id", "receipt_token": "s3cret", "receipt_list": "results", "receipt_id": "id", "receipt_state": "status.name",
+    "receipt_error": "status.code", "receipt_states": (("Delivered", "DELIVRD"), ("Lost", "UNDELIV"), ("Pending", "ENROUTE")),
+}  # fmt: skip
+
+
+def report(number: str, name: str = "Delivered", code: int = 0) -> dict[str, Any]:
+    return {"id": number[1:], "status": {"name": name, "code": code}}
+
+
+async def test_receipts_come_by_call_back_and_find_their_recipients_once() -> None:
+    async with web_shop(ok, **CALLED_BACK) as (it, _), served(it.desk, providers={"web": it.provider}) as api:
+        await it.open(1000)
+        await it.submit(5)
+        it.work()
+        await it.ended()
+        await it.rest()
+        path, own = "/v1/sms/receipts/web", "s3cret"
+        for token in (None, "", "wrong"):
+            assert (await api("POST", path, token, json={"results": []})).status == 401
+        assert (await api("POST", "/v1/sms/receipts/other", own, json={})).status == 401
+        body = {"results": [report(NUMBERS[0]), report(NUMBERS[1], "Lost", 27), report(NUMBERS[2], "Pending"), report("+999"), {"x": 1}]}
+        first = await api("POST", path, own, json=body)
+        assert (first.status, first.json) == (200, {"taken": 2, "unknown": 1, "ignored": 2})
+        again = await api("POST", path + "?token=s3cret", json=body)
+        assert (again.status, again.json) == (200, {"taken": 0, "unknown": 3, "ignored": 2})
+        status = await it.client.status("a")
+        assert (status.delivered, status.undelivered) == (1, 1)
+        found = {each.recipient: each.receipt for each in await it.outcomes() if each.receipt is not None}
+        assert {name: (each.state, each.error) for name, each in found.items()} == {
+            NUMBERS[0]: ("DELIVRD", "0"), NUMBERS[1]: ("UNDELIV", "27"),
+        }  # fmt: skip
+        assert (await api("POST", path, own, data=b"x" * 300_000, headers={"Content-Type": "application/json"})).status == 413
+        assert (await api("POST", path, own, data=b"{", headers={"Content-Type": "application/json"})).status == 400
+        text = (await api("GET", "/metrics", await api.key(None))).body.decode()
+        assert 'sendengine_sms_receipts_total{provider="web",result="delivered"} 1.0' in text
+
+
+async def test_a_receipt_that_comes_before_its_id_is_asked_about_again() -> None:
+    async with web_shop(ok, **CALLED_BACK) as (it, _), served(it.desk, providers={"web": it.provider}) as api:
+        early = await api("POST", "/v1/sms/receipts/web", "s3cret", json={"results": [report(NUMBERS[0])]})
+        assert early.json == {"taken": 0, "unknown": 1, "ignored": 0}
+        await it.open(1000)
+        await it.submit(1)
+        it.work()
+        await it.ended()
+        await it.rest()
+        assert len(await api.services.early.ask(it.desk, 0.0)) == 1
+        assert (await it.client.status("a")).delivered == 1
+        assert await api.services.early.ask(it.desk, 0.0) == []
+
+
+async def test_a_form_is_a_receipt_too() -> None:
+    options = {"message_id": "id", "receipt_token": "s3cret", "receipt_id": "sid", "receipt_state": "state"}
+    async with web_shop(ok, **options) as (it, _), served(it.desk, providers={"web": it.provider}) as api:
+        await it.open(1000)
+        await it.submit(1)
+        it.work()
+        await it.ended()
+        await it.rest()
+        taken = await api("POST", "/v1/sms/receipts/web", "s3cret", data={"sid": NUMBERS[0][1:], "state": "delivered"})
+        assert (taken.status, taken.json["taken"]) == (200, 1)
+        assert (await it.client.status("a")).delivered == 1

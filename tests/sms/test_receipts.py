@@ -10,6 +10,7 @@ from typing import Any
 from sendengine.engine.receipts import AGAIN, KNOWN_AFTER, Receipts
 from sendengine.errors import Unavailable
 from sendengine.records import decode_ref
+from sendengine.sink.silent import SilentMeter
 from sendengine.types import Receipt
 
 
@@ -35,7 +36,7 @@ class Rig:
     def __init__(self) -> None:
         self.now = 100.0
         self.queue = Queue()
-        self.receipts = Receipts(self.queue, lambda: self.now, self._spawn)  # type: ignore[arg-type]
+        self.receipts = Receipts(self.queue, SilentMeter(), lambda: self.now, self._spawn)  # type: ignore[arg-type]
         self._tasks: list[asyncio.Task[Any]] = []
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:

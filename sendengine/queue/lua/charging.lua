@@ -26,6 +26,7 @@ function pay(key, k, records)
     if outcome == 1 or outcome == 6 or outcome == 2 and unpack_('<I4', records, i + 5) > 0 then spent = spent + price
     else released = released + price end
   end
+  charged = charged + spent
   move('spend', id_of(key), k, spent)
   move('release', id_of(key), k, released)
 end

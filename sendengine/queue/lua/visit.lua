@@ -7,14 +7,14 @@
 -- Replies: now µs, cut number, cut µs, permits n, delay of the first µs, µs between (0 unmetered), deal (one octet a permit: place in the
 --          held list; "" when there is one), held campaigns that may not send now (octets), µs that the relay refused, settlements that
 --          acted, 1 when one of the line has begun, µs at which the term ends ("0": no end, or it is over), changes of the list of suppressed
---          addresses (-1: there is none). While the gate is shut all held campaigns may not send.
+--          addresses (-1: there is none), 1/1000 credit that the settlements spent. While the gate is shut all held campaigns may not send.
 -- Never writes for a lease that does not stand, so a purged account is not re-created. Settlements need settle.lua, which includes this.
 local now = clock()
 local held, at, acted = {}, 6 + tonumber(ARGV[5]), {}
 for i = 6, at - 1 do held[#held + 1] = ARGV[i] end
 for i = at, #ARGV, 10 do acted[#acted + 1] = settle(now, unpack(ARGV, i, i + 9)) end
 local a = call('HMGET', A, 'iv', 'last', 'cut', 'cut_at', 'idle', 'bind', 'grants', 'gate', 'sup')
-if not a[1] then return {int(now), 0, '0', 0, '0', '0', '', '', '0', acted, 0, '0', -1} end
+if not a[1] then return {int(now), 0, '0', 0, '0', '0', '', '', '0', acted, 0, '0', -1, charged} end
 if A ~= B then
   local b = call('HMGET', B, 'gate', 'sup')
   a[8], a[9] = b[1], b[2]
@@ -85,4 +85,4 @@ elseif n > 0 and #sharers == 1 and call('ZCARD', A .. ':run') > 1 then
   call('ZADD', A .. ':ready', 'XX', call('ZINCRBY', A .. ':run', n, sharers[1][3]), sharers[1][3])
 end
 return {int(now), num(a[3]), a[4] or '0', n, string.format('%.1f', first - now), string.format('%.3f', iv), table.concat(deal), table.concat(stopped),
-  a[5] or '0', acted, begun, gate and not is_shut and int(gate) or '0', tonumber(a[9] or -1)}
+  a[5] or '0', acted, begun, gate and not is_shut and int(gate) or '0', tonumber(a[9] or -1), charged}

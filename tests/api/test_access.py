@@ -21,7 +21,7 @@ WALK = [
     for method, said in item.items()
     if method in METHODS and "x-scope" in said
 ]
-OBJECTS = ("account", "send", "boost", "key", "hook", "reason", "address")
+OBJECTS = ("account", "send", "boost", "key", "hook", "reason", "address", "provider")
 LETTER = Message(sender="news@shop.example", subject="x", text="{{ name }}")
 # Bodies that an operation takes, where an empty object is none.
 BODIES: dict[str, Any] = {
@@ -100,6 +100,7 @@ def named(path: str) -> list[str]:
 def places(path: str, account: str, send: str, world: World) -> dict[str, str]:
     key, hook = (known.get(account, "0" * 16) for known in (world.keys, world.hooks))
     values = {"account": account, "send": send, "boost": "1", "key": key, "hook": hook, "reason": "content", "address": "a@x.org"}
+    values["provider"] = "p"
     return {name: values[name] for name in named(path)}
 
 

@@ -520,7 +520,8 @@ class Client:
         self, *, account: str, message: Message, to: str, sender: str = "", fields: Mapping[str, Any] | None = None, key: str | None = None
     ) -> single.Single:  # fmt: skip
         """One transactional message, ahead of bulk. The same `key` again is the same message, for as long as outcomes are kept; without
-        one, each call is a message of its own. Raises Conflict where the account is held, in grace or deleted."""
+        one, each call is a message of its own. Raises Conflict where another message has the key, or the account is held, in grace or
+        deleted."""
         await self._admitted(account, EMAIL)
         key = key or _uid()
         try:

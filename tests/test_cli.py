@@ -256,6 +256,13 @@ def test_send_prints_its_message_id(run: Shell) -> None:
     assert (done.json["campaign"], done.json["recipient"]) == ("m1:transactional", "u@x.org")
 
 
+def test_send_with_the_key_of_another_message_is_refused(run: Shell) -> None:
+    command = ["send", "--account", "m1", "--from", "a@x.org", "--message", "m.eml", "--field", "name=A", "--key", "reset-7"]
+    assert [run(*command, "--to", "u@x.org").code for _ in range(2)] == [0, 0]
+    refused = run(*command, "--to", "other@x.org")
+    assert (refused.code, "another message of m1 has the key 'reset-7'" in refused.err, "key of its own" in refused.err) == (2, True, True)
+
+
 def test_send_takes_the_values_of_merge_fields(run: Shell) -> None:
     command = ["send", "--account", "m1", "--from", "a@x.org", "--to", "u@x.org", "--message", "m.eml"]
     refused = run(*command)

@@ -817,3 +817,21 @@ async def test_status_reads_no_send_that_has_ended_but_the_asked_one(bench: Benc
     assert (await bench.client.status("m1:older")).state == "finished"
     assert [each.campaign async for each in bench.client.list("m1")] == ["m1:old", "m1:older", "m1:new"]
     assert [each.campaign async for each in bench.client.list("m1", ended=False)] == ["m1:new"]
+
+
+async def test_key_of_a_single_message_with_another_message_is_refused(bench: Bench) -> None:
+    """Taken for a repeat, it would never be sent, and nobody would hear of it."""
+    message = Message(sender="a@x.org", subject="Hi {{ name }}", text="{{ code }}")
+    said: dict[str, Any] = {"message": message, "to": "a@x.org", "sender": "b@x.org", "fields": {"name": "A", "code": 12}}
+    first = await bench.client.send(account="m1", key="reset-7", **said)
+    others: dict[str, Any] = {
+        "message": msgspec.structs.replace(message, text="{{ code }}!"), "to": "c@x.org", "sender": "c@x.org",
+        "fields": {"name": "B", "code": 1},
+    }  # fmt: skip
+    for name, other in others.items():
+        with pytest.raises(Conflict, match="another message of m1 has the key 'reset-7'") as refused:
+            await bench.client.send(account="m1", key="reset-7", **said | {name: other})
+        assert "key of its own" in refused.value.remedy
+    again = {"fields": {"code": 12, "name": "A", "unused": 3}, "to": " a@X.org"}  # the same message, said otherwise
+    assert await bench.client.send(account="m1", key="reset-7", **said | again) == first
+    assert (await bench.client.status("m1:transactional")).accepted == 1

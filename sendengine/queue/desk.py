@@ -302,15 +302,11 @@ class RedisDesk:
             await self._tell(account)
         return stored
 
-    async def transact(self, account: str, payload: bytes, message: bytes, key: str) -> int | None:
-        reply = await self._script("transact", account, payload, message, self._retention, key)
-        if not reply:
-            return None
-        if reply[1]:
-            await spread_news(self._link, account, 0, 0.0)
-        else:
-            await self._tell(account)
-        return int(reply[0])
+    async def transact(self, account: str, payload: bytes, message: bytes, key: str, digest: bytes) -> Stored:
+        status, *rest = await self._script("transact", account, payload, message, self._retention, key, digest)
+        if status in (b"stored", b"same"):
+            await (spread_news(self._link, account, 0, 0.0) if rest[1] else self._tell(account))
+        return Stored(status.decode(), number=rest[0] if rest else 0)
 
     # credits
 

@@ -33,6 +33,7 @@ from sendengine.records import MASK_OCTETS, TRANSACTIONAL, seen
 from sendengine.types import Receipt, SendState
 
 PRINT_OCTETS = 8
+UNKNOWN_DIGEST = bytes(8)  # of a single message that the release before queued
 
 
 class MemoryDesk:
@@ -411,14 +412,18 @@ class MemoryDesk:
         self._tell(account)
         return Stored("sealed")
 
-    async def transact(self, account: str, payload: bytes, message: bytes, key: str) -> int | None:
+    async def transact(self, account: str, payload: bytes, message: bytes, key: str, digest: bytes) -> Stored:
         found = self._campaign(account, TRANSACTIONAL)
         if found is None:
-            return None
+            return Stored("missing")
         if key in found.message_keys:
-            return found.message_keys[key]
+            number = found.message_keys[key]
+            if found.batches[number].digest not in (digest, UNKNOWN_DIGEST):
+                return Stored("differs", number=number)
+            self._tell(account)
+            return Stored("same", number=number)
         number = found.fields.number("batches")
-        found.batches[number] = StoredBatch(bytes(8), 1, payload)
+        found.batches[number] = StoredBatch(digest, 1, payload)
         found.messages[number] = message
         found.message_keys[key] = number
         found.levels[0][number] = 1
@@ -426,7 +431,7 @@ class MemoryDesk:
             found.fields.add(name, 1)
         found.forget_old(self._now(), self._retention, 2)
         self._tell(account)
-        return number
+        return Stored("stored", number=number)
 
     # credits
 

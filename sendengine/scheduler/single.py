@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import blake2b
 from typing import Any
 
 import msgspec
+import orjson
 
 from sendengine.address import BadAddress, normalise
 from sendengine.batch import MAX_CONTENT, Batch, content, seal
@@ -57,15 +59,26 @@ async def send(
     values = {name: fields[name] for name in skeleton.fields if name in fields} | own
     batch = Batch(0, [0], [recipient], tuple(values), [[value] for value in values.values()])
     payload = _payload(skeleton, batch)
-    number = await desk.transact(account, payload, dump(message), key)
-    if number is None:
+    text = dump(message)
+    digest = _digest(text, batch)
+    stored = await desk.transact(account, payload, text, key, digest)
+    if stored.status == "missing":
         await _create(desk, config, account, envelope, uid)
-        number = await desk.transact(account, payload, dump(message), key)
-    if number is None:
+        stored = await desk.transact(account, payload, text, key, digest)
+    if stored.status == "missing":
         raise Unavailable(f"{Ref(account, TRANSACTIONAL)} was made and is gone: nothing was sent", "repeat the call")
+    if stored.status == "differs":
+        raise Conflict(f"another message of {account} has the key {key!r}: nothing was sent", "give each message a key of its own")
+    number = stored.number
     uid = (await desk.campaign(account, TRANSACTIONAL))["uid"]
     message_id = f"<{uid}.{number}.{100 * number}@{skeleton.from_domain}>"
     return Single(str(Ref(account, TRANSACTIONAL)), account, recipient, 100 * number, message_id)
+
+
+def _digest(message: bytes, batch: Batch) -> bytes:
+    """What makes it this message: a repeat under its key says the same, some time later."""
+    said = {name: column for name, column in zip(batch.fields, batch.columns, strict=True) if name != QUEUED_AT}
+    return blake2b(orjson.dumps([batch.recipients, said], option=orjson.OPT_SORT_KEYS) + message, digest_size=8).digest()
 
 
 def _payload(skeleton: Skeleton, batch: Batch) -> bytes:

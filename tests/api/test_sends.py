@@ -143,6 +143,8 @@ async def test_a_single_message_is_taken_once(api: Api) -> None:
     other = await api("POST", "/v1/messages", key, json=message)
     assert (first.status, again.json == first.json, other.json["index"]) == (202, True, 100)
     assert (await api("POST", "/v1/messages", key, json=MESSAGE | {"to": "a@x.org"})).status == 400
+    differs = await api("POST", "/v1/messages", key, json=message | {"to": "b@x.org"}, headers={"Idempotency-Key": "1"})
+    assert (differs.status, differs.remedy) == (409, "give each message a key of its own")
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ async def test_transactional_message_is_news_where_a_worker_is_attached(bench: B
     await bench.desk.create("m1", "transactional", b"", None, b"", {})
     await bench.take()
     await bench.queue.register("w1", b"t")
-    await bench.desk.transact("m1", b"p", b"m", "k")
+    await bench.desk.transact("m1", b"p", b"m", "k", bytes(8))
     assert (await bench.queue.append("w1", b"t", 0, [], [])).news == (News("m1", 0, 0.0),)
 
 

@@ -9,7 +9,7 @@ from queue_bench import NOON, Bench, addresses, batches, deferred, doubts, ended
 from redis import Redis
 
 from sendengine.intake import Intake
-from sendengine.ports import Taken
+from sendengine.ports import Stored, Taken
 from sendengine.records import PAST, decode_outcomes
 from sendengine.types import Outcome
 
@@ -227,10 +227,11 @@ async def test_achieved_rate_is_sampled(bench: Bench) -> None:
 
 async def test_transactional_messages_bring_their_own_and_are_no_share(bench: Bench) -> None:
     await bench.account()
-    assert await bench.desk.transact("m1", b"payload", b"first", "first") is None
+    assert await bench.desk.transact("m1", b"payload", b"first", "first", bytes(8)) == Stored("missing")
     await bench.desk.create("m1", "transactional", b"", None, b"", {"retention": "600"})
     [batch] = Intake((), salt=b"x").from_rows([{"email": "a@example.com"}])
-    assert [await bench.desk.transact("m1", batch.payload, text, text.decode()) for text in (b"first", b"second")] == [0, 1]
+    for number, text in enumerate((b"first", b"second")):
+        assert await bench.desk.transact("m1", batch.payload, text, text.decode(), bytes(8)) == Stored("stored", number=number)
     await bench.campaign("c", 10)
     taken = await bench.take()
     assert [(one.campaign, one.batch, one.message, rows(one)) for one in taken.leases[:2]] == [

@@ -82,7 +82,7 @@ async def test_the_text_of_a_single_message_is_kept_until_its_outcome_and_it_can
     await bench.account()
     await bench.desk.create("m1", TRANSACTIONAL, b"d", None, b"", SETTINGS)
     assert not await bench.desk.has_message("m1", 0)
-    assert await bench.desk.transact("m1", b"payload", b"text", "key") == 0
+    assert (await bench.desk.transact("m1", b"payload", b"text", "key", bytes(8))).number == 0
 
     async def told(ended: bytes, wanted: bytes) -> int:
         fields = seen(await bench.fields(TRANSACTIONAL))

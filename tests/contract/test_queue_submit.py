@@ -8,7 +8,7 @@ from queue_bench import Bench, addresses, batches, redis_bench, rows
 from redis import Redis
 
 from sendengine.ports import Stored
-from sendengine.records import count
+from sendengine.records import TRANSACTIONAL, count
 
 
 async def test_batches_are_stored_in_order_and_sealed(bench: Bench) -> None:
@@ -207,3 +207,21 @@ async def test_fingerprint_across_two_others_is_no_duplicate(bench: Bench) -> No
     for batch, fingerprints in zip((first, second), packed, strict=True):
         stored = await bench.desk.submit("m1", "c", replace(batch, fingerprints=fingerprints))
         assert stored.duplicates == 0
+
+
+async def test_key_of_a_single_message_is_told_apart_from_the_same_key_of_another(bench: Bench) -> None:
+    await bench.account()
+    await bench.desk.create("m1", TRANSACTIONAL, b"", None, b"", {"retention": "600"})
+    one = ("m1", b"payload", b"message", "key")
+    assert await bench.desk.transact(*one, b"digest-1") == Stored("stored", number=0)
+    assert await bench.desk.transact(*one, b"digest-1") == Stored("same", number=0)
+    assert await bench.desk.transact(*one, b"digest-2") == Stored("differs", number=0)
+    assert (await bench.fields(TRANSACTIONAL))["batches"] == "1"
+
+
+async def test_single_message_of_the_release_before_is_repeated_by_its_key_alone(bench: Bench) -> None:
+    """It kept no digest: whoever repeats its key is believed, as then."""
+    await bench.account()
+    await bench.desk.create("m1", TRANSACTIONAL, b"", None, b"", {"retention": "600"})
+    await bench.desk.transact("m1", b"payload", b"message", "key", bytes(8))
+    assert await bench.desk.transact("m1", b"payload", b"message", "key", b"digest-1") == Stored("same", number=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from queue_bench import NOON, Bench, addresses, deferred, doubts, ended, outcomes, rows, settlement
 
+from sendengine.ports import Stored
 from sendengine.types import Outcome
 
 
@@ -241,10 +242,11 @@ async def test_single_messages_that_ended_long_ago_are_forgotten_by_whoever_look
     await bench.account()
     await bench.desk.create("m1", "transactional", b"t", None, b"", {"uid": "u", "retention": "0"})
     for key in ("a", "b"):
-        assert await bench.desk.transact("m1", b"payload", b"message", key) is not None
+        assert (await bench.desk.transact("m1", b"payload", b"message", key, bytes(8))).status == "stored"
     for lease in (await bench.take()).leases:
         await bench.settle(settlement(lease.token, outcomes([0])))
     await bench.queue.need("m1")
     assert await bench.desk.batches("m1", "transactional", [0, 1]) == [None, None]
     assert await bench.desk.outcomes("m1", "transactional", "", 10) == []
-    assert await bench.desk.transact("m1", b"payload", b"message", "a") == 2  # its key is free again
+    again = await bench.desk.transact("m1", b"payload", b"other", "a", b"differs!")  # its key is free again
+    assert again == Stored("stored", number=2)

@@ -205,7 +205,7 @@ async def single(rig: Rig, to: str) -> None:
     await rig.desk.create("m1", TRANSACTIONAL, b"t", None, b"", FIELDS)
     payload = pack(Batch(number=0, positions=[0], recipients=[to], fields=(), columns=[]))
     message = dump(msgspec.structs.replace(MESSAGE, subject="Code", text="1\n"))
-    assert await rig.desk.transact("m1", payload, message, to) is not None
+    assert (await rig.desk.transact("m1", payload, message, to, bytes(8))).status == "stored"
 
 
 @pytest.mark.parametrize("reason", Reason)

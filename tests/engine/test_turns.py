@@ -24,7 +24,7 @@ SINGLE = dump(Message(sender="Shop <shop@example.com>", subject="Your code", tex
 async def transact(rig: Rig, name: str) -> None:
     await rig.desk.create("m1", "transactional", b"t", None, b"", {**FIELDS, "uid": "t"})
     payload = pack(Batch(number=0, positions=[0], recipients=[name], fields=(), columns=[]))
-    assert await rig.desk.transact("m1", payload, SINGLE, name) is not None
+    assert (await rig.desk.transact("m1", payload, SINGLE, name, bytes(8))).status == "stored"
 
 
 @virtual

@@ -399,7 +399,7 @@ class World:
         self.owner[recipient] = self.sends[name]
         payload = pack(Batch(number=0, positions=[0], recipients=[recipient], fields=(), columns=[]))
         message = dump(msgspec.structs.replace(MESSAGE, subject="Code", text="1\n"))
-        assert await self.desk.transact(account, payload, message, recipient) is not None
+        assert (await self.desk.transact(account, payload, message, recipient, bytes(8))).status == "stored"
 
     async def suppress(self, send: Send, every: int) -> None:
         """One in so many of its recipients, whatever became of them."""

@@ -249,7 +249,7 @@ class Client:
         if suppressions.reason_named(reason) is Reason.COMPLAINED:
             if added:
                 await self.desk.complain(account, added)
-            await hooks.emit(self.desk, account, "complaint", {"recipients": listed})  # told again by a repeat: its caller heard no answer
+            await hooks.complained(self.desk, account, listed)  # told again by a repeat: its caller heard no answer
         return added
 
     async def unsuppress(self, account: str, addresses: Iterable[str]) -> int:

@@ -437,3 +437,36 @@ async def test_no_test_is_told_where_too_much_is_on_its_way(world: World, monkey
     with pytest.raises(Conflict, match="on their way"):
         await world.bench.client.try_hook("m1", one.id)
     assert await world.bench.desk.outbox.waiting("m1") == 3
+
+
+async def test_many_complaints_in_one_call_are_one_event(world: World) -> None:
+    """A platform that marks a million of them knows whom it marked; 10,000 events would keep everything else from being told."""
+    await world.subscribe("complaint")
+    names = [f"p{n}@example.org" for n in range(1234)]
+    await world.bench.client.suppress("m1", names, "complained")
+    assert await world.bench.desk.outbox.waiting("m1") == 1
+    await world.turn()
+    assert world.receiver.of("complaint") == [{"recipients": names[:100], "count": 1234}]
+    await world.bench.client.suppress("m1", [], "complained")
+    assert await world.bench.desk.outbox.waiting("m1") == 0
+
+
+async def test_an_import_of_complaints_is_no_complaint(world: World) -> None:
+    await world.subscribe("complaint")
+    await world.bench.client.import_suppressed("m1", [{"email": f"p{n}@example.org"} for n in range(200)], "complained")
+    await world.turn()
+    assert world.receiver.events == []
+
+
+async def test_complaints_beyond_what_waits_are_counted_and_told_as_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hooks, "WAITING_MOST", 3)
+    await world.subscribe("complaint")
+    one_by_one = [world.bench.client.suppress("m1", [f"p{n}@example.org"], "complained") for n in range(12)]
+    await asyncio.gather(*one_by_one)
+    assert await world.bench.desk.outbox.waiting("m1") == 3
+    await world.turn()
+    told = world.receiver.of("complaint")
+    assert [len(each["recipients"]) for each in told] == [1, 1, 1, 0]
+    assert [each["count"] for each in told] == [1, 1, 1, 9]
+    await world.turn()
+    assert len(world.receiver.of("complaint")) == 4

@@ -64,8 +64,8 @@ provider slot
   {r:NAME}:DAY    hash    messages that the provider took on that day since 1970: its id -> lane, campaign, batch, row (records.Ref);
                           expires a week later
   B:hooks         hash    webhooks out: subscription -> JSON (policy.hooks.Hook)
-  B:hooked        hash    what was last looked at for them: v (version), since µs, tier, holds, credits, c:ID and c:sms/ID
-                          -> last outcome entry told of
+  B:hooked        hash    what was last looked at for them: v (version), since µs, tier, holds, credits, untold (complaints that
+                          were counted only), c:ID and c:sms/ID -> last outcome entry told of
   B:due           zset    deliveries on their way -> µs of their next try
   B:out           hash    delivery -> JSON (policy.hooks.Delivery)
 

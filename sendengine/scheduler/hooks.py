@@ -34,9 +34,10 @@ from sendengine.types import Outcome
 
 CHANCE_OCTETS = 8 + policy.SECRET_OCTETS  # of an id and a secret
 HOOKS_MOST = 20  # of an account
-TOGETHER = 100  # bounces in one event
+TOGETHER = 100  # bounces, or complaints, in one event
 CHUNKS = 100  # settlements read in one look at a send
-WAITING_MOST = 10_000  # of an account: with more on their way nothing is looked for, and so nothing is lost; nor is a test told
+WAITING_MOST = 10_000  # of an account: with more on their way nothing is looked for, and so nothing is lost; no test is
+# told, and complaints are only counted
 OVERLAP_US = 60e6  # looked back, for sends that were made while another process looked
 LOOK_S, IDLE_S = 5.0, 30.0  # between looks, while sends go on and while none does
 CLAIM_S = 120.0
@@ -44,6 +45,7 @@ ACCOUNTS, AT_ONCE = 50, 16  # that one process serves at a time; requests of one
 ROUND = 64  # deliveries of one account before others get their turn
 TURN_S = 1.0
 _SEND = "c:"
+_UNTOLD = "untold"  # complaints that were counted only
 
 
 class HookShown(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,14 +127,28 @@ async def rotate(desk: Desk, account: str, hook_id: str, chance: bytes) -> NewHo
     return NewHook(**msgspec.structs.asdict(shown(account, hook)), secret=secret)
 
 
-async def emit(desk: Desk, account: str, event: str, data: dict[str, Any], only: str | None = None) -> int:
-    """Something that no state tells afterwards (a complaint, a test) is queued before its caller is answered; to how many."""
+async def complained(desk: Desk, account: str, addresses: Sequence[str]) -> None:
+    """Told as one event, whatever their number; where much is on its way already, only counted until there is room."""
+    if addresses:
+        data = {"recipients": addresses[:TOGETHER], "count": len(addresses)}
+        await emit(desk, account, "complaint", data, or_count=len(addresses))
+
+
+async def emit(
+    desk: Desk, account: str, event: str, data: dict[str, Any], only: str | None = None, or_count: int = 0
+) -> int:  # fmt: skip
+    """Something that no state tells afterwards (a complaint, a test) is queued before its caller is answered; to how many. Where
+    `or_count` is more than 0 and WAITING_MOST are on their way, that is added to what the next look tells as one."""
     hooks = [hook for hook in (await _hooks(desk, account)).values() if hook.wants(event) and only in (None, hook.id)]
     if not hooks:
         return 0
     while True:  # another process may look at the same time
-        version, now = (await desk.outbox.seen(account)).get("v", "0"), await desk.now_us()
-        if await desk.outbox.look(account, version, {}, _queued(account, version, [Found(event, data)], hooks, now)):
+        seen, now = await desk.outbox.seen(account), await desk.now_us()
+        version = seen.get("v", "0")
+        if or_count and await desk.outbox.waiting(account) >= WAITING_MOST:
+            if await desk.outbox.look(account, version, {_UNTOLD: f"{int(seen.get(_UNTOLD, 0)) + or_count}"}, ()):
+                return 0
+        elif await desk.outbox.look(account, version, {}, _queued(account, version, [Found(event, data)], hooks, now)):
             await desk.outbox.need(account, 0.0)
             return len(hooks)
         if not await desk.outbox.hooks(account):
@@ -225,6 +241,9 @@ async def _found(desk: Desk, account: str, seen: Mapping[str, str], changes: dic
         if facts[name] != seen.get(name, ""):
             changes[name] = facts[name]
             yield Found(kind, _change(kind, seen.get(name, ""), facts[name], fields))
+    if _UNTOLD in seen:
+        changes[_UNTOLD] = ""
+        yield Found("complaint", {"recipients": [], "count": int(seen[_UNTOLD])})
     names = {name.removeprefix(_SEND) for name in seen if name.startswith(_SEND)}
     names |= await _begun(desk, account, float(seen["since"]) - OVERLAP_US)
     for campaign in sorted(names):

@@ -51,7 +51,7 @@ async def test_a_complaint_is_told_to_who_wants_to_know(api: Api) -> None:
     [queued] = await api.client.desk.outbox.due("m1", 1e18, 10)
     delivery = decode_delivery(queued.value)
     assert delivery is not None
-    assert orjson.loads(delivery.body)["data"] == {"recipients": ["a@x.org"]}
+    assert orjson.loads(delivery.body)["data"] == {"recipients": ["a@x.org"], "count": 1}
     assert await asyncio.gather(*(hooks.emit(api.client.desk, account, "complaint", {}) for account in ("m1", "m2"))) == [1, 0]
 
 

@@ -57,9 +57,9 @@ class MeasuringDesk(RedisDesk):
 
     loaded = sealed = 0
 
-    async def seal(self, account: str, campaign: str, batches: int) -> Stored:
+    async def seal(self, account: str, campaign: str, batches: int, digests: bytes = b"") -> Stored:
         self.loaded = await self.memory()
-        stored = await super().seal(account, campaign, batches)
+        stored = await super().seal(account, campaign, batches, digests)
         self.sealed = await self.memory()
         return stored
 

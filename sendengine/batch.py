@@ -126,6 +126,12 @@ def first_difference(stored: bytes, mine: bytes) -> int | None:
     return next((at for at in range(BATCH_ROWS) if left.get(at) != right.get(at)), None)
 
 
+def rows_in(payload: bytes) -> int:
+    """Input rows that it was cut of, refused ones included."""
+    batch = unpack(payload)
+    return len(batch.positions) + len(batch.rejected)
+
+
 def _misread(payload: bytes) -> SendEngineError:
     if payload and payload[0] > VERSION:
         return UnknownVersion(f"batch payload of version {payload[0]}; this release reads {VERSION}")

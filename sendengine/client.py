@@ -513,8 +513,8 @@ class Client:
     async def _submit(
         self, order: Order, recipients: Recipients, strict: bool, on_reject: OnReject | None, on_absent: OnAbsent | None = None
     ) -> Send:  # fmt: skip
-        created = await submitting.submit(self.desk, self.config, order, _uid(), recipients, strict, on_reject, on_absent)
-        return as_send(await self._status(order.ref), created)
+        made = await submitting.submit(self.desk, self.config, order, _uid(), recipients, strict, on_reject, on_absent)
+        return as_send(await self._status(order.ref), made.is_new, made.added)
 
     async def send(
         self, *, account: str, message: Message, to: str, sender: str = "", fields: Mapping[str, Any] | None = None, key: str | None = None

@@ -57,7 +57,8 @@ class PackedBatch(msgspec.Struct, frozen=True):
     number: int
     rows: int  # input rows, 1 … 100
     payload: bytes
-    digest: bytes  # 8 octets over the unpacked content, the hashes of refused rows included
+    digests: bytes  # 8 octets over its unpacked content and that of all before it, then 8 over its own: the hashes of refused rows included
+    before: bytes  # the digests of the batch before it; b"" where the list begins
     fingerprints: bytes  # 8 octets a valid row
     positions: bytes  # 1 octet a valid row
     levels: dict[int, bytes]  # priority -> 13 octets, little-endian, one bit a position
@@ -70,7 +71,7 @@ class Intake:
 
     `fields` are those that the message uses, `required` those of them without a default, `in_headers` those that stand
     in a header; `salt` (1 … 64 octets) keys the fingerprints. `first` is the number of the first batch, where the rows go on those of an
-    earlier list of the send.
+    earlier list of the send, and `before` the digest of the last one of that.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Intake:
         whom: Addressing = BY_MAIL,
         pricing: Pricing | None = None,
         first: int = 0,
+        before: bytes = b"",
     ) -> None:
         self._whom, self._pricing = whom, pricing
         self._fields = tuple(name for name in fields if name != whom.column)
@@ -94,6 +96,7 @@ class Intake:
         self._wanted = Wanted(self._fields + ((priority,) if priority else ()), frozenset(must), whom)
         self._hasher = blake2b(digest_size=8, key=salt)
         self._first = self._number = first
+        self._before = before * 2
         self._pushed: list[object] = []
         self.absent: dict[str, str] = {}  # fields that no row so far had a column for -> the nearest column, or ""
 
@@ -141,11 +144,14 @@ class Intake:
         batch, octets = self._encode(number, recipients, rows, priorities)
         if len(octets) > MAX_CONTENT:
             raise RefusedInput(f"the {BATCH_ROWS} rows from line {rows.lines[0]} are over {MAX_CONTENT >> 20} MiB")
+        own, before = blake2b(octets, digest_size=8).digest(), self._before
+        self._before = blake2b(before[:8] + own, digest_size=8).digest() + own
         return PackedBatch(
             number=number,
             rows=size,
             payload=seal(octets),
-            digest=blake2b(octets, digest_size=8).digest(),
+            digests=self._before,
+            before=before,
             fingerprints=self._fingerprints(batch.recipients),
             positions=bytes(batch.positions),
             levels=_levels(batch),

@@ -369,7 +369,8 @@ class Meter(Protocol):
 
 class Stored(msgspec.Struct, frozen=True, gc=False):
     """What became of a submitted batch. `status`: stored, same (a repeat), differs (payload: what stands there), expected
-    (number: the batch that is due), closed (state: why nothing is taken), credit (needed is more than is free, in 1/1000 credit)."""
+    (number: the batch that is due), apart (what stands before it is another list), closed (state: why nothing is taken), credit (needed is
+    more than is free, in 1/1000 credit)."""
 
     status: str
     accepted: int = 0
@@ -679,13 +680,20 @@ class Desk(Protocol):
         """new, same, differs, account (there is none), or taken (another lane of the account has a campaign of this id)."""
         ...
 
-    async def submit(self, account: str, campaign: str, batch: PackedBatch) -> Stored: ...
+    async def submit(self, account: str, campaign: str, batch: PackedBatch, is_last: bool = False) -> Stored:
+        """One batch, in its turn, where all that stands before it is the caller's list too (PackedBatch.before). `is_last`: it is stored
+        and the list is sealed, or neither."""
+        ...
+
     async def lacks(self, lane: str, campaign: str, needed: int) -> bool:
         """Of a campaign whose list was refused for want of credit: what all that is left of it costs, in 1/1000 credit. False where it
         lacks nothing any more."""
         ...
 
-    async def seal(self, account: str, campaign: str, batches: int) -> Stored: ...
+    async def seal(self, account: str, campaign: str, batches: int, digests: bytes = b"") -> Stored:
+        """The list is complete: so many batches, the last with these digests (PackedBatch.digests; b"": whatever stands)."""
+        ...
+
     async def transact(self, account: str, payload: bytes, message: bytes, key: str, digest: bytes) -> Stored:
         """One single message. `number` is its batch; `digest` (8 octets) is of what its caller said. stored; same (a repeat of its key);
         differs (its key is another message's); missing (the campaign "transactional" was not made yet)."""
@@ -744,6 +752,10 @@ class Desk(Protocol):
     async def line(self, account: str) -> list[str]: ...
     async def outcomes(self, account: str, campaign: str, after: str, limit: int) -> list[OutcomeChunk]:
         """In the order of settlement, those later than the entry `after` ("" from the first)."""
+        ...
+
+    async def digest(self, account: str, campaign: str, number: int) -> bytes:
+        """Over the rows of a batch and of all before it; b"" where it is gone."""
         ...
 
     async def has_message(self, account: str, number: int) -> bool:

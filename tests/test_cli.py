@@ -21,7 +21,9 @@ from redis import Redis
 from sendengine import cli
 from sendengine.commands import common
 from sendengine.engine.takeover import give_back
-from sendengine.ports import Blame
+from sendengine.errors import Unavailable
+from sendengine.intake import PackedBatch
+from sendengine.ports import Blame, Stored
 from sendengine.queue import embedded
 from sendengine.queue.desk import RedisDesk
 from sendengine.queue.embedded import Status
@@ -97,7 +99,7 @@ GOOD = "email,name\na@x.org,A\nb@x.org,B\n"
 def test_submit_prints_the_send(run: Shell) -> None:
     done = run.submit(GOOD)
     assert done.code == 0
-    assert set(done.json) == {*STATUS, "id", "created"}
+    assert set(done.json) == {*STATUS, "id", "created", "added"}
     assert (done.json["id"], done.json["accepted"], done.json["created"]) == ("m1:c", 2, True)
 
 
@@ -144,6 +146,27 @@ def test_refused_rows_are_told_once_and_the_repeat_says_that_the_send_stands(run
     assert "rejected: line 4: an address needs an @" in first.err
     assert "3 more" in first.err
     assert (again.code, again.err) == (0, "m1:c stands already, its 8 rows refused as before\n")
+
+
+def test_repeat_of_a_submit_that_broke_off_says_how_it_went_on(run: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = "email,name\n" + "".join(f"u{n}@x.org,N\n" for n in range(350)) + "bad,x\n"
+    take = RedisDesk.submit
+
+    async def break_off(self: RedisDesk, account: str, campaign: str, batch: PackedBatch, is_last: bool = False) -> Stored:
+        if batch.number == 2:
+            raise Unavailable("away")
+        return await take(self, account, campaign, batch, is_last)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RedisDesk, "submit", break_off)
+        assert run.submit(whole).code == 75
+    command = ("submit", "--account", "m1", "--message", "m.eml", "--recipients", run.list(whole), "--campaign", "c")
+    onward, again = run(*command), run(*command)
+    assert onward.out.splitlines()[0].rstrip() == "m1:c stood already, and went on: 151 rows were added"
+    assert "rejected: line 352" in onward.err
+    assert again.out.splitlines()[0].rstrip() == "m1:c stands already; no row was added"
+    told = run.submit(whole).json
+    assert (told["created"], told["added"], told["rows"]) == (False, 0, 351)
 
 
 def test_rejects_file_is_named_with_the_number_of_its_rows(run: Shell) -> None:

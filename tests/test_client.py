@@ -330,10 +330,10 @@ async def test_interrupted_submit_goes_on_where_it_stopped(bench: Bench) -> None
         def __getattr__(self, name: str) -> Any:
             return getattr(self._desk, name)
 
-        async def submit(self, account: str, campaign: str, batch: PackedBatch) -> Stored:
+        async def submit(self, account: str, campaign: str, batch: PackedBatch, **more: Any) -> Stored:
             if batch.number >= 2:
                 raise Unavailable("away")
-            return await self._desk.submit(account, campaign, batch)
+            return await self._desk.submit(account, campaign, batch, **more)
 
     broken: Any = Breaking(bench.desk)
     async with Client(desk=broken, config=Config()) as client:
@@ -341,7 +341,42 @@ async def test_interrupted_submit_goes_on_where_it_stopped(bench: Bench) -> None
             await client.submit(account="m1", message=MESSAGE, recipients=people(1000), campaign="summer")
     assert "--campaign summer" in raised.value.remedy
     send = await bench.submit(people(1000))
-    assert (send.created, send.rows, send.accepted, send.duplicates, send.sealed) == (False, 1000, 1000, 0, True)
+    assert (send.created, send.added, send.rows, send.accepted, send.duplicates, send.sealed) == (False, 800, 1000, 1000, 0, True)
+    assert (await bench.submit(people(1000))).added == 0
+
+
+async def test_list_that_broke_off_before_its_last_rows_may_have_become_longer(bench: Bench) -> None:
+    """Only the seal ends a list: rows of a batch that is not full are stored with it, or not at all."""
+
+    class Breaking:
+        """Away for the last batch: before it is stored, or just behind."""
+
+        def __init__(self, desk: Desk, behind: bool) -> None:
+            self._desk, self._behind = desk, behind
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._desk, name)
+
+        async def submit(self, account: str, campaign: str, batch: PackedBatch, is_last: bool = False) -> Stored:
+            stored = await self._desk.submit(account, campaign, batch, is_last) if self._behind or not is_last else None
+            if is_last or stored is None:
+                raise Unavailable("away")
+            return stored
+
+    for campaign, behind in (("before", False), ("behind", True)):
+        broken: Any = Breaking(bench.desk, behind)
+        async with Client(desk=broken, config=Config()) as client:
+            with pytest.raises(Unavailable):
+                await client.submit(account="m1", message=MESSAGE, recipients=people(250), campaign=campaign)
+    stood = [await bench.client.status(campaign) for campaign in ("m1:before", "m1:behind")]
+    assert [(each.rows, each.sealed) for each in stood] == [(200, False), (250, True)]
+    longer = await bench.submit(people(370), campaign="before")
+    assert (longer.rows, longer.added, longer.sealed) == (370, 170, True)
+    with pytest.raises(Conflict, match=r"ended before this row; the first that differs is row 250\b"):
+        await bench.submit(people(370), campaign="behind")
+    with pytest.raises(Conflict, match=r"rows beyond the 240 of this list; the first that differs is row 240\b"):
+        await bench.submit(people(240), campaign="behind")
+    assert (await bench.submit(people(250), campaign="behind")).added == 0
 
 
 async def test_strict_creates_nothing_when_a_row_is_bad(bench: Bench) -> None:

@@ -78,6 +78,19 @@ async def test_a_second_list_goes_on_where_the_first_ended(bench: Bench) -> None
     assert (sealed.rows, sealed.accepted, sealed.duplicates) == (310, 260, 50)
 
 
+async def test_a_list_that_has_become_longer_is_told_where_it_goes_on(bench: Bench) -> None:  # noqa: F811
+    await opened(bench)
+    await bench.client.load("m1:c", pieces(ndjson(range(250))))
+    with pytest.raises(Conflict, match=r"ended before this row; the first that differs is row 250\b") as refused:
+        await bench.client.load("m1:c", pieces(ndjson(range(400))))
+    assert "first_batch=3" in refused.value.remedy
+    for _ in range(2):
+        assert (await bench.client.load("m1:c", pieces(ndjson(range(250, 400))), first_batch=3)).next_batch == 5
+    with pytest.raises(Conflict, match=r"row 400\b"):
+        await bench.client.load("m1:c", pieces(ndjson([*range(250, 350), 7000])), first_batch=3)
+    assert (await bench.client.seal("m1:c", rows=400)).accepted == 400
+
+
 async def test_another_list_in_the_same_place_is_refused_by_the_row_that_differs(bench: Bench) -> None:  # noqa: F811
     await opened(bench)
     await bench.client.load("m1:c", pieces(ndjson(range(250))))

@@ -281,7 +281,7 @@ OPERATIONS = (
     Operation(
         name="createSend", method="POST", path="/v1/sends", scope=Scope.SEND, handler=create, body=NewSend, answer=SendMade, status=201,
         others=(200,), params=(IDEMPOTENCY,),
-        audit="send.create", summary="Accept a send. 200, not 201: the same send stood already, and nothing was changed.",
+        audit="send.create", summary="Accept a send. 200, not 201: the same send stood already; `added` rows of the list were new.",
     ),
     Operation(
         name="listSends", method="GET", path="/v1/sends", scope=Scope.READ, handler=listed, answer=Status, media=streams.NDJSON,

@@ -222,7 +222,7 @@ class Rejects:
             self._stream.writelines(orjson.dumps(msgspec.to_builtins(row)) + b"\n" for row in rows)
 
     def tell(self, made: Send) -> None:
-        if not made.created:
+        if not made.created and not made.added:
             common.note(f"{made.id} stands already" + (f", its {self._rows} refused as before" if self._count else ""))
             return
         if self._path is None:
@@ -265,5 +265,12 @@ def _show(made: Send, json: bool) -> None:
     if json:
         common.emit(made)
         return
-    title = made.id if made.created else f"{made.id} stands already; nothing was changed"
-    common.show_facts(title, views.facts(made))
+    common.show_facts(_title(made), views.facts(made))
+
+
+def _title(made: Send) -> str:
+    if made.created:
+        return made.id
+    if made.added:
+        return f"{made.id} stood already, and went on: {made.added:,} row{'s were' if made.added > 1 else ' was'} added"
+    return f"{made.id} stands already; no row was added"

@@ -32,8 +32,9 @@ from sendengine.records import TRANSACTIONAL, decode_lease, mask_of
 from sendengine.types import Receipt
 
 RETRY_OCTETS = 14
+DIGEST_OCTETS = 8
 _NIBBLE = bytes(octet % 16 for octet in range(256))
-PAID = ("submit", "cancel")  # with the money in front where rows cost something
+PAID = ("submit", "submit_last", "cancel")  # with the money in front where rows cost something
 COMPLAINTS_KEPT_H = 31 * 24
 ANSWER_SECONDS = 20.0  # a person, or a web process, waits no longer
 
@@ -277,11 +278,12 @@ class RedisDesk:
             await self._tell(account)
         return status
 
-    async def submit(self, account: str, campaign: str, batch: PackedBatch) -> Stored:
+    async def submit(self, account: str, campaign: str, batch: PackedBatch, is_last: bool = False) -> Stored:
         levels = [item for level, mask in batch.levels.items() for item in (level, mask)]
         reply = await self._script(
-            "submit", account, campaign, batch.number, batch.rows, len(batch.rejected), batch.digest, batch.payload,
-            batch.fingerprints, batch.positions, _places(batch.fingerprints), *levels, *([batch.prices] if is_paid(account) else []),
+            "submit_last" if is_last else "submit", account, campaign, batch.number, batch.rows, len(batch.rejected),
+            batch.digests + batch.before, batch.payload, batch.fingerprints, batch.positions, _places(batch.fingerprints), *levels,
+            *([batch.prices] if is_paid(account) else []),
         )  # fmt: skip
         stored = _stored(reply)
         if stored.status in ("stored", "same"):  # who submitted before may have died before it told anybody
@@ -295,8 +297,8 @@ class RedisDesk:
         elif is_running and not is_attached:
             await self._link.call("ZADD", keys.INDEX, "LT", 0, account)
 
-    async def seal(self, account: str, campaign: str, batches: int) -> Stored:
-        reply = await self._script("seal", account, campaign, batches)
+    async def seal(self, account: str, campaign: str, batches: int, digests: bytes = b"") -> Stored:
+        reply = await self._script("seal", account, campaign, batches, digests)
         stored = _stored(reply)
         if stored.status in ("sealed", "same"):
             await self._tell(account)
@@ -425,6 +427,9 @@ class RedisDesk:
             return []
         stored = await self._link.call("HMGET", keys.campaign(account, campaign) + ":p", *numbers)
         return [None if value is None else (value[8:21], value[21:]) for value in stored]
+
+    async def digest(self, account: str, campaign: str, number: int) -> bytes:
+        return (await self._link.call("HGET", keys.campaign(account, campaign) + ":p", number) or b"")[:DIGEST_OCTETS]
 
     async def has_message(self, account: str, number: int) -> bool:
         return bool(await self._link.call("HEXISTS", keys.campaign(account, TRANSACTIONAL) + ":x", number))

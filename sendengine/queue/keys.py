@@ -36,8 +36,8 @@ account slot: B = {m1234} is the account's own; A is a lane of it, a channel wit
   A:lease         hash    lease token (8 octets) -> lease record; the only truth about who may settle what
   A:c:ID          hash    the campaign: definition, state, counts, times; of SMS whose list is too dear lacks (1/1000 credit) and lacks_at
   A:c:ID:m        string  its message (render.message.dump)
-  A:c:ID:p        hash    batch number -> digest (8) + accepted mask (13) + payload (batch.pack); of a single message the digest is of all
-                          that its caller said, or zeros where the release before wrote it
+  A:c:ID:p        hash    batch number -> digest (8) + accepted mask (13) + payload (batch.pack). The digest is over its rows and
+                          all before it (lua/standing.lua); of a single message over what its caller said, or zeros (the release before)
   A:c:ID:q0 … q9  stream  one per priority level: entry <number+1>-0, field m = mask of the rows that are READY in it
   A:c:ID:b        list    rows given back by a lease: batch, level, mask, histories (READY again)
   A:c:ID:k        hash    batch number -> workers that died of it without progress between (docs/design/010)

@@ -32,7 +32,7 @@ from sendengine.queue.memory_verbs import DONE, SAME, Verb, cancel, move, pause,
 from sendengine.records import MASK_OCTETS, TRANSACTIONAL, seen
 from sendengine.types import Receipt, SendState
 
-PRINT_OCTETS = 8
+PRINT_OCTETS = DIGEST_OCTETS = 8
 UNKNOWN_DIGEST = bytes(8)  # of a single message that the release before queued
 
 
@@ -353,7 +353,7 @@ class MemoryDesk:
             if "window_at" in made.fields:
                 state.looks[made.id] = float(made.fields["window_at"])
 
-    async def submit(self, account: str, campaign: str, batch: PackedBatch) -> Stored:
+    async def submit(self, account: str, campaign: str, batch: PackedBatch, is_last: bool = False) -> Stored:
         found = self._campaign(account, campaign)
         if found is None:
             return Stored("closed", state="missing")
@@ -372,13 +372,15 @@ class MemoryDesk:
                 found.fields.pop(name, None)
         _remember(found, batch)
         n, duplicates = accepted.bit_count(), len(batch.positions) - accepted.bit_count()
-        found.batches[batch.number] = StoredBatch(batch.digest, accepted, batch.payload)
+        found.batches[batch.number] = StoredBatch(batch.digests[:DIGEST_OCTETS], accepted, batch.payload)
         for level, octets in batch.levels.items():
             if mask := int.from_bytes(octets, "little") & accepted:
                 found.levels[level][batch.number] = mask
         for name, by in (("batches", 1), ("prints", n), ("rows", batch.rows), ("accepted", n)):
             found.fields.add(name, by)
         found.count({"duplicates": duplicates, "rejected": len(batch.rejected)})
+        if is_last:
+            self._conclude(account, found)
         self._index(account, found, batch.number)
         return Stored("stored", accepted=n, duplicates=duplicates)
 
@@ -390,27 +392,32 @@ class MemoryDesk:
         elif campaign.id in state.run and not state.leases:
             self._store.offer(account, 0)
 
-    async def seal(self, account: str, campaign: str, batches: int) -> Stored:
+    async def seal(self, account: str, campaign: str, batches: int, digests: bytes = b"") -> Stored:
         found = self._campaign(account, campaign)
         if found is None:
             return Stored("closed", state="missing")
         if len(found.batches) != batches:
             return Stored("expected", number=len(found.batches))
+        if digests and not _stands_as(found.batches.get(batches - 1), digests):
+            return Stored("apart")
         if found.fields.get("sealed") == "1":
             self._tell(account)
             return Stored("same")
         if found.state == SendState.CANCELLED:
             return Stored("closed", state=found.state)
-        state, now = self._store.accounts[account], self._now()
-        found.fields["sealed"] = "1"
-        found.fields.set_times(sealed_at=now)
-        found.fields.forget("prints")
-        found.fingerprints.clear()
-        state.sync_run(found)
-        state.advance()
-        state.finish_if_done(found, now)
+        self._conclude(account, found)
         self._tell(account)
         return Stored("sealed")
+
+    def _conclude(self, account: str, campaign: Campaign) -> None:
+        state, now = self._store.accounts[account], self._now()
+        campaign.fields["sealed"] = "1"
+        campaign.fields.set_times(sealed_at=now)
+        campaign.fields.forget("prints")
+        campaign.fingerprints.clear()
+        state.sync_run(campaign)
+        state.advance()
+        state.finish_if_done(campaign, now)
 
     async def transact(self, account: str, payload: bytes, message: bytes, key: str, digest: bytes) -> Stored:
         found = self._campaign(account, TRANSACTIONAL)
@@ -548,6 +555,10 @@ class MemoryDesk:
         stored = [found.batches.get(number) if found else None for number in numbers]
         return [None if one is None else (_octets(one.accepted), one.payload) for one in stored]
 
+    async def digest(self, account: str, campaign: str, number: int) -> bytes:
+        found = self._campaign(account, campaign)
+        return found.batches[number].digest if found and number in found.batches else b""
+
     async def has_message(self, account: str, number: int) -> bool:
         found = self._campaign(account, TRANSACTIONAL)
         return found is not None and number in found.messages
@@ -607,7 +618,7 @@ def _refusal(campaign: Campaign, batch: PackedBatch) -> Stored | None:
     due = campaign.fields.number("batches")
     if batch.number < due:
         stored = campaign.batches.get(batch.number)
-        if stored is None or stored.digest == batch.digest:
+        if stored is None or _stands_as(stored, batch.digests):
             return Stored("same")
         return Stored("differs", payload=stored.payload)
     if batch.number > due:
@@ -616,7 +627,14 @@ def _refusal(campaign: Campaign, batch: PackedBatch) -> Stored | None:
         return Stored("closed", state="sealed")
     if campaign.state == SendState.CANCELLED:
         return Stored("closed", state=campaign.state)
+    if batch.number and not _stands_as(campaign.batches.get(batch.number - 1), batch.before):
+        return Stored("apart")
     return None
+
+
+def _stands_as(stored: StoredBatch | None, digests: bytes) -> bool:
+    """Whether a batch is the caller's, and so are all before it; by its own digest alone where the release before kept that."""
+    return stored is not None and stored.digest in (digests[:DIGEST_OCTETS], digests[DIGEST_OCTETS:])
 
 
 def _prints(batch: PackedBatch) -> list[bytes]:

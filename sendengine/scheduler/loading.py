@@ -57,8 +57,9 @@ async def load(
     region, priority = fields.get("region", ""), fields.get("priority", "")
     order = Order(ref=ref, message=message, sender=fields["sender"], priority=priority, region=region, prices=prices)
     order, skeleton = compiled(order, fields["uid"])
-    intake = intake_of(order, skeleton, first=first)
-    flight = Flight(desk, ref, lambda row: None)
+    before = await desk.digest(ref.account, ref.id, first - 1) if first else b""
+    intake = intake_of(order, skeleton, first=first, before=before)
+    flight = Flight(desk, ref, lambda row: None, is_piece=True)
     rows = rejected = batches = 0
     source = reporting(sources.uploaded(sources.Upload(chunks, pool), intake), on_reject)
     try:

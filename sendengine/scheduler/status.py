@@ -48,10 +48,12 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Send(Status, frozen=True, kw_only=True, omit_defaults=True):
-    """What a submit answers. `created` is False when the same send stood already: nothing changed then."""
+    """What a submit answers. `created` is False when the same send stood already; `added` are rows that this call stored: 0, and nothing
+    changed, where all of them stood, fewer than `rows` where a call before this one broke off."""
 
     id: str
     created: bool
+    added: int
 
 
 def status(view: View, campaign: str) -> Status:
@@ -90,5 +92,5 @@ def status(view: View, campaign: str) -> Status:
     )
 
 
-def as_send(found: Status, created: bool) -> Send:
-    return Send(**msgspec.structs.asdict(found), id=found.campaign, created=created)
+def as_send(found: Status, created: bool, added: int = 0) -> Send:
+    return Send(**msgspec.structs.asdict(found), id=found.campaign, created=created, added=added)

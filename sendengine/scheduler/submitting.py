@@ -1,7 +1,8 @@
 """Submitting: a send is created, its batches follow in order with a window of them in flight, and the seal closes its list.
 
 Idempotent throughout: a repeat creates nothing, stores nothing and seals nothing; other rows under the same id are refused by the first one
-that differs. What was interrupted is continued by the same call with the same id.
+that differs. What was interrupted is continued by the same call with the same id. Each batch names what must stand before it, so of several
+lists under one id, whoever loads them and when, one is stored as a whole and the others are refused (docs/design/022).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import orjson
 from sendengine import remedies
 from sendengine import rows as reading
 from sendengine.addressing import BY_MAIL, by_phone
-from sendengine.batch import first_difference
+from sendengine.batch import BATCH_ROWS, first_difference, rows_in
 from sendengine.config import Config
 from sendengine.errors import Conflict, LacksCredit, RefusedInput, Unavailable
 from sendengine.intake import Intake, PackedBatch, Rejected
@@ -42,6 +43,13 @@ _PRICE = Struct("<I")
 _ANOTHER = said("choose another ", field("campaign"))
 OnReject = Callable[[Sequence[Rejected]], None]
 OnAbsent = Callable[[str, str], None]  # a field, and the nearest column or ""
+
+
+class Submitted(msgspec.Struct, frozen=True):
+    """`is_new`: it did not stand before; `added`: rows that this call stored, all of them or those after which an earlier one broke off."""
+
+    is_new: bool
+    added: int
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,8 +88,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 async def submit(
     desk: Desk, config: Config, order: Order, uid: str, recipients: Recipients, strict: bool, on_reject: OnReject | None,
     on_absent: OnAbsent | None = None,
-) -> bool:  # fmt: skip
-    """True when the send is new. Nothing is created before the message and a row that can be sent are read, with `strict` all rows."""
+) -> Submitted:  # fmt: skip
+    """Nothing is created before the message and a row that can be sent are read, with `strict` all rows."""
     order, skeleton = compiled(order, uid)
     whom = by_phone(order.region) if order.prices else BY_MAIL
     wanted = reading.Wanted((*skeleton.fields, *filter(None, [order.priority])), frozenset(), whom)
@@ -110,7 +118,7 @@ async def submit(
     if on_absent is not None:
         for name, nearest in intake.absent.items():
             on_absent(name, nearest)
-    return created
+    return Submitted(created, flight.added)
 
 
 def compiled(order: Order, uid: str) -> tuple[Order, Skeleton | SmsText]:
@@ -122,14 +130,15 @@ def compiled(order: Order, uid: str) -> tuple[Order, Skeleton | SmsText]:
     return msgspec.structs.replace(order, sender=envelope_sender(order.sender or skeleton.from_address)), skeleton
 
 
-def intake_of(order: Order, skeleton: Skeleton | SmsText, pricing: Pricing | None = None, first: int = 0) -> Intake:
+def intake_of(order: Order, skeleton: Skeleton | SmsText, pricing: Pricing | None = None, first: int = 0, before: bytes = b"") -> Intake:
     """The fingerprints' key follows from the send's name, so that a continued submit still knows its duplicates."""
     salt = blake2b(str(order.ref).encode(), digest_size=16).digest()
     if isinstance(skeleton, SmsText) and order.prices is not None:
         pricing = pricing or Pricing(skeleton, order.prices)
     whom = by_phone(order.region) if order.prices else BY_MAIL
     return Intake(
-        skeleton.fields, skeleton.required, skeleton.in_headers, order.priority or None, salt=salt, whom=whom, pricing=pricing, first=first
+        skeleton.fields, skeleton.required, skeleton.in_headers, order.priority or None, salt=salt, whom=whom, pricing=pricing, first=first,
+        before=before,
     )
 
 
@@ -237,22 +246,28 @@ def _price(batch: PackedBatch) -> int:
 
 class Flight:
     """Batches on their way, oldest first. Owner of their tasks; they leave in order, and answers are looked at in order. The first that
-    would be new waits until those which stand already have been compared: behind one that differs nothing is stored."""
+    would be new waits until those which stand already have been compared: behind one that differs nothing is stored, of a list of the
+    release before neither, whose digests say nothing of what stands before them.
 
-    def __init__(self, desk: Desk, ref: Ref, line_of: Callable[[int], int | None]) -> None:
-        self._desk, self._ref, self._line_of = desk, ref, line_of
+    A batch that is not full ends the list, and goes with the seal; of a piece, which others may follow, it goes as the others."""
+
+    def __init__(self, desk: Desk, ref: Ref, line_of: Callable[[int], int | None], is_piece: bool = False) -> None:
+        self._desk, self._ref, self._line_of, self._is_piece = desk, ref, line_of, is_piece
         self._flying: deque[tuple[PackedBatch, asyncio.Task[Stored]]] = deque()
-        self._rows = self._batches = 0
+        self._last: PackedBatch | None = None  # of what was sent
         self._standing: int | None = None  # batches that stood there before
+        self._rows = self._batches = 0
+        self.added = 0  # rows that were stored
 
     async def send(self, batch: PackedBatch) -> None:
         if self._standing is None:
             self._standing = int((await self._desk.campaign(self._ref.account, self._ref.id)).get("batches", 0))
-        if batch.number == self._standing:
+        if batch.number == self._standing or self._ends(batch):
             await self.land_all()
         self._rows += batch.rows
         self._batches += 1
-        self._flying.append((batch, asyncio.create_task(self._desk.submit(self._ref.account, self._ref.id, batch))))
+        self._last = batch
+        self._flying.append((batch, asyncio.create_task(self._submit(batch))))
         if self._batches == 1:  # alone: it loads the script
             await self._land()
         elif self._batches % TOGETHER == 0:
@@ -263,9 +278,12 @@ class Flight:
 
     async def seal(self) -> None:
         await self.land_all()
-        stored = await self._desk.seal(self._ref.account, self._ref.id, self._batches)
+        digests = self._last.digests if self._last else b""
+        stored = await self._desk.seal(self._ref.account, self._ref.id, self._batches, digests)
         if stored.status == "expected":
             raise self._differs(self._rows, f"it has rows beyond the {self._rows} of this list")
+        if stored.status == "apart":
+            raise self._differs(self._rows - 1, "it stands with other rows")
         if stored.status == "closed":
             raise Conflict(f"{self._ref} is {stored.state}: its list takes no end any more")
 
@@ -281,16 +299,27 @@ class Flight:
         self._flying.clear()
         return flying
 
+    def _ends(self, batch: PackedBatch) -> bool:
+        return batch.rows < BATCH_ROWS and not self._is_piece
+
+    async def _submit(self, batch: PackedBatch) -> Stored:
+        if self._ends(batch):
+            return await self._desk.submit(self._ref.account, self._ref.id, batch, is_last=True)
+        return await self._desk.submit(self._ref.account, self._ref.id, batch)
+
     async def _land(self) -> None:
         batch, task = self._flying.popleft()
         stored = await task
         if stored.status == "expected":  # those before it have landed: its turn has come, or Redis lost some of them
-            stored = await self._desk.submit(self._ref.account, self._ref.id, batch)
+            stored = await self._submit(batch)
+        if stored.status == "stored":
+            self.added += batch.rows
         if stored.status == "expected":
             raise Unavailable(f"{self._ref}: batch {batch.number} came where {stored.number} was due")
         if stored.status == "differs":
-            position = first_difference(stored.payload, batch.payload) or 0
-            raise self._differs(100 * batch.number + position, "it stands with other rows")
+            raise self._other_rows(batch, stored.payload)
+        if stored.status == "apart":  # Redis lost what had landed, and somebody else was there first
+            raise self._differs(100 * batch.number, "other rows stand before it now")
         if stored.status == "credit":
             raise TooDear(batch, stored)
         if stored.status == "closed" and stored.state == "sealed":
@@ -298,7 +327,18 @@ class Flight:
         if stored.status == "closed":
             raise Conflict(f"{self._ref} is {stored.state}: it takes no more rows")
 
-    def _differs(self, row: int, what: str) -> Conflict:
+    def _other_rows(self, batch: PackedBatch, standing: bytes) -> Conflict:
+        """A list that went on behind a batch which was not full is numbered otherwise from there on: what follows is a list of its own."""
+        position = first_difference(standing, batch.payload) or 0
+        row = 100 * batch.number + position
+        if position == batch.rows:
+            return self._differs(row, f"it has rows beyond the {self._rows} of this list")
+        if position < rows_in(standing):
+            return self._differs(row, "it stands with other rows")
+        beyond = f"first_batch={batch.number + 1} goes on there, with the rows that follow" if self._is_piece else ""
+        return self._differs(row, "a list of it ended before this row", beyond)
+
+    def _differs(self, row: int, what: str, remedy: str = "") -> Conflict:
         line = self._line_of(row)
         place = f"row {row}" + (f" (line {line})" if line else "")
-        return Conflict(f"{self._ref} exists: {what}; the first that differs is {place}", _ANOTHER)
+        return Conflict(f"{self._ref} exists: {what}; the first that differs is {place}", remedy or _ANOTHER)

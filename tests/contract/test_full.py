@@ -64,6 +64,7 @@ async def _restore(scene: Scene) -> Any:
 REFUSED: dict[str, Step] = {
     "create": lambda s: s.bench.desk.create("m1", "new", b"d", None, b"message", SETTINGS),
     "submit": lambda s: s.bench.desk.submit("m1", "open", batches(addresses(50))[0]),
+    "submit the last": lambda s: s.bench.desk.submit("m1", "open", batches(addresses(50))[0], is_last=True),
     "transact": lambda s: s.bench.desk.transact("m1", b"payload", b"message", "key", bytes(8)),
     "append": lambda s: s.bench.queue.append("w1", b"token", 0, [], [b"3", b"tick"]),
     "append that deletes, too": lambda s: s.bench.queue.append("w1", b"token", 0, [b"1"], [b"3", b"tick"]),

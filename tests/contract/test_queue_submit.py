@@ -37,6 +37,64 @@ async def test_same_number_with_other_rows_is_told_apart(bench: Bench) -> None:
     assert await bench.desk.submit("m1", "c", other) == Stored("differs", payload=stored.payload)
 
 
+async def test_batch_behind_another_list_is_not_stored(bench: Bench) -> None:
+    """Its own rows may stand there next: what counts is the whole list up to it."""
+    await bench.account()
+    await bench.campaign("c", 0, sealed=False)
+    mine, others = batches(addresses(300)), batches([*addresses(99), "other@example.com", *addresses(200, start=100)])
+    assert (await bench.desk.submit("m1", "c", others[0])).status == "stored"
+    before = await bench.fields("c")
+    assert await bench.desk.submit("m1", "c", mine[1]) == Stored("apart")
+    assert await bench.fields("c") == before
+    assert (await bench.desk.submit("m1", "c", others[1])).status == "stored"
+    assert (await bench.desk.submit("m1", "c", mine[1])).status == "differs"  # the same hundred rows, of another list
+    assert await bench.desk.submit("m1", "c", mine[2]) == Stored("apart")
+    assert await bench.desk.seal("m1", "c", 2, mine[1].digests) == Stored("apart")
+    assert await bench.desk.seal("m1", "c", 2, others[1].digests) == Stored("sealed")
+    assert await bench.desk.seal("m1", "c", 2, mine[1].digests) == Stored("apart")
+
+
+async def test_list_of_the_release_before_is_repeated_and_goes_on(bench: Bench) -> None:
+    """It kept the digest of each batch alone."""
+    await bench.account()
+    await bench.campaign("c", 0, sealed=False)
+    first, second, third, fourth = batches(addresses(350))
+    for batch in (first, second):
+        await bench.desk.submit("m1", "c", replace(batch, digests=batch.digests[8:] * 2))
+    for batch in (first, second):
+        assert await bench.desk.submit("m1", "c", batch) == Stored("same")
+    assert (await bench.desk.submit("m1", "c", third)).status == "stored"
+    assert await bench.desk.digest("m1", "c", 1) == second.digests[8:]
+    assert await bench.desk.digest("m1", "c", 2) == third.digests[:8]
+    other = replace(fourth, before=batches([*addresses(299), "other@example.com"])[2].digests)
+    assert await bench.desk.submit("m1", "c", other) == Stored("apart")
+    assert (await bench.desk.submit("m1", "c", fourth)).status == "stored"
+    assert await bench.desk.digest("m1", "c", 4) == b""
+
+
+async def test_last_batch_is_stored_and_sealed_or_neither(bench: Bench) -> None:
+    await bench.account()
+    await bench.campaign("c", 0, sealed=False)
+    first, second, third = batches(addresses(250))
+    assert (await bench.desk.submit("m1", "c", first)).status == "stored"
+    assert await bench.desk.submit("m1", "c", third, is_last=True) == Stored("expected", number=1)
+    assert (await bench.fields("c")).get("sealed") is None
+    await bench.desk.submit("m1", "c", second)
+    assert await bench.desk.submit("m1", "c", third, is_last=True) == Stored("stored", accepted=50)
+    fields = await bench.fields("c")
+    assert (fields["sealed"], fields["rows"], "prints" in fields) == ("1", "250", False)
+    assert await bench.desk.submit("m1", "c", third, is_last=True) == Stored("same")
+    assert await bench.desk.seal("m1", "c", 3, third.digests) == Stored("same")
+
+
+async def test_last_batch_of_nothing_new_ends_the_campaign(bench: Bench) -> None:
+    await bench.account()
+    await bench.campaign("c", 0, sealed=False)
+    [batch] = batches(["no address"])
+    assert await bench.desk.submit("m1", "c", batch, is_last=True) == Stored("stored")
+    assert (await bench.fields("c"))["state"] == "finished"
+
+
 async def test_batch_ahead_of_its_turn_is_refused(bench: Bench) -> None:
     await bench.account()
     await bench.campaign("c", 0, sealed=False)

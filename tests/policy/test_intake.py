@@ -265,12 +265,12 @@ def test_priorities_make_levels() -> None:
 def test_a_priority_that_changes_changes_the_digest() -> None:
     (one,) = _intake(priority="p").from_rows([{"email": "a@b.cz", "p": 1}])
     (two,) = _intake(priority="p").from_rows([{"email": "a@b.cz", "p": 2}])
-    assert one.digest != two.digest
+    assert one.digests != two.digests
 
 
 def test_a_refused_row_that_changes_changes_the_digest() -> None:
     (one,), (two,) = (_intake().from_rows([{"email": text}]) for text in ("bad", "worse"))
-    assert one.digest != two.digest
+    assert one.digests != two.digests
     assert one.levels == {}
     assert one.fingerprints == b""
 

@@ -7,6 +7,7 @@ local B = byte(A, -1) == 125 and A or string.match(A, '^[^}]*}')
 local TRANSACTIONAL = 'transactional'
 local reserve, pay, refund, refund_rest     -- reserving and charging.lua make them, where rows cost something
 local charged = 0        -- 1/1000 credit that this call has spent (charging.lua)
+local conclude           -- sealing.lua makes it, where a list ends
 local begun = 0          -- 1 when a campaign of the line started in this call
 
 local function clock() local t = call('TIME') return t[1] * 1e6 + t[2] end

@@ -1,16 +1,13 @@
--- include: lib states
--- The list is complete: from here on the campaign has an N, a final estimate, and can finish.  KEYS[1] account.  ARGV: campaign, batches.
--- Replies {'sealed', attached}, {'same'}, {'expected', batches stored}, {'closed', state}.
+-- include: lib sealing standing
+-- The list is complete: from here on the campaign has an N, a final estimate, and can finish.  KEYS[1] account.
+-- ARGV: campaign, batches, digests of the last one as in standing.lua ("": whatever stands).
+-- Replies {'sealed', attached}, {'same'}, {'expected', batches stored}, {'apart'}: another list stands there, {'closed', state}.
 local id, key = ARGV[1], send_key(ARGV[1])
 local s = call('HMGET', key, 'state', 'sealed', 'batches')
 if not s[1] then return {'closed', 'missing'} end
 if num(s[3]) ~= tonumber(ARGV[2]) then return {'expected', num(s[3])} end
+if ARGV[3] ~= '' and not stands_as(call('HGET', key .. ':p', ARGV[2] - 1) or '', ARGV[3]) then return {'apart'} end
 if s[2] == '1' then return {'same'} end
 if s[1] == 'cancelled' then return {'closed', s[1]} end
-call('HSET', key, 'sealed', 1, 'sealed_at', int(clock()))
-for g = 0, 2 do call('UNLINK', key .. ':f' .. g) end
-call('HDEL', key, 'prints')
-sync_run(id)
-advance()
-finish_if_done(id)
+conclude(id)
 return {'sealed', is_attached()}

@@ -1,0 +1,2 @@
+-- include: lib masks turns sealing submit
+-- Store the last batch of a list and seal it, or neither: submit.lua with the seal behind it. So no batch that is not full stands unsealed.

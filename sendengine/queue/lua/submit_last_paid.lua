@@ -1,0 +1,2 @@
+-- include: lib masks turns reserving sealing submit
+-- As submit_last, of rows that cost something: submit_paid.lua with the seal behind it.

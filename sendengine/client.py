@@ -71,6 +71,7 @@ from sendengine.scheduler.apikeys import KeyShown, NewKey
 from sendengine.scheduler.awaited import awaited
 from sendengine.scheduler.billing import Applied
 from sendengine.scheduler.binding import Binding
+from sendengine.scheduler.distinct import Distinct
 from sendengine.scheduler.fsck import Checked, Finding
 from sendengine.scheduler.hooks import HookShown, NewHook
 from sendengine.scheduler.loading import Loaded
@@ -544,9 +545,11 @@ class Client:
         return planning.plan(found, self.tiers, recipients, _wall(at, now, "at"), _wall(finish_by, now, "finish_by"))
 
     async def count(self, recipients: Recipients) -> int:
-        """Rows with a valid address; duplicates are not looked for."""
-        batches = sources.batches(recipients, Intake((), salt=b"count"))
-        return sum([batch.rows - len(batch.rejected) async for batch in batches])
+        """Recipients of a list as a submit takes them: rows with a valid address, exact duplicates once. In constant memory."""
+        with Distinct() as distinct:
+            async for batch in sources.batches(recipients, Intake((), salt=b"count")):
+                distinct.add(batch.fingerprints)
+            return await asyncio.to_thread(distinct.count)
 
     # steering
 

@@ -273,6 +273,12 @@ def test_estimate_counts_a_file(run: Shell) -> None:
     assert done.json["recipients"] == 2
 
 
+def test_estimate_counts_a_duplicate_once_as_submit_does(run: Shell) -> None:
+    rows = GOOD + " a@X.org,other\n" + "b@x.org,B\n" * 250
+    assert run("estimate", "--account", "m1", "--recipients", run.list(rows), "--json").json["recipients"] == 2
+    assert run.submit(rows).json["accepted"] == 2
+
+
 def test_send_prints_its_message_id(run: Shell) -> None:
     Path("t.eml").write_bytes(b"From: a@shop.example\r\nSubject: x\r\n\r\nx\r\n")
     done = run("send", "--account", "m1", "--from", "a@shop.example", "--to", "u@x.org", "--message", "t.eml", "--json")

@@ -1,0 +1,33 @@
+"""Counting a list's recipients as submit does, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from random import Random
+
+import pytest
+
+from sendengine.scheduler import distinct
+from sendengine.scheduler.distinct import Distinct
+from tests import chance
+
+
+def prints(count: int, random: Random) -> Iterator[bytes]:
+    for _ in range(count):
+        yield random.randrange(count // 2).to_bytes(8, "little")
+
+
+@pytest.mark.parametrize("most", [8, 64, 1 << 16])
+def test_each_is_counted_once_wherever_it_stands(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distinct, "PART_MOST", most)
+    given = list(prints(20_000, Random(chance.seed(10**6))))
+    with Distinct() as counted:
+        for at in range(0, len(given), 100):
+            counted.add(b"".join(given[at : at + 100]))
+        assert counted.count() == len(set(given))
+
+
+def test_nothing_is_nobody() -> None:
+    with Distinct() as counted:
+        counted.add(b"")
+        assert counted.count() == 0

@@ -42,6 +42,7 @@ from sendengine.policy.tiers import parse_rate, unknown
 from sendengine.policy.times import parse_duration, parse_time, possible
 from sendengine.policy.window import Window
 from sendengine.ports import Desk
+from sendengine.records import TRANSACTIONAL
 from sendengine.remedies import Tongue
 from sendengine.render.message import Message
 from sendengine.render.sms import Pricing, SmsText
@@ -524,11 +525,29 @@ class Client:
         one, each call is a message of its own. Raises Conflict where another message has the key, or the account is held, in grace or
         deleted."""
         await self._admitted(account, EMAIL)
-        key = key or _uid()
+        return await self._single(single.Asked(lane=account, message=message, to=to, key=key or _uid(), sender=sender, fields=fields or {}))
+
+    async def send_sms(
+        self, *, account: str, sender: str, text: str, to: str, region: str = "", fields: Mapping[str, Any] | None = None,
+        key: str | None = None,
+    ) -> single.Single:  # fmt: skip
+        """One transactional SMS, ahead of bulk in the rate of the account's SMS; else as `send`. What it costs by the prices of now is
+        reserved; RefusedInput where that is more than is free. `region`: where a number without a country code is at home."""
+        await self._admitted(account, SMS)
+        lane = await accounts.open_sms(self.desk, self.tiers, account, self.config.sms_rate)
+        return await self._single(
+            single.Asked(
+                lane=lane, message=Message(sender=sender, text=text), to=to, key=key or _uid(), sender=sender, fields=fields or {},
+                region=checked_region(region), prices=await self._prices(Ref(lane, TRANSACTIONAL), await self._now()),
+            )
+        )  # fmt: skip
+
+    async def _single(self, asked: single.Asked) -> single.Single:
         try:
-            return await single.send(self.desk, self.config, account, message, to, sender, _uid(), fields or {}, key)
+            return await single.send(self.desk, self.config, asked, _uid())
         except Unavailable as error:
-            raise Unavailable(str(error), f"it may be queued already: the same call with the key {key!r} never makes it two") from error
+            again = f"it may be queued already: the same call with the key {asked.key!r} never makes it two"
+            raise Unavailable(str(error), again) from error
 
     async def _admitted(self, account: str, channel: str) -> None:
         """Raises Conflict with the remedy where an account takes no sends now, or its edition has no such channel."""

@@ -58,7 +58,7 @@ class Conflict(RefusedInput):
 
 class LacksCredit(RefusedInput):
     """What is left of a list costs more than is free: nothing of it goes. What its rows before cost stays reserved; once the rest is bought
-    the same call goes on there. `send` is its full name; amounts are credits."""
+    the same call goes on there. `send` is its full name, or "" where nothing was made: a single message. Amounts are credits."""
 
     send = ""
 

@@ -694,9 +694,10 @@ class Desk(Protocol):
         """The list is complete: so many batches, the last with these digests (PackedBatch.digests; b"": whatever stands)."""
         ...
 
-    async def transact(self, account: str, payload: bytes, message: bytes, key: str, digest: bytes) -> Stored:
-        """One single message. `number` is its batch; `digest` (8 octets) is of what its caller said. stored; same (a repeat of its key);
-        differs (its key is another message's); missing (the campaign "transactional" was not made yet)."""
+    async def transact(self, account: str, payload: bytes, message: bytes, key: str, digest: bytes, price: bytes = b"") -> Stored:
+        """One single message. `number` is its batch; `digest` (8 octets) is of what its caller said; `price` (u32, 1/1000 credit) where the
+        lane is paid for. stored; same (a repeat of its key); differs (its key is another message's); missing (the campaign "transactional"
+        was not made yet); credit."""
         ...
 
     async def pause(self, account: str, campaign: str) -> str: ...

@@ -292,6 +292,18 @@ def test_send_with_the_key_of_another_message_is_refused(run: Shell) -> None:
     assert (refused.code, "another message of m1 has the key 'reset-7'" in refused.err, "key of its own" in refused.err) == (2, True, True)
 
 
+def test_sms_send_is_priced_and_reserved(run: Shell) -> None:
+    command = ["sms", "send", "--account", "m1", "--sender", "Shop", "--text", "Code {{ code }}", "--to", "+46700000001"]
+    command += ["--field", "code=1"]
+    refused = run(*command)
+    assert (refused.code, "credits grant --account m1" in refused.err) == (2, True)
+    run("credits", "grant", "--account", "m1", "10")
+    done = run(*command, "--key", "login-1", "--json")
+    assert (done.code, done.json["campaign"], done.json["recipient"]) == (0, "m1/sms:transactional", "+46700000001")
+    assert run(*command, "--key", "login-1", "--json").json == done.json
+    assert run("credits", "show", "--account", "m1", "--json").json["reserved"] == 2
+
+
 def test_send_takes_the_values_of_merge_fields(run: Shell) -> None:
     command = ["send", "--account", "m1", "--from", "a@x.org", "--to", "u@x.org", "--message", "m.eml"]
     refused = run(*command)

@@ -101,4 +101,4 @@ async def send_of(desk: Desk, key: ApiKey, given: str) -> str:
     found = [each for each in own if "state" in await desk.campaign(each, name)]
     if not found or lane not in ("", key.account, *found):
         raise NotFound(f"no send {given}", problems.NOT_FOUND.remedy)
-    return f"{found[0]}:{name}"
+    return f"{lane if lane in found else found[0]}:{name}"

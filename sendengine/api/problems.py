@@ -75,7 +75,7 @@ def problem_of(error: BaseException, in_path: bool = True) -> Problem:
             if kind is NOT_FOUND and not in_path:
                 return Problem(BAD_REQUEST, f"account: {error}", error.way.http)
             headers = {"Retry-After": "1"} if kind.status == 503 else None
-            if isinstance(error, LacksCredit):
+            if isinstance(error, LacksCredit) and error.send:
                 headers = {"Location": f"/v1/sends/{error.send}"}
             return Problem(kind, _detail(kind, error), error.way.http, headers)
     return Problem(BUG, UNFORESEEN)

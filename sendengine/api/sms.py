@@ -18,6 +18,7 @@ from sendengine.lanes import sms_lane
 from sendengine.policy.apikeys import Scope
 from sendengine.scheduler.accounts import Account
 from sendengine.scheduler.prepaid import Cost, Credits, Move
+from sendengine.scheduler.single import Single
 
 Region = Annotated[str, Meta(max_length=2)]
 
@@ -40,6 +41,17 @@ class NewSmsSend(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     strict: bool = False
     retry: Text | None = None
     lifetime: Text | None = None
+
+
+class NewSms(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One transactional SMS to one number; `fields` are the values of its merge fields."""
+
+    sender: Text
+    text: Text
+    to: Text
+    account: str | None = None
+    region: Region = ""
+    fields: Row = {}
 
 
 class SmsGiven(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,6 +84,12 @@ async def create(call: Call) -> Reply:
     }  # fmt: skip
     rows = settings.pop("recipients")
     return await created(call, rows, partial(call.client.open_sms, **settings), partial(call.client.submit_sms, **settings))
+
+
+async def send(call: Call) -> Reply:
+    asked = await call.body(NewSms)
+    given = msgspec.structs.asdict(asked) | {"account": call.account_named(asked.account), "key": call.idempotency_key()}
+    return Reply(await call.client.send_sms(**given), 202)
 
 
 async def show(call: Call) -> Account:
@@ -114,6 +132,10 @@ OPERATIONS = (
         name="createSmsSend", method="POST", path="/v1/sms/sends", scope=Scope.SEND, handler=create, body=NewSmsSend, answer=SendMade,
         status=201, others=(200,), params=(IDEMPOTENCY,), audit="sms.create",
         summary="Accept a send of SMS. What it costs is reserved, and nothing goes before all of it is.",
+    ),
+    Operation(
+        name="sendSms", method="POST", path="/v1/sms/messages", scope=Scope.SEND, handler=send, body=NewSms, answer=Single, status=202,
+        params=(IDEMPOTENCY,), summary="One transactional SMS, ahead of bulk. What it costs is reserved.",
     ),
     Operation(
         name="showSms", method="GET", path=_ACCOUNT + "/sms", scope=Scope.READ, handler=show, answer=Account,

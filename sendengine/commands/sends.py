@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sendengine.intake import Rejected
     from sendengine.render.message import Message
     from sendengine.scheduler.planning import Estimate
+    from sendengine.scheduler.single import Single
     from sendengine.scheduler.status import Send
     from sendengine.scheduler.submitting import OnReject
 
@@ -101,12 +102,16 @@ def send(
     json: Json = False,
 ) -> None:
     """One transactional message, ahead of bulk."""
-    content, values, who = _message(sender, message, subject, html, text), _values(field or []), _address(sender)
+    content, values, who = _message(sender, message, subject, html, text), values_of(field or []), _address(sender)
     made = common.call(lambda client: client.send(account=account, message=content, to=to, sender=who, fields=values, key=key or None))
+    show_single(made, json)
+
+
+def show_single(made: Single, json: bool) -> None:
     if json:
         common.emit(made)
     else:
-        common.show_facts(made.campaign, [("to", made.recipient), ("message id", made.message_id), ("index", made.index)])
+        common.show_facts(made.campaign, [("to", made.recipient), ("message id", made.message_id or None), ("index", made.index)])
 
 
 def resend(
@@ -185,7 +190,7 @@ def _is_past(at: str) -> bool:
     return bool(at) and parse_time(at, now) < now
 
 
-def _values(fields: Sequence[str]) -> dict[str, str]:
+def values_of(fields: Sequence[str]) -> dict[str, str]:
     from sendengine.errors import RefusedInput
 
     for each in fields:

@@ -1,4 +1,4 @@
-"""`sms submit|set`: SMS of an account. Its sends are steered and looked at by the same verbs as those of e-mail."""
+"""`sms submit|send|set`: SMS of an account. Its sends are steered and looked at by the same verbs as those of e-mail."""
 
 from __future__ import annotations
 
@@ -46,6 +46,25 @@ def submit(
             ),
         )  # fmt: skip
     sends.show(made, at, json)
+
+
+@app.command()
+def send(
+    account: AccountFlag,
+    sender: Annotated[str, typer.Option(metavar="NAME|NUMBER", help="Who it is from: up to 11 letters, a number, a short code.")],
+    text: Annotated[str, typer.Option(metavar="TEXT", help="What it says; {{ code }} is a merge field. @FILE reads it from a file.")],
+    to: Annotated[str, typer.Option("--to", metavar="NUMBER")],
+    region: Region = "",
+    key: Annotated[str, typer.Option(metavar="TEXT", help="The same key again is the same message: to repeat a call safely.")] = "",
+    field: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="The value of a merge field; repeatable.")] = None,
+    json: Json = False,
+) -> None:
+    """One transactional SMS, ahead of bulk. What it costs is reserved."""
+    said, values = _text(text), sends.values_of(field or [])
+    made = common.call(
+        lambda client: client.send_sms(account=account, sender=sender, text=said, to=to, region=region, fields=values, key=key or None)
+    )
+    sends.show_single(made, json)
 
 
 @app.command("set")

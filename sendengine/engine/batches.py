@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from sendengine.batch import Batch, CorruptPayload, UnknownVersion, unpack
-from sendengine.engine.campaigns import Campaigns, envelope
+from sendengine.engine.campaigns import Campaigns
 from sendengine.engine.delivery import UNRENDERABLE, Deliveries
 from sendengine.engine.journal import Journal
 from sendengine.engine.lane import Lane
@@ -96,7 +96,7 @@ class Batches:
                 return
             prepared = await self._rendered(lane, lease.renderer, batch.fields, columns, names)
             if leased.message and SENDER in batch.fields:
-                lease.sender = envelope(str(batch.columns[batch.fields.index(SENDER)][0]))
+                lease.sender = campaign.sender_of(str(batch.columns[batch.fields.index(SENDER)][0]))
         except SendEngineError as error:
             self._refuse_all(lane, lease, rows, str(error))
             return

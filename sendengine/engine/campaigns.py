@@ -25,25 +25,31 @@ KEPT = 512
 class Campaign:
     """What does not change while a campaign sends. `sender` is the envelope's."""
 
-    __slots__ = ("_renderers", "holds_doubts", "id", "policy", "refused_in_row", "retry", "sender", "skeleton", "uid")
+    __slots__ = ("_renderers", "holds_doubts", "id", "is_sms", "policy", "refused_in_row", "retry", "sender", "skeleton", "uid")
 
     def __init__(self, campaign_id: str, record: CampaignRecord) -> None:
         fields = record.fields
         self.id = campaign_id
         self.uid = fields["uid"]
-        is_sms = fields.get("channel") == SMS
-        self.sender = fields["sender"].encode() if is_sms else envelope(fields.get("sender", ""))
+        self.is_sms = fields.get("channel") == SMS
+        self.sender = self.sender_of(fields["sender"] if self.is_sms else fields.get("sender", ""))
         self.holds_doubts = fields.get("on_doubt") == OnDoubt.HOLD
         self.policy = SendPolicy(lifetime=float(fields.get("lifetime", 86400)))
         self.retry: Schedule = parse_schedule(fields["retry"])
         self.refused_in_row = 0  # messages refused with 5xx since the last success
         self.skeleton: Skeleton | SmsText | None = None
         if record.message:
-            self.skeleton = SmsText(load(record.message)) if is_sms else compile_message(load(record.message), self.uid)
+            self.skeleton = SmsText(load(record.message)) if self.is_sms else compile_message(load(record.message), self.uid)
         self._renderers: dict[bool, Renderer | SmsText] = {}
+
+    def sender_of(self, text: str) -> bytes:
+        """As it goes on the wire; raises SendEngineError."""
+        return text.encode() if self.is_sms else envelope(text)
 
     def renderer(self, eightbit: bool, message: bytes, batch: int) -> Renderer | SmsText:
         """The campaign's; a transactional batch brings its message along."""
+        if message and self.is_sms:
+            return SmsText(load(message))
         if message:
             return compile_message(load(message), f"{self.uid}.{batch}").renderer(eightbit)
         if eightbit not in self._renderers:

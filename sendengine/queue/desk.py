@@ -33,8 +33,9 @@ from sendengine.types import Receipt
 
 RETRY_OCTETS = 14
 DIGEST_OCTETS = 8
+DIGEST_OCTETS = 8
 _NIBBLE = bytes(octet % 16 for octet in range(256))
-PAID = ("submit", "submit_last", "cancel")  # with the money in front where rows cost something
+PAID = ("submit", "submit_last", "transact", "cancel")  # with the money in front where rows cost something
 COMPLAINTS_KEPT_H = 31 * 24
 ANSWER_SECONDS = 20.0  # a person, or a web process, waits no longer
 
@@ -304,8 +305,11 @@ class RedisDesk:
             await self._tell(account)
         return stored
 
-    async def transact(self, account: str, payload: bytes, message: bytes, key: str, digest: bytes) -> Stored:
-        status, *rest = await self._script("transact", account, payload, message, self._retention, key, digest)
+    async def transact(self, account: str, payload: bytes, message: bytes, key: str, digest: bytes, price: bytes = b"") -> Stored:
+        own = [price] if is_paid(account) else []
+        status, *rest = await self._script("transact", account, payload, message, self._retention, key, digest, *own)
+        if status == b"credit":
+            return _stored([status, *rest])
         if status in (b"stored", b"same"):
             await (spread_news(self._link, account, 0, 0.0) if rest[1] else self._tell(account))
         return Stored(status.decode(), number=rest[0] if rest else 0)

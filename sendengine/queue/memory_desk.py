@@ -419,7 +419,7 @@ class MemoryDesk:
         state.advance()
         state.finish_if_done(campaign, now)
 
-    async def transact(self, account: str, payload: bytes, message: bytes, key: str, digest: bytes) -> Stored:
+    async def transact(self, account: str, payload: bytes, message: bytes, key: str, digest: bytes, price: bytes = b"") -> Stored:
         found = self._campaign(account, TRANSACTIONAL)
         if found is None:
             return Stored("missing")
@@ -430,6 +430,8 @@ class MemoryDesk:
             self._tell(account)
             return Stored("same", number=number)
         number = found.fields.number("batches")
+        if found.bill is not None and (short := found.bill.reserve(number, prices_by_row(price, b"\0", 1), self._now())) is not None:
+            return Stored("credit", needed=short[0], free=short[1])
         found.batches[number] = StoredBatch(digest, 1, payload)
         found.messages[number] = message
         found.message_keys[key] = number

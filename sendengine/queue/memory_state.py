@@ -121,6 +121,9 @@ class Campaign:
             self.batches.pop(chunk.batch, None)
             self.messages.pop(chunk.batch, None)
             self.doubts.pop((chunk.batch, 0), None)
+            self.receipts.pop((chunk.batch, 0), None)
+            if self.bill is not None:
+                self.bill.prices.pop(chunk.batch, None)
             self.message_keys = {key: batch for key, batch in self.message_keys.items() if batch != chunk.batch}
 
     def write_outcomes(self, now: float, batch: int, records: bytes, dictionary: str, worker: str) -> None:

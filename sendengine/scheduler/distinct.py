@@ -1,5 +1,5 @@
-"""How many different fingerprints there are, of a list of any length: on disk by their first octet, so that memory holds a part of them at a
-time. Submit tells duplicates by the same fingerprints, so it comes to the same number."""
+"""How many different fingerprints there are, of a list of any length: on disk by their first octet, so that memory holds a part of them at
+a time. Submit tells duplicates by the same fingerprints, so it comes to the same number."""
 
 from __future__ import annotations
 

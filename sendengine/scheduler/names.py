@@ -105,7 +105,10 @@ async def resolve(desk: Desk, name: str) -> Ref:
     account, separator, campaign = name.rpartition(":")
     if not _is_campaign(campaign):
         raise RefusedInput(f"{name!r} is no campaign", "write m1234:ID, or the ID alone")
-    holders = _lanes(lane_id(account)) if separator else await desk.holders(campaign)
+    if separator and campaign != TRANSACTIONAL:
+        holders = _lanes(lane_id(account))
+    else:  # each lane has single messages of its own
+        holders = [lane_id(account)] if separator else await desk.holders(campaign)
     found = [holder for holder in holders if "state" in await desk.campaign(holder, campaign)]
     if len(found) > 1:
         raise RefusedInput(f"{len(found)} accounts have a campaign {campaign}", "one of " + " ".join(f"{a}:{campaign}" for a in found[:5]))

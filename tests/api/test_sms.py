@@ -162,3 +162,15 @@ async def test_the_command_line_tells_of_either_channel(api: Api) -> None:
     found = await api.client.explain("m1")
     assert (found.channel, found.campaign) == ("sms", "m1/sms:s")
     assert (await api.client.account("m1")).binding_channel == "sms"
+
+
+async def test_a_single_sms_is_taken_once(api: Api) -> None:
+    await bought(api)
+    key, once = await api.key("m1", "send"), {"Idempotency-Key": "login-1"}
+    message = SMS | {"to": "601 123 456", "region": "CZ", "fields": {"name": "Ann"}}
+    first, again = [await api("POST", "/v1/sms/messages", key, json=message, headers=once) for _ in range(2)]
+    assert (first.status, first.json["recipient"], again.json == first.json) == (202, "+420601123456", True)
+    assert (await api("POST", "/v1/sms/messages", key, json=message | {"text": "other"}, headers=once)).status == 409
+    assert (await api("POST", "/v1/sms/messages", key, json=message | {"to": "x"})).status == 400
+    found = await api("GET", "/v1/sends/m1/sms:transactional", await api.key("m1", "read"))
+    assert (found.json["campaign"], found.json["accepted"]) == ("m1/sms:transactional", 1)

@@ -12,7 +12,7 @@ from queue_bench import SETTINGS, Bench, ManualClock, deferred, doubts, outcomes
 from sendengine import records
 from sendengine.intake import Intake, PackedBatch
 from sendengine.policy.credits import Balance, Home, balance, fold
-from sendengine.ports import Blame
+from sendengine.ports import Blame, Stored
 from sendengine.queue.memory import MemoryDesk, MemoryQueue, MemoryStore
 from sendengine.types import Outcome
 
@@ -328,3 +328,21 @@ async def test_a_visit_says_what_its_settlements_have_spent(till: Till) -> None:
     done = settlement(lease.token, ended(range(3)) + ended(range(3, 5), Outcome.EXPIRED, 0))
     assert (await till.queue.visit(LANE, 0, 0.0, "=", [], [done])).spent == 3 * PRICE
     assert (await till.queue.visit(LANE, 0, 0.0, "=", [], [done])).spent == 0
+
+
+async def test_single_message_is_paid_for_once_or_is_not_queued(till: Till) -> None:
+    await till.open(5000)
+    await till.desk.create(LANE, records.TRANSACTIONAL, b"t", None, b"", SETTINGS | {"retention": "0"})
+    price = PRICE.to_bytes(4, "little")
+    for key, status in (("a", "stored"), ("a", "same"), ("b", "stored"), ("c", "credit")):
+        assert (await till.desk.transact(LANE, b"payload", b"text", key, key.encode() * 8, price)).status == status
+    assert await till.desk.transact(LANE, b"payload", b"text", "c", b"c" * 8, price) == Stored("credit", needed=PRICE, free=1000)
+    assert (await till.desk.campaign(LANE, records.TRANSACTIONAL))["batches"] == "2"
+    assert await till.facts() == (4000, 0, 1000)
+    first, second = await till.take()
+    await till.settle(settlement(first.token, ended([0])), settlement(second.token, ended([0], Outcome.EXPIRED, 0)))
+    assert await till.facts() == (0, 2000, 3000)
+    assert (await till.desk.transact(LANE, b"payload", b"text", "c", b"c" * 8, price)).status == "stored"
+    await till.queue.need(LANE)
+    bill = await till.desk.bill(LANE, records.TRANSACTIONAL)  # those that ended were forgotten
+    assert (sum(bill.draws.values()), list(bill.prices)) == (2000, [2])

@@ -252,3 +252,49 @@ async def test_number_on_the_list_of_the_suppressed_gets_nothing_and_costs_nothi
         assert [each.address async for each in it.client.suppressed("m1", [NUMBERS[3], NUMBERS[4]])] == [NUMBERS[3]]
         with pytest.raises(RefusedInput, match="no account id"):
             await it.client.suppress("m1/sms", [NUMBERS[0]])
+
+
+async def test_single_sms_goes_ahead_of_bulk_and_costs_what_it_says(tmp_path: Path) -> None:
+    async with shop(tmp_path) as (it, _):
+        await it.open(1000, rate="36000")
+        await it.submit(100)
+        said = {"account": "m1", "sender": "My Bank", "text": "Your code: {{ code }}", "to": NUMBERS[500], "key": "login-1"}
+        made = await it.client.send_sms(fields={"code": "1234"}, **said)
+        assert (made.campaign, made.account, made.recipient, made.index) == ("m1/sms:transactional", "m1", NUMBERS[500], 0)
+        assert await it.client.send_sms(fields={"code": "1234"}, **said) == made
+        with pytest.raises(Conflict, match="another message of m1 has the key 'login-1'"):
+            await it.client.send_sms(fields={"code": "4321"}, **said)
+        assert await it.sums() == {"reserved": 101 * PRICE, "spent": 0, "free": 1000 - 101 * PRICE}
+        it.work()
+        await it.ended()
+        told = ledger(tmp_path)
+        [single] = [line for line in told if line["to"] == NUMBERS[500]]
+        assert (single["from"], bytes.fromhex(single["octets"])) == ("My Bank", b"Your code: 1234")
+        assert [line["to"] for line in told].index(NUMBERS[500]) < 5
+        assert await it.sums() == {"reserved": 0, "spent": 101 * PRICE, "free": 1000 - 101 * PRICE}
+        [outcome] = await it.outcomes("m1/sms:transactional")
+        assert (outcome.outcome, outcome.recipient, outcome.message_id) == ("sent", NUMBERS[500], "")
+
+
+async def test_single_sms_that_cannot_be_paid_for_or_sent_is_refused(tmp_path: Path) -> None:
+    async with shop(tmp_path) as (it, _):
+        await it.open(1)
+        said = {"account": "m1", "sender": "ACME", "text": "hello", "to": NUMBERS[0]}
+        with pytest.raises(RefusedInput, match="it costs 2 credits, 1 are free: nothing was sent") as refused:
+            await it.client.send_sms(**said)
+        assert "credits grant --account m1" in refused.value.remedy
+        for wrong in ({"to": "nobody"}, {"sender": "much too long a name"}, {"text": "{{ code }}"}, {"to": "+99900001"}, {"region": "XX"}):
+            with pytest.raises(RefusedInput):
+                await it.client.send_sms(**said | wrong)
+        await it.client.grant_credits("m1", 1, key="second")
+        await it.client.send_sms(**said)
+        assert await it.sums() == {"reserved": 2, "spent": 0, "free": 0}
+
+
+async def test_single_messages_of_both_channels_have_names_of_their_own(tmp_path: Path) -> None:
+    async with shop(tmp_path) as (it, _):
+        await it.open(10)
+        await it.client.send(account="m1", message=Message(sender="a@x.org", subject="x", text="x"), to="b@x.org")
+        await it.client.send_sms(account="m1", sender="ACME", text="hello", to=NUMBERS[0])
+        for name in ("m1:transactional", "m1/sms:transactional"):
+            assert (await it.client.status(name)).campaign == name

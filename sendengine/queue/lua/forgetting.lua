@@ -8,6 +8,8 @@ local function forget_old(now, retention, most)
     if name then call('HDEL', key .. ':i', name, '#' .. k) end
     call('HDEL', key .. ':p', k)
     call('HDEL', key .. ':x', k)
+    call('HDEL', key .. ':$', k)
+    call('HDEL', key .. ':s', k .. ':0')
     call('HDEL', key .. ':d', k .. ':0')
     call('XDEL', key .. ':o', entry[1])
   end

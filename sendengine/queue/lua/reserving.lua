@@ -1,11 +1,11 @@
 -- include: money
--- Shared by submit_paid: lots pay for the rows of a batch before it is stored, or it is not.
--- Of a batch that is stored: the last of ARGV is what its valid rows cost, those of `rows` are paid for. {'credit', needed, free}: too little,
--- and the campaign notes what it lacks, until a batch is paid for.
-function reserve(id, k, rows)
+-- Shared by submit_paid and transact_paid: lots pay for the rows of a batch before it is stored, or it is not.
+-- Of a batch that is stored: the last of ARGV is what its valid rows cost (`valid`, an octet each), those of `rows` are paid for. {'credit',
+-- needed, free}: too little, and a list notes what it lacks, until a batch is paid for.
+function reserve(id, k, rows, valid)
   local at, prices, needed, free, lots, term = {}, {}, 0, 0, lots_in_order()
   local now, is_even, moved, key = clock(), true, {}, send_key(id) .. ':$'
-  for i = 1, #ARGV[8] do at[byte(ARGV[8], i)] = i end
+  for i = 1, #valid do at[byte(valid, i)] = i end
   for p = 0, #rows > 0 and rows[#rows] or -1 do prices[p + 1] = 0 end
   for _, p in ipairs(rows) do
     prices[p + 1] = unpack_('<I4', ARGV[#ARGV], at[p] * 4 - 3)
@@ -16,7 +16,7 @@ function reserve(id, k, rows)
     free = free + lot.free
   end
   if free < needed then
-    call('HSET', send_key(id), 'lacks', int(needed), 'lacks_at', int(now))
+    if id ~= TRANSACTIONAL then call('HSET', send_key(id), 'lacks', int(needed), 'lacks_at', int(now)) end
     return {'credit', int(needed), int(free)}
   end
   call('HDEL', send_key(id), 'lacks', 'lacks_at')

@@ -22,7 +22,7 @@ if s[1] == 'cancelled' then return {'closed', s[1]} end
 if k > 0 and not stands_as(call('HGET', key .. ':p', k - 1) or '', sub(digests, 17)) then return {'apart'} end
 local n, total = #ARGV[7] / 8, num(s[4])
 local positions, bucketed, buckets = find_fresh(key, n, total, num(s[5]))
-local refused = reserve and reserve(id, k, positions)
+local refused = reserve and reserve(id, k, positions, ARGV[8])
 if refused then return refused end
 if #bucketed > 0 then call('HSET', buckets, unpack(bucketed)) end
 local fresh = #positions

@@ -2,7 +2,8 @@
 -- Queue one transactional message: a batch of one row in the account's campaign "transactional".  KEYS[1] account.
 -- ARGV: payload, message, retention s, the message's key, digest (8) of what the caller said.  A repeat under the same key changes nothing; the
 --       zeros of a message that the release before queued are anybody's repeat.
--- Replies {'stored' or 'same', number, attached}, {'differs', number, attached}: the key is another message's; {'missing'}: the campaign was not made yet.
+-- Replies {'stored' or 'same', number, attached}, {'differs', number, attached}: the key is another message's; {'missing'}: the campaign was not made yet;
+-- {'credit', needed, free}.
 local key, now = send_key(TRANSACTIONAL), clock()
 local k = call('HGET', key, 'batches')
 if not k then return {'missing'} end
@@ -12,6 +13,8 @@ if standing then
   local is_same = digest == ARGV[5] or not string.find(digest, '[^%z]')
   return {is_same and 'same' or 'differs', tonumber(standing), is_attached()}
 end
+local refused = reserve and reserve(TRANSACTIONAL, k, {0}, '\0')
+if refused then return refused end
 call('HSET', key .. ':i', ARGV[4], k, '#' .. k, ARGV[4])
 call('HSET', key .. ':p', k, ARGV[5] .. mask_of({0}) .. ARGV[1])
 call('HSET', key .. ':x', k, ARGV[2])

@@ -1,0 +1,2 @@
+-- include: lib masks forgetting reserving transact
+-- Queue one single message that costs something: transact.lua with the money in front of it; the last of ARGV is its price, u32.

@@ -181,7 +181,8 @@ def _term_changed(
         after = term.change(before, verb, now, ends, grace_days=offer.grace_days, purge_after_days=offer.purge_after_days)
     except (Conflict, RefusedInput) as error:
         return Change(refused=str(error))
-    return Change(fields_of(before), fields_of(after), before=None if before is None else before.grace_ends)
+    wanted = fields_of(after)
+    return Change({name: fields.get(name, "") for name in wanted}, wanted, before=None if before is None else before.grace_ends)
 
 
 def _boosted(event: BoostPurchased, fields: Mapping[str, str], now: float, offer: Offer) -> Change:

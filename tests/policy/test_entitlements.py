@@ -51,6 +51,12 @@ def test_an_edition_is_all_of_its_parts() -> None:
     assert (found.edition, found.channels, found.seats, found.sequence) == ("plus", ("email", "sms"), 3, 0)
 
 
+@pytest.mark.parametrize("days", [{}, {"grace": "10.0", "purge_after": "10.00"}])
+def test_a_term_is_changed_where_it_stands_as_it_is_written_however_that_is(days: dict[str, str]) -> None:
+    fields = {**BEFORE, "term": "active", "term_ends": f"{(NOW + DAY) * 1e6:.0f}", **days}
+    assert after(fields, change_of(event("subscription.cancelled"), fields, NOW, OFFER))["term"] == Phase.CANCELLED_ACTIVE
+
+
 def test_seats() -> None:
     assert after(BEFORE, change_of(event("seats.changed", seats=9), BEFORE, NOW, OFFER))["seats"] == "9"
 

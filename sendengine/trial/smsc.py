@@ -25,6 +25,7 @@ import orjson
 from sendengine.channel.smpp import pdu
 from sendengine.channel.smpp.pdu import BadPdu, Command, DeliverSm, Pdu, SmppError, SubmitSm, decode
 from sendengine.errors import RefusedInput, SendEngineError
+from sendengine.trial.ledger import WallClock
 
 ESME_RTHROTTLED, ESME_RINVPASWD, ESME_RINVBNDSTS, ESME_RINVMSGLEN = 0x58, 0x0E, 0x04, 0x01
 BINDS = (0x1, 0x2, 0x9)
@@ -87,6 +88,7 @@ class Smsc:
         self._rate = int(rate[1]) if rate else 0
         self._allowance, self._allowed_at = float(self._rate), 0.0
         self._random = random.Random(1)
+        self._clock = WallClock()
         self._ids = int(time.time() * 1e3) << 20  # one that is started again makes other ids
         self._ledger: IO[bytes] | None = None
         self._server: asyncio.Server | None = None
@@ -146,8 +148,8 @@ class Smsc:
         if self._ledger is None:
             return
         line = {
-            "at": time.time(), "from": asked.source_addr, "to": number, "esm_class": asked.esm_class, "data_coding": asked.data_coding,
-            "octets": asked.short_message.hex(), "what": what, "status": status, "message_id": message_id,
+            "at": self._clock.now(), "from": asked.source_addr, "to": number, "esm_class": asked.esm_class,
+            "data_coding": asked.data_coding, "octets": asked.short_message.hex(), "what": what, "status": status, "message_id": message_id,
         }  # fmt: skip
         self._ledger.write(orjson.dumps(line) + b"\n")
         self._ledger.flush()

@@ -13,13 +13,15 @@ from importlib import import_module
 
 from benchmarks import guard, report
 from benchmarks.bench import Result, record
+from benchmarks.gates import PARTS
 from sendengine.errors import RefusedInput
 
 _ALWAYS = ("linearity", "exactness", "tier_change", "throughput", "worker_memory", "many_accounts", "long_lists")
 SUITES = (*_ALWAYS, "submit", "sizes", "verbs", "million", "dkim", "distance", "uploads")
 _COSTS = ("throughput", "stages", "sizes", "dkim", "distance", "million", "peers", "worker_memory")
 IN_REPORT = ("linearity", "tiers", "exactness", "tier_change", "verbs", *_COSTS, "submit", "many_accounts", "long_lists")
-_ALL = (*SUITES, "tiers", "stages", "sms", "peers")
+_GROUPS = {"gates": PARTS}  # one name for several suites
+_ALL = (*SUITES, "tiers", "stages", "sms", "peers", *_GROUPS, *PARTS)
 _BOUND_S = 600.0  # of any suite that does not say another
 
 
@@ -64,6 +66,7 @@ def _parsed(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.N
     for name in options.suites:
         if name not in _ALL:
             parser.error(f"no suite {name!r}; there are {' '.join(_ALL)}")
+    options.suites = [part for name in options.suites for part in _GROUPS.get(name, (name,))]
     return options
 
 

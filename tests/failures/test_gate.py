@@ -1,4 +1,4 @@
-"""Holds and terms on real processes under load: the relay's file of transactions is the witness, it has every MAIL with its time."""
+"""Holds on real processes under load, beside tests/test_gates.py: the relay's file of transactions has every MAIL with its time."""
 
 from __future__ import annotations
 
@@ -41,10 +41,6 @@ class Witness:
         return times[bisect_left(times, at) :]
 
 
-def most_in_a_second(times: list[float]) -> int:
-    return max(bisect_left(times, first + 1.0) - place for place, first in enumerate(times))
-
-
 async def _whole(rig: FailureRig, n: int) -> None:
     reckoned = await rig.reckon(f"{ACCOUNT}:c")
     assert (reckoned.accepted, reckoned.outcomes, reckoned.pending) == (n, {"sent": n}, 0)
@@ -52,13 +48,11 @@ async def _whole(rig: FailureRig, n: int) -> None:
     assert max(Counter(line["rcpt_to"] for line in rig.ledger()).values()) == 1
 
 
-@pytest.mark.parametrize("per_hour", ["180000", "unmetered"])
 @pytest.mark.parametrize("processes", [2, 4])
-async def test_hold_and_release_under_load(tmp_path: Path, per_hour: str, processes: int) -> None:
-    witness = Witness(tmp_path / "mails.ndjson")
-    n = 600 if per_hour != "unmetered" else 12_000
+async def test_hold_and_release_of_an_unmetered_account_under_load(tmp_path: Path, processes: int) -> None:
+    witness, n = Witness(tmp_path / "mails.ndjson"), 12_000
     async with failure_rig("--delay", "dot=0.02", "--transactions", str(tmp_path / "mails.ndjson")) as rig:
-        await rig.submit(n, per_hour)  # type: ignore[arg-type]  # a tier's name will do
+        await rig.submit(n, "unmetered")  # type: ignore[arg-type]  # a tier's name will do
         rig.start_workers(processes, **SPREAD)
         await rig.until_sent(100)
         await rig.client.hold(ACCOUNT, "content")
@@ -71,33 +65,8 @@ async def test_hold_and_release_under_load(tmp_path: Path, per_hour: str, proces
         released = time.time()
         await rig.until_ended(f"{ACCOUNT}:c")
         assert witness.late(held, asked) == []
-        after = witness.since(asked)
-        assert after[0] - released <= WITHIN
-        if per_hour != "unmetered":
-            assert most_in_a_second(after) <= 50 * 1.5 + 1
+        assert witness.since(asked)[0] - released <= WITHIN
         await _whole(rig, n)
-
-
-async def test_term_that_ends_under_load_and_its_renewal(tmp_path: Path) -> None:
-    """No process is told that it ends: each knows by its permits."""
-    witness = Witness(tmp_path / "mails.ndjson")
-    async with failure_rig("--delay", "dot=0.02", "--transactions", str(tmp_path / "mails.ndjson")) as rig:
-        await rig.submit(600, 180_000)
-        rig.start_workers(2, **SPREAD)
-        await rig.until_sent(50)
-        term = await rig.client.set_term(ACCOUNT, "renew", ends="+2s")
-        assert (await rig.client.set_term(ACCOUNT, "cancel")).phase == "cancelled_active"
-        assert term.ends is not None
-        await asyncio.sleep(2.0 + WATCHED)
-        assert (await rig.client.term(ACCOUNT)).phase == "grace"
-        assert (await rig.client.status(f"{ACCOUNT}:c")).binding.limit == "term"  # type: ignore[union-attr]
-        asked = time.time()
-        await rig.client.set_term(ACCOUNT, "renew", ends="+1d")
-        renewed = time.time()
-        await rig.until_ended(f"{ACCOUNT}:c")
-        assert witness.late(term.ends.timestamp(), asked) == []
-        assert witness.since(asked)[0] - renewed <= WITHIN
-        await _whole(rig, 600)
 
 
 async def test_hold_that_a_killed_worker_met_holds_and_loses_nothing(tmp_path: Path) -> None:

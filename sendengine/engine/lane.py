@@ -27,6 +27,7 @@ TRANSACTIONAL_RUN = 9  # permits in a row that transactional messages may take w
 RETRY_EVERY = 5
 CUTS_KEPT = 32  # numbers: a delivery leaves its feed within a second or is void
 SETTLE_SOONEST, SETTLED_TOGETHER = 1.0, 20
+LISTED_WITHIN = 0.3  # seconds from a hard bounce to the list, and again from there to the account's other workers: both within one
 
 
 class Lane:
@@ -88,6 +89,11 @@ class Lane:
     def settle_after(self) -> float:
         """How old an outcome may grow before it is settled: some twenty go together, within the limits."""
         return min(self._settings.settle_after, max(SETTLE_SOONEST, SETTLED_TOGETHER * self.interval))
+
+    @property
+    def is_shared(self) -> bool:
+        """Its rate, or its relay, needs more workers than one."""
+        return self.rate > self._settings.spread_above or self.bind.startswith("connections")
 
     @property
     def lapse(self) -> float:

@@ -71,7 +71,7 @@ class Takes:
             lane = self.lanes.get(self._found[0])
             if lane is not None:
                 self.look(lane)
-                if self._wants_others(lane):
+                if lane.is_shared:
                     await self.offer(lane.account, self._redis_us(OFFERED_AGAIN))
             else:
                 await self._try_to_attach(self._found[0])
@@ -130,10 +130,6 @@ class Takes:
         await self._queue.visit(account, 0, 0.0, f"relay|{error.remedy} {account}: {error}", [], [])
         await self.offer(account, self._redis_us(UNREADABLE_FOR))
 
-    def _wants_others(self, lane: Lane) -> bool:
-        """Its rate, or its relay, needs more workers than one."""
-        return lane.rate > self._settings.spread_above or lane.bind.startswith("connections")
-
     def look(self, lane: Lane) -> None:
         """Take what is there, now."""
         if lane.is_gone:
@@ -176,7 +172,7 @@ class Takes:
             unopened = {leased.token for leased in taken.leases}
             for campaign in taken.look:
                 await self._look_at_window(lane.account, campaign)
-            if taken.leases and self._wants_others(lane):  # not before: where there is nothing, it would be found for ever
+            if taken.leases and lane.is_shared:  # not before: where there is nothing, it would be found for ever
                 await self.offer(lane.account, 0)
             for leased in taken.leases:
                 if self._is_over(lane):  # opening one with logic may take seconds

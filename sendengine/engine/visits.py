@@ -9,7 +9,7 @@ from math import ceil
 
 from sendengine import records
 from sendengine.engine.journal import Journal, Tick
-from sendengine.engine.lane import Lane
+from sendengine.engine.lane import LISTED_WITHIN, Lane
 from sendengine.engine.pacing import Wheel
 from sendengine.engine.settings import EngineSettings
 from sendengine.engine.takeover import ask_after
@@ -148,7 +148,10 @@ class Visits:
             when = now
         elif lane.dirty:
             oldest = min(lease.resolved_at or now for lease in lane.dirty)
-            when = min(when or float("inf"), oldest + lane.settle_after)
+            bars = min((lease.bars_since for lease in lane.dirty if lease.bars_since), default=float("inf"))
+            when = min(when or float("inf"), oldest + lane.settle_after, bars + LISTED_WITHIN)
+        if lane.is_shared and lane.rows:
+            when = min(when or float("inf"), now + LISTED_WITHIN)  # what others' settlements put onto the list is told by visits alone
         if when is not None:
             self.at(lane, max(when, now + self._settings.tick / 2))
 
@@ -159,7 +162,8 @@ class Visits:
         lane.has_done = False
         for lease in list(lane.dirty):
             age = now - lease.resolved_at if lease.resolved_at else 0.0
-            if lease.is_done or lease.back or age >= lane.settle_after * 0.8 or lane.is_leaving:
+            is_urgent = lease.bars_since and now - lease.bars_since >= LISTED_WITHIN * 0.8
+            if lease.is_done or lease.back or is_urgent or age >= lane.settle_after * 0.8 or lane.is_leaving:
                 lane.unsent.append((self._settlement(lease), lease, lease.refs))
                 lease.clear()
                 del lane.dirty[lease]

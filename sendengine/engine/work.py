@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from sendengine.policy.suppression import Reason
+from sendengine.policy.suppression import Reason, is_hard
 from sendengine.records import FIRST_TRY, KIND_DEFERRED, KIND_DOUBT, KIND_OUTCOME, MASK_OCTETS, NO_REPLY
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Lease:
     """
 
     __slots__ = (
-        "back", "barred", "batch", "campaign", "counts", "deferred", "doubts", "final", "first_mail", "idle_us", "is_closing",
+        "back", "barred", "bars_since", "batch", "campaign", "counts", "deferred", "doubts", "final", "first_mail", "idle_us", "is_closing",
         "is_retry", "last_first", "last_mail", "mails", "marks", "number", "open", "past", "pending", "recipients", "records",
         "refs", "renderer", "replies", "resolved_at", "screened", "sender", "share", "soft", "taken_at", "token", "tried",
         "unmarked", "values",
@@ -108,6 +108,7 @@ class Lease:
         self.deferred = bytearray()
         self.doubts = bytearray()
         self.marks = bytearray()
+        self.bars_since = 0.0  # since when a hard bounce waits to be settled: other sends may hold that address
         self.back = 0
         self.final = 0
         self.counts = [0, 0, 0, 0, 0, 0]
@@ -147,7 +148,10 @@ class Lease:
                 if not self.first_mail or mail_wall < self.first_mail:
                     self.first_mail = mail_wall
         if self.unmarked and kind == KIND_OUTCOME:
-            self.marks += self.unmarked.pop(row, b"")
+            mark = self.unmarked.pop(row, b"")
+            self.marks += mark
+            if not self.bars_since and is_hard(mark):
+                self.bars_since = now
         if not self.resolved_at:
             self.resolved_at = now
 

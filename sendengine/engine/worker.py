@@ -20,7 +20,7 @@ from sendengine.engine.feed import Feed
 from sendengine.engine.health import HealthWatch
 from sendengine.engine.identity import Identity
 from sendengine.engine.journal import Journal
-from sendengine.engine.lane import Lane
+from sendengine.engine.lane import LISTED_WITHIN, Lane
 from sendengine.engine.pacing import Wheel
 from sendengine.engine.purges import Purges
 from sendengine.engine.receipts import Receipts
@@ -465,6 +465,8 @@ class Worker:
         if lease not in lane.dirty:
             lane.dirty[lease] = None
             self._visits.at(lane, self._now() + lane.settle_after)
+        if lease.bars_since:
+            self._visits.at(lane, lease.bars_since + LISTED_WITHIN)
         if lease.is_done:
             lane.has_done = True
             self._visits.at(lane, self._now())

@@ -125,6 +125,11 @@ def pack_mark(row: int, mark: Mark, address: bytes, limits: Limits) -> bytes:
     return _MARK.pack(row, mark, enough, len(address)) + address
 
 
+def is_hard(mark: bytes) -> bool:
+    """Of a packed one, or of none."""
+    return mark[1:2] == bytes((Mark.HARD,))
+
+
 def unpack_marks(marks: bytes) -> Iterable[tuple[int, Mark, int, bytes]]:
     at = 0
     while at < len(marks):

@@ -345,6 +345,7 @@ async def test_complaints_that_are_told_count_against_the_account(bench: Bench) 
     assert await bench.client.suppress("m1", ["a@example.com", "b@example.com"], "complained") == 2
     assert await bench.client.suppress("m1", ["b@example.com", "c@example.com"], "complained") == 1
     await bench.client.suppress("m1", ["d@example.com"], "unsubscribed")
+    await bench.client.import_suppressed("m1", ["e@example.com"], "complained")  # of years before: it is no news
     if bench.store is not None:
         assert sum(bench.store.accounts["m1"].health.complaints.values()) == 3
 

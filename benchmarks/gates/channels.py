@@ -62,7 +62,7 @@ async def measure(phase: float, mail: int = MAIL, sms: int = SMS) -> Found:
         opened = s.now()
         await s.client.release(_ACCOUNT, "content")
         released = s.now()
-        await s.finished(_ACCOUNT, SOON)
+        await s.finished(_ACCOUNT)
         await s.bench.finished(f"{_LANE}:sms", SOON)
         times = {"e-mail": s.times(_ACCOUNT), "SMS": [line["at"] for line in c.lines()]}
         came = Counter(line["to"] for line in c.lines())

@@ -11,7 +11,7 @@ import asyncio
 import msgspec
 
 from benchmarks.bench import Figure, Result, figure_of
-from benchmarks.gates.scene import WATCHED, WITHIN, Scene, Whole, burst, scene
+from benchmarks.gates.scene import SOON, WATCHED, WITHIN, Scene, Whole, burst, scene
 from benchmarks.plots import Chart
 from sendengine.errors import Conflict
 from sendengine.policy.term import DAY
@@ -56,7 +56,7 @@ async def measure(count: int, per_hour: int = PER_HOUR) -> Found:
         event = await s.event(_LATE, "subscription.renewed", ends=None)
         verb = await _refusal(s)
         await s.client.purge(_LATE)
-        await s.finished(_IN_TIME)
+        await s.finished(_IN_TIME, SOON + count * 3600 / per_hour)
         times = s.times(_IN_TIME)
         return Found(
             sent, times[sent[0]] - renewed, await s.whole(_IN_TIME, count), burst(times, per_hour), event.status, verb,

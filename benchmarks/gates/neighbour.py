@@ -53,7 +53,7 @@ async def measure(count: int, window: float, per_hour: int = PER_HOUR) -> Found:
         link = Link(s.stage.url)
         try:
             names = await link.call("KEYS", keys.account(_LARGE) + "*")
-            held = sum([await link.call("MEMORY", "USAGE", name) or 0 for name in names])
+            held = sum([await link.call("MEMORY", "USAGE", name, "SAMPLES", 0) or 0 for name in names])
             await s.until_seen(_OWN, 1)
             await asyncio.sleep(window + _RAMP_S)
             ends = await s.redis_now() - 11 * DAY  # now: a worker purges by itself what is due when it starts

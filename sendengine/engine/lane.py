@@ -27,7 +27,7 @@ TRANSACTIONAL_RUN = 9  # permits in a row that transactional messages may take w
 RETRY_EVERY = 5
 CUTS_KEPT = 32  # numbers: a delivery leaves its feed within a second or is void
 SETTLE_SOONEST, SETTLED_TOGETHER = 1.0, 20
-LISTED_WITHIN = 0.3  # seconds from a hard bounce to the list, and again from there to the account's other workers: both within one
+LISTED_WITHIN = 0.3  # seconds from a hard bounce to the list
 
 
 class Lane:

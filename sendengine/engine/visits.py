@@ -150,8 +150,6 @@ class Visits:
             oldest = min(lease.resolved_at or now for lease in lane.dirty)
             bars = min((lease.bars_since for lease in lane.dirty if lease.bars_since), default=float("inf"))
             when = min(when or float("inf"), oldest + lane.settle_after, bars + LISTED_WITHIN)
-        if lane.is_shared and lane.rows:
-            when = min(when or float("inf"), now + LISTED_WITHIN)  # what others' settlements put onto the list is told by visits alone
         if when is not None:
             self.at(lane, max(when, now + self._settings.tick / 2))
 

@@ -60,7 +60,7 @@ def send(
     json: Json = False,
 ) -> None:
     """One transactional SMS, ahead of bulk. What it costs is reserved."""
-    said, values = _text(text), sends.values_of(field or [])
+    said, values = common.sms_text(text), sends.values_of(field or [])
     made = common.call(
         lambda client: client.send_sms(account=account, sender=sender, text=said, to=to, region=region, fields=values, key=key or None)
     )

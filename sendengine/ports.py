@@ -110,6 +110,10 @@ class Site(Protocol):
         """Policy says to leave this site alone for a while."""
         ...
 
+    def share(self, workers: int) -> None:
+        """So many workers send there now: where the peer has a rate of its own, this one keeps to its part of it."""
+        ...
+
 
 class Trouble(Protocol):
     """Why a site cannot be reached: an attempt that ended before MAIL, and when the next one is due."""
@@ -267,6 +271,10 @@ class Queue(Protocol):
 
     async def campaign(self, account: str, campaign: str) -> CampaignRecord | None: ...
     async def account(self, account: str) -> Mapping[str, str]: ...
+    async def share(self, provider: str, worker: str, seconds: float) -> int:
+        """This worker sends by that provider, and counts for so long after saying so. How many do, itself included."""
+        ...
+
     async def expect(self, provider: str, refs: Mapping[str, bytes]) -> None:
         """Messages that a provider took, by the id under which its receipts will name them (records.pack_ref)."""
         ...

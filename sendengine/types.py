@@ -130,8 +130,8 @@ _decode_relay = msgspec.json.Decoder(Relay).decode
 
 
 class Provider(msgspec.Struct, frozen=True, kw_only=True):
-    """Who carries SMS (config/providers.toml). Accounts of equal providers share their sessions. `rate`: parts a second from one worker, 0:
-    as many as it takes. Of an HTTP provider: `url`, `headers` and `body` are templates (channel/http.py), `receipt_…`
+    """Who carries SMS (config/providers.toml). Accounts of equal providers share their sessions. `rate`: parts a second from all
+    workers together, 0: as many as it takes. Of an HTTP provider: `url`, `headers` and `body` are templates (channel/http.py), `receipt_…`
     places in its call-backs (policy/callbacks.py)."""
 
     name: str

@@ -92,7 +92,7 @@ class HttpSite:
         self.eightbit, self.together = True, 1
         self._feed, self._on_change, self._clock, self._random = feed, on_change, clock, random
         self._pace = Slowing()
-        self._throttler = Throttler(max(1, round(provider.rate)), max(1.0, 1.0 / provider.rate)) if provider.rate else None
+        self._throttler = Throttler(*_limit(provider.rate)) if provider.rate else None
         self._session: aiohttp.ClientSession | None = None
         self._pump: asyncio.Task[None] | None = None
         self._wanted = asyncio.Event()
@@ -130,6 +130,10 @@ class HttpSite:
     def wake(self) -> None:
         self.warm()
         self._wanted.set()
+
+    def share(self, workers: int) -> None:
+        if self._throttler is not None:
+            self._throttler.rate_limit, self._throttler.period = _limit(self._provider.rate / workers)
 
     def throttle(self, seconds: float, reason: str) -> None:
         self._fail(Attempt(Stage.CONNECT, None, Fault.REFUSED, 0.0, self._clock.monotonic(), detail=reason), seconds)
@@ -244,3 +248,9 @@ class HttpSite:
             self._trouble = None
             self._on_change()
             self.wake()
+
+
+def _limit(rate: float) -> tuple[int, float]:
+    """So many requests in so many seconds, near one, which is this rate exactly."""
+    most = max(1, int(rate))
+    return most, most / rate

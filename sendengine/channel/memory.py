@@ -63,6 +63,9 @@ class MemorySite:
             self.sessions = self.idle = self._channel.sessions
             self.on_change()
 
+    def share(self, workers: int) -> None:
+        """A relay has no rate of its own."""
+
     def throttle(self, seconds: float, reason: str) -> None:
         self.fail(Attempt(Stage.CONNECT, None, Fault.REFUSED, 0.0, self._clock.monotonic(), detail=reason), seconds)
 

@@ -108,6 +108,9 @@ class SmtpSite:
         if not self.sessions:
             self._open_one_more()
 
+    def share(self, workers: int) -> None:
+        """A relay has no rate of its own."""
+
     def throttle(self, seconds: float, reason: str) -> None:
         now = self._clock.monotonic()
         if now + seconds <= self._throttled_until:

@@ -26,6 +26,7 @@ from sendengine.engine.purges import Purges
 from sendengine.engine.receipts import Receipts
 from sendengine.engine.screening import Screening
 from sendengine.engine.settings import EngineSettings
+from sendengine.engine.sharing import Sharing
 from sendengine.engine.signer import Signer
 from sendengine.engine.status import Report, report
 from sendengine.engine.takeover import LEAST_READINGS, Takeover
@@ -73,6 +74,7 @@ class Worker:
         self._away = AwayLog()
         self._signer = Signer(now, self._released, self._set_pump, self.fail)
         self._receipts = Receipts(queue, meter, now, self._spawn)
+        self._sharing = Sharing(queue, self._identity)
         self._deliveries = Deliveries(
             self.journal, settings, rules, meter, now, jitter, self._attend, self._suspend, keyring, self._signer, self._receipts.expect
         )  # fmt: skip
@@ -292,7 +294,7 @@ class Worker:
         pause = min(WATCH_EVERY, self._settings.dead_after / LEAST_READINGS)
         while True:
             steps = (
-                self._learn_keys, self._tell, self._look_at_the_others, self._sweep, self._purges.look, self._health.look,
+                self._learn_keys, self._tell, self._look_at_the_others, self._sweep, self._purges.look, self._health.look, self._share,
                 self._bury_given_up,
             )  # fmt: skip
             for step in steps:
@@ -315,6 +317,9 @@ class Worker:
     async def _sweep(self) -> None:
         if await self._queue.claim_sweep(self._settings.sweep_every):
             await self._takeover.sweep()
+
+    async def _share(self) -> None:
+        await self._sharing.look(lane.feed for lane in self._takes.lanes.values())
 
     async def _look_at_the_others(self) -> None:
         """Who cannot write its own beat calls nobody dead."""
@@ -427,6 +432,7 @@ class Worker:
             )
             feed.site = self._channel.site(relay, feed, lambda: self._on_site(feed))
             self._feeds[relay] = feed
+            self._spawn(self._sharing.look([feed]))  # from the first: the others learn of it with their next look
         return feed
 
     def _released(self, deliveries: list[Delivery]) -> None:

@@ -15,7 +15,7 @@ BURST = 0.02  # seconds' worth that may go at once: a loop's timers ring late
 
 class Slowing:
     def __init__(self, rate: float = 0.0) -> None:
-        self._most = rate or float("inf")  # the provider's own
+        self._rate = self._most = rate or float("inf")  # the provider's own, and this worker's part of it
         self._pace = self._most
         self._complained_at = float("inf")  # the rate that was too much
         self._next = self._grown = 0.0  # when the next part may go; up to when the pace has grown
@@ -25,6 +25,11 @@ class Slowing:
     @property
     def is_slowed(self) -> bool:
         return self._pace < self._most
+
+    def share(self, workers: int) -> None:
+        """So many have equal parts of the provider's own rate."""
+        is_slowed, self._most = self.is_slowed, self._rate / workers
+        self._pace = min(self._pace, self._most) if is_slowed else self._most
 
     def wait(self, now: float) -> float:
         """Seconds until a part may go; 0: now."""

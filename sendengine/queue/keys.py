@@ -61,6 +61,7 @@ account slot: B = {m1234} is the account's own; A is a lane of it, a channel wit
   A:c:ID:s        hash    SMS only, receipts: "batch:row" -> state, error, ms, blanks between
 
 provider slot
+  {r:NAME}:w      zset    workers that send by it -> µs until which they count without saying so again; expires by itself
   {r:NAME}:DAY    hash    messages that the provider took on that day since 1970: its id -> lane, campaign, batch, row (records.Ref);
                           expires a week later
   B:hooks         hash    webhooks out: subscription -> JSON (policy.hooks.Hook)
@@ -160,6 +161,10 @@ def trail(account_id: str) -> str:
 
 def api_keys(owner: str) -> str:
     return f"{API_KEYS}:{owner}"
+
+
+def sharing(provider: str) -> str:
+    return f"{{r:{provider}}}:w"
 
 
 def receipts(provider: str, day: int) -> str:

@@ -193,6 +193,12 @@ class MemoryQueue:
         found = self._store.accounts.get(account, Account()).campaigns.get(campaign)
         return None if found is None else CampaignRecord(dict(found.fields), found.message)
 
+    async def share(self, provider: str, worker: str, seconds: float) -> int:
+        now = self._now()
+        counted = self._store.sharing.get(provider, {}) | {worker: now + seconds * 1e6}
+        self._store.sharing[provider] = {each: until for each, until in counted.items() if until >= now}
+        return len(self._store.sharing[provider])
+
     async def expect(self, provider: str, refs: Mapping[str, bytes]) -> None:
         self._store.expected.setdefault(provider, {}).update(refs)
 

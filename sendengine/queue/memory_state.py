@@ -358,6 +358,7 @@ class MemoryStore:
         self.accounts: dict[str, Account] = {}  # by lane
         self.money: dict[str, Money] = {}  # by lane
         self.expected: dict[str, dict[str, bytes]] = {}  # by provider: message id -> whose receipt it will be
+        self.sharing: dict[str, dict[str, float]] = {}  # by provider: worker that sends by it -> µs until which it counts
         self.holders: dict[str, set[str]] = {}
         self.index: dict[str, float] = {}
         self.workers: dict[str, None] = {}

@@ -153,6 +153,9 @@ class RedisQueue:
     async def account(self, account: str) -> Mapping[str, str]:
         return as_text(await self._link.call("HGETALL", keys.account(account)))
 
+    async def share(self, provider: str, worker: str, seconds: float) -> int:
+        return int(await self._script("share", keys.sharing(provider), worker, f"{seconds * 1e6:.0f}"))
+
     async def expect(self, provider: str, refs: Mapping[str, bytes]) -> None:
         key = keys.receipts(provider, int(time.time()) // DAY)
         await self._link.call("HSET", key, *(item for pair in refs.items() for item in pair))

@@ -59,3 +59,11 @@ async def test_late_receipt_follows_the_outcome(till: Till, bench: Bench) -> Non
     assert await till.queue.receive("p", [Receipt("x", "REJECTD")]) == []
     assert (await till.desk.campaign(LANE, "a"))["undelivered"] == "1"
     assert await till.facts() == (0, 2_000, 998_000)
+
+
+async def test_workers_that_send_by_a_provider_are_counted_while_they_say_so(bench: Bench) -> None:
+    queue = bench.queue
+    assert [await queue.share("acme", worker, 60.0) for worker in ("w1", "w2", "w1")] == [1, 2, 2]
+    assert await queue.share("other", "w1", 60.0) == 1
+    assert await queue.share("acme", "w3", 0.0) == 3
+    assert await queue.share("acme", "w2", 60.0) == 2

@@ -117,6 +117,24 @@ def test_own_rate_of_a_provider_is_kept() -> None:
     assert 990 <= pump.taken <= 1003
 
 
+@pytest.mark.parametrize("workers", [(4,), (1, 4), (4, 1, 4)])
+def test_worker_keeps_to_its_part_of_a_providers_rate(workers: tuple[int, ...]) -> None:
+    pump = Pump(limit=1e9, rate=100.0)
+    for n in workers:
+        pump.pace.share(n)
+    pump.run(10.0)
+    assert 247 <= pump.taken <= 253
+
+
+def test_part_that_grows_is_no_end_of_a_complaint() -> None:
+    pump = Pump(limit=20.0, rate=100.0)
+    pump.pace.share(2)
+    pump.run(10.0)
+    pump.pace.share(1)
+    pump.run(50.0)
+    assert pump.refused < 0.08 * pump.taken
+
+
 def test_pace_is_free_again_after_the_complaint() -> None:
     pump = Pump(limit=50.0)
     pump.run(5.0)

@@ -15,6 +15,7 @@ from aiohttp import web
 from sendengine.channel.http import message_id, request
 from sendengine.config import provider
 from sendengine.errors import ConfigError
+from sendengine.queue.memory import MemoryQueue
 from sendengine.types import Provider
 from tests.api.bench import served
 from tests.sms.shop import NUMBERS, Shop
@@ -170,6 +171,24 @@ async def test_own_rate_of_a_provider_is_kept(tmp_path: Path) -> None:
         it.work()
         assert (await it.ended()).sent == 100
         assert all(later - earlier >= 0.95 for earlier, later in zip(times, times[41:], strict=False))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_own_rate_of_a_provider_is_that_of_all_workers(workers: int, tmp_path: Path) -> None:
+    times: list[float] = []
+
+    def answer(number: str, n: int) -> web.StreamResponse:
+        times.append(asyncio.get_running_loop().time())
+        return ok(number, n)
+
+    async with web_shop(answer, rate=30.0) as (it, _):
+        for other in range(1, workers):
+            await MemoryQueue(it.store, it.now_us).share(it.provider.name, f"other{other}", 60.0)
+        await it.open(1000)
+        await it.submit(60 // workers)
+        it.work()
+        assert (await it.ended()).sent == 60 // workers
+        assert times[-1] - times[0] >= 0.9  # a second's worth behind another
 
 
 def test_provider_without_what_its_kind_needs_is_refused(tmp_path: Path) -> None:

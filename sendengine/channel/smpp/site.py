@@ -147,6 +147,9 @@ class SmppSite:
         self._is_wanted = True
         self._open_those_wanted()
 
+    def share(self, workers: int) -> None:
+        self.pace.share(workers)
+
     def throttle(self, seconds: float, reason: str) -> None:
         now = self.clock.monotonic()
         if now + seconds <= self._throttled_until:

@@ -1,50 +1,62 @@
-"""How many different fingerprints there are, of a list of any length: on disk by their first octet, so that memory holds a part of them at
-a time. Submit tells duplicates by the same fingerprints, so it comes to the same number."""
+"""The different fingerprints of a list of any length, and what came with the first of each: on disk by their first octet, so that memory
+holds a part of them at a time. Submit tells duplicates by the same fingerprints, so it comes to the same."""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from typing import Self
 
 OCTETS = 8  # of a fingerprint
 PARTS = 256
-PART_MOST = 1 << 16  # octets of one part that wait in memory
+TOGETHER = 8192  # records of one part that wait in memory
 
 
 class Distinct:
-    """Owner of a temporary file, which only a long list needs. Usable inside `with` only."""
+    """Owner of a temporary file, which only a long list needs. Usable inside `with` only. A record is a fingerprint and `beside` octets that
+    come with it."""
+
+    def __init__(self, beside: int = 0) -> None:
+        self._size = OCTETS + beside
 
     def __enter__(self) -> Self:
         self._file = tempfile.TemporaryFile()
         self._waiting = [bytearray() for _ in range(PARTS)]
-        self._written: list[list[int]] = [[] for _ in range(PARTS)]  # where PART_MOST octets of each begin
+        self._written: list[list[int]] = [[] for _ in range(PARTS)]  # where TOGETHER records of each begin
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._file.close()
 
-    def add(self, prints: bytes) -> None:
-        """Fingerprints, one behind the other."""
-        for at in range(0, len(prints), OCTETS):
-            part = prints[at]
+    def add(self, records: bytes) -> None:
+        """One behind the other."""
+        size, most = self._size, TOGETHER * self._size
+        for at in range(0, len(records), size):
+            part = records[at]
             waiting = self._waiting[part]
-            waiting += prints[at : at + OCTETS]
-            if len(waiting) == PART_MOST:
+            waiting += records[at : at + size]
+            if len(waiting) == most:
                 self._written[part].append(self._file.tell())
                 self._file.write(waiting)
                 waiting.clear()
 
     def count(self) -> int:
         """Of all that were added; nothing is added afterwards."""
-        return sum(map(self._count, range(PARTS)))
+        return sum(len(self._firsts(part)) for part in range(PARTS))
 
-    def _count(self, part: int) -> int:
-        found = set(_cut(self._waiting[part]))
+    def firsts(self) -> Iterator[bytes]:
+        """What came with the first record of each, in no order."""
+        for part in range(PARTS):
+            yield from self._firsts(part).values()
+
+    def _firsts(self, part: int) -> dict[bytes, bytes]:
+        found: dict[bytes, bytes] = {}
         for place in self._written[part]:
             self._file.seek(place)
-            found.update(_cut(self._file.read(PART_MOST)))
-        return len(found)
+            self._note(found, self._file.read(TOGETHER * self._size))
+        self._note(found, bytes(self._waiting[part]))
+        return found
 
-
-def _cut(prints: bytes | bytearray) -> list[bytes]:
-    return [bytes(prints[at : at + OCTETS]) for at in range(0, len(prints), OCTETS)]
+    def _note(self, found: dict[bytes, bytes], records: bytes) -> None:
+        for at in range(0, len(records), self._size):
+            found.setdefault(records[at : at + OCTETS], records[at + OCTETS : at + self._size])

@@ -7,6 +7,7 @@ import math
 from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
+from struct import Struct
 
 import msgspec
 
@@ -21,6 +22,7 @@ from sendengine.records import rows_of
 from sendengine.remedies import create_account
 from sendengine.render.sms import Pricing
 from sendengine.scheduler import sources
+from sendengine.scheduler.distinct import Distinct
 from sendengine.scheduler.fsck import Finding
 from sendengine.scheduler.names import Ref
 from sendengine.scheduler.sources import Recipients
@@ -29,6 +31,7 @@ from sendengine.scheduler.view import wall
 GRANT_MOST = 10**9  # credits in one lot
 _AT_ONCE = 1000
 _READINGS, _PAUSE_S = 3, 0.3
+_PRICED = Struct("<IH")  # what a row costs, in 1/1000 credit, and its parts
 
 
 class LotShown(msgspec.Struct, frozen=True):
@@ -144,29 +147,36 @@ async def history(desk: Desk, account: str) -> AsyncIterator[Move]:
 
 
 async def cost(desk: Desk, account: str, recipients: Recipients, intake: Intake, pricing: Pricing) -> Cost:
-    prints: set[bytes] = set()
-    rows = rejected = parts = total = 0
-    async for batch in sources.batches(recipients, intake):
-        rejected += len(batch.rejected)
-        for at, row in enumerate(batch.positions):
-            rows += 1
-            print_ = batch.fingerprints[8 * at : 8 * at + 8]
-            if print_ not in prints:
-                prints.add(print_)
-                parts += pricing.parts[row]
-                total += int.from_bytes(batch.prices[4 * at : 4 * at + 4], "little")
+    """Of a list of any length; of exact duplicates the first is priced, as submit does."""
+    with Distinct(_PRICED.size) as distinct:
+        rows = rejected = 0
+        async for batch in sources.batches(recipients, intake):
+            rejected += len(batch.rejected)
+            rows += len(batch.positions)
+            for at, row in enumerate(batch.positions):
+                price = int.from_bytes(batch.prices[4 * at : 4 * at + 4], "little")
+                distinct.add(batch.fingerprints[8 * at : 8 * at + 8] + _PRICED.pack(price, pricing.parts[row]))
+        count, total, parts = await asyncio.to_thread(_sums, distinct)
     free = (await show(desk, account)).free
     return Cost(
         account=account,
         prices=pricing.table.version,
-        recipients=len(prints),
+        recipients=count,
         rejected=rejected,
-        duplicates=rows - len(prints),
+        duplicates=rows - count,
         parts=parts,
         credits=_credits(total),
         free=free,
         is_enough=_credits(total) <= free,
     )
+
+
+def _sums(distinct: Distinct) -> tuple[int, int, int]:
+    """Rows, their price, their parts."""
+    count = total = parts = 0
+    for price, each in map(_PRICED.unpack, distinct.firsts()):
+        count, total, parts = count + 1, total + price, parts + each
+    return count, total, parts
 
 
 def _credits(amount: int) -> float:

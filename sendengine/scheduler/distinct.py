@@ -13,8 +13,8 @@ TOGETHER = 8192  # records of one part that wait in memory
 
 
 class Distinct:
-    """Owner of a temporary file, which only a long list needs. Usable inside `with` only. A record is a fingerprint and `beside` octets that
-    come with it."""
+    """Owner of a temporary file, which only a long list needs. Usable inside `with` only. A record is a fingerprint and `beside` octets
+    that come with it."""
 
     def __init__(self, beside: int = 0) -> None:
         self._size = OCTETS + beside

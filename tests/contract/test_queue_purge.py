@@ -39,7 +39,8 @@ async def full_life(bench: Bench, account: str) -> None:
             levels = [at % 3 for at in range(230)]
             await bench.load(named(lane, name), batches(addresses(230), levels), sealed=name != "open", account=lane)
         await bench.desk.create(lane, TRANSACTIONAL, b"d", None, b"", SETTINGS)
-        await bench.desk.transact(lane, b"payload", b"message", "key", bytes(8))
+        price = (100).to_bytes(4, "little") if lane.endswith("/sms") else b""
+        assert (await bench.desk.transact(lane, b"payload", b"message", "key", bytes(8), price)).status == "stored"
         taken = await bench.queue.take(lane, "w1", 400, bench.tokens(), [], [])
         for at, lease in enumerate(taken.leases[:-1]):
             some = rows(lease)

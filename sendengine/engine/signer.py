@@ -37,6 +37,7 @@ class Signer:
         self._waiting: deque[Delivery] = deque()
         self._since = 0.0  # since when there is something to do: the end of the last slice, or when the first one came
         self._each = 0.0  # seconds that a message took lately, with what the loop did meanwhile
+        self._is_closed = False
 
     @property
     def pending(self) -> int:
@@ -54,16 +55,18 @@ class Signer:
             self._go_on()
 
     def close(self) -> None:
-        """What waits is not made any more."""
-        self._waiting.clear()
+        """What waits is not made any more, and waits on."""
+        self._is_closed = True
 
     def _go_on(self) -> None:
         asyncio.get_running_loop().call_soon(self._slice)
 
     def _slice(self) -> None:
+        if self._is_closed:
+            return
         made: list[Delivery] = []
         until = self._now() + SLICE
-        while self._waiting and (not made or self._now() < until):
+        while self._waiting and (not made or self._now() < until):  # a slice is only asked for while something waits
             delivery = self._waiting[0]
             assert delivery.making is not None
             try:
@@ -73,8 +76,6 @@ class Signer:
                 return
             delivery.making = None
             made.append(self._waiting.popleft())
-        if not made:
-            return
         now = self._now()
         self._each += ((now - self._since) / len(made) - self._each) / 4
         self._since = now

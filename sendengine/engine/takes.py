@@ -55,6 +55,7 @@ class Takes:
         self._owed: dict[str, float] = {}  # accounts that belong into the index, which did not take them
         self._unreadable: dict[str, tuple[set[str], float]] = {}  # by account: campaigns, and until when they are left alone
         self.lanes: dict[str, Lane] = {}
+        self.unmetered: dict[Lane, None] = {}  # those of them, as their last visits told: looked through for every few messages
         self.is_stopping = False
 
     def unsettled(self) -> Iterator[Unsettled]:
@@ -156,6 +157,13 @@ class Takes:
                 self.look(lane)
         elif look_at < now + LOOK_AHEAD:
             self._visits.at(lane, look_at)
+
+    def note_pace(self, lane: Lane) -> None:
+        """A visit told its rate."""
+        if lane.interval or lane.is_gone:
+            self.unmetered.pop(lane, None)
+        else:
+            self.unmetered[lane] = None
 
     def _is_over(self, lane: Lane) -> bool:
         return lane.is_leaving or self.is_stopping
@@ -287,6 +295,7 @@ class Takes:
     def _forget(self, lane: Lane) -> None:
         lane.is_gone = True
         lane.visit_at = 0.0
+        self.unmetered.pop(lane, None)
         if self.lanes.get(lane.account) is lane:
             del self.lanes[lane.account]
 

@@ -399,12 +399,12 @@ class Worker:
             self._due.put(due, lane)
 
     def _pump(self) -> None:
-        """Unmetered accounts: as much as their sites take, in turns."""
+        """Unmetered accounts: as much as their sites take, in turns; and outcomes of all, when there are many."""
         self._pump_is_set = False
         if self.journal.is_away or self._takes.is_stopping:
             return
         now = self._now()
-        lanes = [lane for lane in self._takes.lanes.values() if not lane.interval and lane.is_known and lane.rows]
+        lanes = [lane for lane in self._takes.unmetered if lane.is_known and lane.rows]
         for lane in lanes:
             if not self._may_pick(lane) or lane.licence_until < now:
                 continue
@@ -416,9 +416,10 @@ class Worker:
                 if self.journal.picked >= self._settings.journal_intents:
                     self.journal.append()
             self._takes.feed(lane)
-        # Outcomes count as doubtful until they are journalled: left to the tick, they would hold the next picks up.
+        # Outcomes count as doubtful until they are journalled: left to the tick, they would hold the next picks up. Metered ones alone,
+        # which are picked by the tick, go with it.
         waiting = self.journal.waiting
-        if waiting >= self._settings.journal_intents or (waiting and not self.journal.in_flight):
+        if waiting >= self._settings.journal_intents or (waiting and lanes and not self.journal.in_flight):
             self.journal.append()
 
     # what the parts tell
@@ -436,7 +437,9 @@ class Worker:
         return feed
 
     def _released(self, deliveries: list[Delivery]) -> None:
-        """Journalled: each to its site's feed, once it is made."""
+        """Journalled: each to its site's feed, once it is made. Of a worker that has failed nothing goes any more."""
+        if self._error is not None:
+            return
         if self._signer.pending:
             deliveries = [delivery for delivery in deliveries if delivery.making is None]
         if self._screening.parked:
@@ -499,6 +502,7 @@ class Worker:
         self._screening.look(lane)
         self._queue_due(lane)
         self._takes.feed(lane)
+        self._takes.note_pace(lane)
         if not lane.interval:
             self._set_pump()
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sendengine.policy.receipts import DELIVERED, STATES, receipt
 from sendengine.types import Provider, Receipt
 
-TOGETHER = 1000  # receipts in one call-back
+TOGETHER = 1000  # receipts in a part
 _WORDS = frozenset(STATES.values())
 _USUAL = {"DELIVERED": DELIVERED, "UNDELIVERED": "UNDELIV", "UNDELIVERABLE": "UNDELIV", "FAILED": "UNDELIV", "REJECTED": "REJECTD"}
 
@@ -23,11 +23,12 @@ def value_at(found: Any, place: str) -> Any:
     return found
 
 
-def receipts_of(provider: Provider, said: Any) -> list[Receipt | None]:
-    """One each; None for what names no message, or says nothing final of it."""
-    found = value_at(said, provider.receipt_list)
+def receipts_of(provider: Provider, said: Any) -> Iterator[list[Receipt | None]]:
+    """One each, in parts of up to TOGETHER; None for what names no message, or says nothing final of it."""
+    found, states = value_at(said, provider.receipt_list), dict(provider.receipt_states)
     items = found if isinstance(found, list) else [found]
-    return [_receipt(provider, item, dict(provider.receipt_states)) for item in items[:TOGETHER]]
+    for start in range(0, len(items), TOGETHER):
+        yield [_receipt(provider, item, states) for item in items[start : start + TOGETHER]]
 
 
 def _receipt(provider: Provider, item: Any, states: Mapping[str, str]) -> Receipt | None:

@@ -11,7 +11,7 @@ from sendengine.types import Provider, Receipt
 
 
 def told(said: Any, **places: Any) -> list[Receipt | None]:
-    return receipts_of(Provider(name="p", kind="http", **places), said)
+    return [each for part in receipts_of(Provider(name="p", kind="http", **places), said) for each in part]
 
 
 def test_places_are_found_or_are_nothing() -> None:
@@ -45,3 +45,10 @@ def test_an_error_that_is_no_word_is_left_out() -> None:
     assert found == Receipt("a", "UNDELIV", "27")
     [found] = told({"id": "a", "status": "failed", "why": "no such\nthing stat:DELIVRD"}, receipt_error="why")
     assert found == Receipt("a", "UNDELIV", "no")
+
+
+def test_all_receipts_of_a_call_back_are_read_in_parts() -> None:
+    said = [{"id": f"a{n}", "status": "delivered"} for n in range(2500)]
+    parts = list(receipts_of(Provider(name="p", kind="http"), said))
+    assert [len(part) for part in parts] == [1000, 1000, 500]
+    assert [each and each.message_id for part in parts for each in part] == [f"a{n}" for n in range(2500)]

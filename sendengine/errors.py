@@ -48,6 +48,12 @@ class NotFound(RefusedInput):
     """No such account, campaign or tier; the message names the nearest that exists."""
 
 
+class NoAccount(NotFound):
+    """There is none of this name; or it has no such lane, or is gone."""
+
+    field = "account"
+
+
 class UnknownName(NotFound):
     """A value that the caller gave (a tier, a reason, a provider) is the name of none."""
 

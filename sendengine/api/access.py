@@ -8,7 +8,7 @@ from starlette.requests import Request
 from sendengine.api import problems
 from sendengine.api.limits import Bucket, Quota
 from sendengine.api.problems import Problem
-from sendengine.errors import NotFound, RefusedInput, about
+from sendengine.errors import NoAccount, NotFound, RefusedInput, about
 from sendengine.lanes import others
 from sendengine.policy.apikeys import DAY_US, ApiKey, Scope, digest_of, opens
 from sendengine.ports import Desk
@@ -83,7 +83,7 @@ def account_of(key: ApiKey, given: str | None) -> str:
             return key.account
         names.account_id(given)
     if not key.is_operator and given != key.account:
-        raise NotFound(f"no account {given}", problems.NOT_FOUND.remedy)
+        raise NoAccount(f"no account {given}", problems.NOT_FOUND.remedy)
     return given
 
 

@@ -13,7 +13,7 @@ import orjson
 from sendengine import __version__
 from sendengine.api import problems
 from sendengine.api.operations import JSON, Operation, Param
-from sendengine.api.problems import ProblemDocument
+from sendengine.api.problems import Kind, ProblemDocument
 from sendengine.policy.apikeys import Scope
 
 _REF = "#/components/schemas/{name}"
@@ -29,8 +29,8 @@ PATH_PARAMS: dict[str, tuple[str, dict[str, Any]]] = {
     "key": ("Its id, not the key.", {"type": "string", "pattern": "^[0-9a-f]{16}$"}),
 }
 _ERRORS = (
-    problems.BAD_REQUEST, problems.UNAUTHORISED, problems.NO_CREDIT, problems.FORBIDDEN, problems.NOT_FOUND, problems.TIMED_OUT,
-    problems.CONFLICT,
+    problems.BAD_REQUEST, problems.UNAUTHORISED, problems.NO_CREDIT, problems.NOT_PAID, problems.FORBIDDEN, problems.NOT_FOUND,
+    problems.TIMED_OUT, problems.CONFLICT,
     problems.TOO_LARGE, problems.NO_MEDIA, problems.TOO_MANY, problems.HEAD_TOO_LARGE, problems.AWAY,
 )  # fmt: skip
 
@@ -56,8 +56,11 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
         "components": {
             "schemas": components,
             "responses": {
-                kind.name: {"description": kind.title + ".", "content": {problems.TYPE: {"schema": found[repr(ProblemDocument)]}}}
-                for kind in _ERRORS
+                kinds[0].name: {
+                    "description": "; or: ".join(kind.title for kind in kinds) + ".",
+                    "content": {problems.TYPE: {"schema": found[repr(ProblemDocument)]}},
+                }
+                for kinds in _by_status().values()
             },
             "securitySchemes": {
                 "key": {
@@ -74,10 +77,17 @@ def encoded(operations: Sequence[Operation]) -> bytes:
     return orjson.dumps(document(operations), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
+def _by_status() -> dict[int, list[Kind]]:
+    found: dict[int, list[Kind]] = {}
+    for kind in _ERRORS:
+        found.setdefault(kind.status, []).append(kind)
+    return found
+
+
 def _operation(each: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
     answer = {each.media: {"schema": schemas[repr(each.answer)]}}
     statuses = {str(status): {"description": "Done.", "content": answer} for status in (each.status, *each.others)}
-    wrong = {str(kind.status): {"$ref": f"#/components/responses/{kind.name}"} for kind in _ERRORS}
+    wrong = {str(status): {"$ref": f"#/components/responses/{kinds[0].name}"} for status, kinds in _by_status().items()}
     said: dict[str, Any] = {
         "operationId": each.name, "summary": each.summary, "parameters": _parameters(each), "responses": statuses | wrong,
     }  # fmt: skip

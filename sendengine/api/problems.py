@@ -30,6 +30,7 @@ NOT_FOUND = Kind("not-found", 404, "There is no such thing", "look at the id: a 
 NO_METHOD = Kind("method", 405, "The path knows other methods", "the header Allow names them")
 CONFLICT = Kind("conflict", 409, "Its state forbids this", "look at it, and choose another id or wait")
 NO_CREDIT = Kind("credits", 402, "Too little credit: the send stands and waits", "buy credits, and repeat the request")
+NOT_PAID = Kind("credits-message", 402, "Too little credit: nothing was sent", "buy credits, and repeat the request")
 TIMED_OUT = Kind("timeout", 408, "The request came too slowly", "repeat it: what stands already is recognised")
 TOO_LARGE = Kind("too-large", 413, "The body is too large", "send long lists to /v1/sends/{id}/recipients: they have no limit")
 NO_MEDIA = Kind("media-type", 415, "The body is of another kind", "send what the detail names, without a content encoding")
@@ -67,18 +68,23 @@ class ProblemDocument(msgspec.Struct, frozen=True):
 
 def problem_of(error: BaseException, in_path: bool = True) -> Problem:
     """What the client is told of an error; of a bug it is told nothing but that it is one. `in_path`: the path names something. Where it
-    does not, an account that is not found was named by the body or the query, and that is what is off."""
+    does not, what is not found was named by the body or the query, and that is what is off."""
     if isinstance(error, Problem):
         return error
     for type_, kind in KINDS:
         if isinstance(error, type_):
             if kind is NOT_FOUND and not in_path:
-                return Problem(BAD_REQUEST, f"account: {error}", error.way.http)
-            headers = {"Retry-After": "1"} if kind.status == 503 else None
-            if isinstance(error, LacksCredit) and error.send:
-                headers = {"Location": f"/v1/sends/{error.send}"}
-            return Problem(kind, _detail(kind, error), error.way.http, headers)
+                return Problem(BAD_REQUEST, _detail(BAD_REQUEST, error), error.way.http)
+            if isinstance(error, LacksCredit):
+                return _unpaid(error)
+            return Problem(kind, _detail(kind, error), error.way.http, {"Retry-After": "1"} if kind.status == 503 else None)
     return Problem(BUG, UNFORESEEN)
+
+
+def _unpaid(error: LacksCredit) -> Problem:
+    if not error.send:
+        return Problem(NOT_PAID, str(error), error.way.http)
+    return Problem(NO_CREDIT, str(error), error.way.http, {"Location": f"/v1/sends/{error.send}"})
 
 
 def _detail(kind: Kind, error: SendEngineError) -> str:
@@ -87,7 +93,7 @@ def _detail(kind: Kind, error: SendEngineError) -> str:
         return UNFORESEEN
     if kind is AWAY:
         return str(error).partition(":")[0]
-    field = error.field if isinstance(error, RefusedInput) else ""
+    field = error.field if isinstance(error, RefusedInput) and kind is not NOT_FOUND else ""  # that is of the path
     return f"{field}: {error}" if field else str(error)
 
 

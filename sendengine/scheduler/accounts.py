@@ -8,7 +8,7 @@ from datetime import datetime
 import msgspec
 
 from sendengine import relays, remedies
-from sendengine.errors import Conflict, NotFound, RefusedInput, about
+from sendengine.errors import Conflict, NoAccount, RefusedInput, about
 from sendengine.lanes import MAIL, SMS, channel, sms_lane
 from sendengine.policy import grants
 from sendengine.policy import retry as schedules
@@ -136,7 +136,7 @@ async def boost(
     line = audit.line("boost", who, why, rate=_said(per_hour), **{"from": format_time(start), "until": format_time(end), "key": key})
     number = await desk.boost(account, grants.encode(start, end, Words(per_hour, who, why, now)), line=line, key=key, digest=asked)
     if number is None:
-        raise NotFound(f"no account {account}", remedies.create_account(account))
+        raise NoAccount(f"no account {account}", remedies.create_account(account))
     return _same_boost(account, key, number)
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 
 import msgspec
 
-from sendengine.errors import Conflict, NotFound
+from sendengine.errors import Conflict, NoAccount, NotFound
 from sendengine.policy.apikeys import OPERATOR, ApiKey, digest_of, scopes_of, seat_of, token_of
 from sendengine.policy.tiers import nearest
 from sendengine.ports import Desk
@@ -42,7 +42,7 @@ async def create(desk: Desk, account: str | None, scopes: Iterable[str], seat: s
     key = ApiKey(digest_of(token), account or "", wanted, name, await desk.now_us())
     kept = await desk.keep_api_key(key, int(float(seats)) if seats else None)
     if kept == "gone":  # purged since it was looked at
-        raise NotFound(f"no account {account}")
+        raise NoAccount(f"no account {account}")
     if kept == "seats":
         taken = sorted({each.seat for each in await desk.api_keys(key.owner)})
         raise Conflict(

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from sendengine.errors import Conflict, NotFound, RefusedInput, Unavailable
+from sendengine.errors import Conflict, NoAccount, RefusedInput, Unavailable
 from sendengine.policy.billing import AnyEvent, PaymentReceived, decode, digest, encode, verify
 from sendengine.policy.entitlements import Change, Offer, change_of, changes_of, check, entitlements_of
 from sendengine.policy.grants import grants_of
@@ -70,7 +70,7 @@ async def _take(desk: Desk, event: AnyEvent, offer: Offer) -> Applied:
     for _ in range(TIMES):
         fields = await desk.account(event.account)
         if not fields:
-            raise NotFound(f"no account {event.account}")
+            raise NoAccount(f"no account {event.account}")
         last = entitlements_of(fields).sequence
         decision = _Decision("applied", Change(seen={"seq": fields.get("seq", "")}))  # none: has its turn come meanwhile, it begins anew
         if event.sequence > last:
@@ -184,7 +184,7 @@ _REFUSED = {
 
 def _applied(event: AnyEvent, decision: _Decision, booked: Booked) -> Applied:
     if booked.status == "missing":
-        raise NotFound(f"no account {event.account}")
+        raise NoAccount(f"no account {event.account}")
     if booked.status in _REFUSED:
         said = _REFUSED[booked.status].format(id=event.id, sequence=event.sequence, last=booked.sequence)
         raise Conflict(f"event {event.id} for {event.account}: {said}", "bring the missing ones first" if booked.status == "far" else "")

@@ -9,7 +9,7 @@ from datetime import datetime
 import msgspec
 
 from sendengine.config import AccountConfig
-from sendengine.errors import Conflict, NotFound, RefusedInput, SendEngineError, Unavailable, about
+from sendengine.errors import Conflict, NoAccount, RefusedInput, SendEngineError, Unavailable, about
 from sendengine.policy import holds, term
 from sendengine.policy.holds import Reason, holds_of, placed, reason_named
 from sendengine.policy.term import Verb, fields_of, term_of
@@ -119,7 +119,7 @@ async def _settled(account: str, change: Callable[[], Awaitable[Gated]]) -> None
         if gated.status in ("done", "same"):
             return
         if gated.status == "missing":
-            raise NotFound(f"account {account} is gone")
+            raise NoAccount(f"account {account} is gone")
         if gated.status == "purging":
             raise Conflict(f"account {account} is deleted: its data are being purged", "a new account, under another id")
     raise Unavailable(f"account {account} is changed by others all the time", "the same call may go through later")

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from sendengine.errors import Conflict, NotFound, Unavailable, about
+from sendengine.errors import Conflict, NoAccount, NotFound, Unavailable, about
 from sendengine.lanes import channel, others
 from sendengine.policy import hooks as policy
 from sendengine.policy.hooks import Delivery, Hook, Secret
@@ -184,7 +184,7 @@ async def _hook(desk: Desk, account: str, hook_id: str) -> Hook:
 
 async def _keep(desk: Desk, account: str, hook: Hook) -> None:
     if not await desk.outbox.keep_hook(account, hook.id, policy.encode_hook(hook)):
-        raise NotFound(f"no account {account}")
+        raise NoAccount(f"no account {account}")
 
 
 # looking

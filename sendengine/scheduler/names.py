@@ -14,7 +14,7 @@ import msgspec
 
 from sendengine import remedies
 from sendengine.address import BadAddress, normalise
-from sendengine.errors import NotFound, RefusedInput
+from sendengine.errors import NoAccount, NotFound, RefusedInput
 from sendengine.lanes import SMS, others, owner
 from sendengine.policy.tiers import nearest
 from sendengine.policy.times import format_time
@@ -91,12 +91,12 @@ async def existing_account(desk: Desk, account: str) -> dict[str, str]:
     fields = dict(await desk.account(lane_id(account)))
     home = owner(account)
     if not fields and home != account and await desk.account(home):
-        raise NotFound(f"account {home} has no SMS yet", remedies.set_sms(home))
+        raise NoAccount(f"account {home} has no SMS yet", remedies.set_sms(home))
     if not fields and (at := await desk.gone(home)) is not None:
-        raise NotFound(f"account {home} was deleted at {format_time(at / 1e6)}", "a new account, under another id")
+        raise NoAccount(f"account {home} was deleted at {format_time(at / 1e6)}", "a new account, under another id")
     if not fields:
         near = nearest(account, dict.fromkeys(await desk.accounts()))
-        raise NotFound(f"no account {account}{near}", remedies.create_account(account))
+        raise NoAccount(f"no account {account}{near}", remedies.create_account(account))
     return fields
 
 

@@ -11,7 +11,7 @@ from struct import Struct
 
 import msgspec
 
-from sendengine.errors import Conflict, NotFound, RefusedInput
+from sendengine.errors import Conflict, NoAccount, RefusedInput
 from sendengine.intake import Intake
 from sendengine.lanes import sms_lane
 from sendengine.policy import credits as policy
@@ -105,7 +105,7 @@ async def grant(desk: Desk, account: str, amount: int, key: str, bought: float, 
     bought_us = round(bought * 1e6)
     number = await desk.grant_credits(sms_lane(account), key, amount, bought_us, policy.good_until(bought_us), who, why)
     if number is None:
-        raise NotFound(f"no account {account}", create_account(account))
+        raise NoAccount(f"no account {account}", create_account(account))
     lot = next(lot for lot in await desk.lots(sms_lane(account)) if lot.number == number)
     if lot.granted != amount:
         remedy = "each purchase has a key of its own"

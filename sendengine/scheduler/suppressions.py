@@ -17,7 +17,7 @@ import msgspec
 
 from sendengine import rows as reading
 from sendengine.addressing import BY_EITHER, EMAIL
-from sendengine.errors import NotFound, RefusedInput, about
+from sendengine.errors import NoAccount, RefusedInput, about
 from sendengine.intake import Rejected, normalise_all, rejected_row
 from sendengine.policy.suppression import Reason, Suppressed, decode, encode, graver
 from sendengine.policy.tiers import nearest
@@ -257,5 +257,5 @@ def _hundreds(items: Iterable[T], size: int = 100) -> Iterator[list[T]]:
 
 def _existing(added: int | None, account: str) -> int:
     if added is None:
-        raise NotFound(f"no account {account}")
+        raise NoAccount(f"no account {account}")
     return added

@@ -226,6 +226,13 @@ def test_every_error_has_a_problem_with_a_remedy(error: type[SendEngineError]) -
     assert problem.kind.status in exit_codes[error.exit_code]
 
 
+def test_what_a_body_names_and_is_not_there_names_its_own_field_or_none() -> None:
+    found = [problem_of(each, in_path=False) for each in (errors.NoAccount("no account m9"), errors.NotFound("no price table 'x'"))]
+    assert [(each.kind.status, each.detail) for each in found] == [(400, "account: no account m9"), (400, "no price table 'x'")]
+    in_path = problem_of(errors.NoAccount("no account m9"))
+    assert (in_path.kind.status, in_path.detail) == (404, "no account m9")
+
+
 def test_a_remedy_is_said_in_the_words_of_whoever_asks() -> None:
     refused = errors.RefusedInput("which one?", said(field("finish_by", "TIME"), " names it, or ", resume("m1:c")))
     assert refused.remedy == "--finish-by TIME names it, or sendengine resume m1:c"

@@ -174,3 +174,14 @@ async def test_a_single_sms_is_taken_once(api: Api) -> None:
     assert (await api("POST", "/v1/sms/messages", key, json=message | {"to": "x"})).status == 400
     found = await api("GET", "/v1/sends/m1/sms:transactional", await api.key("m1", "read"))
     assert (found.json["campaign"], found.json["accepted"]) == ("m1/sms:transactional", 1)
+
+
+async def test_a_single_sms_without_credit_is_refused_and_nothing_stands(api: Api) -> None:
+    await bought(api, 0.5)
+    key = await api.key("m1")
+    message = SMS | {"to": "601 123 456", "region": "CZ", "fields": {"name": "Ann"}}
+    refused = await api("POST", "/v1/sms/messages", key, json=message)
+    assert (refused.status, refused.json["type"], refused.json["title"]) == (
+        402, "urn:sendengine:problem:credits-message", "Too little credit: nothing was sent",
+    )  # fmt: skip
+    assert ("Location" in refused.headers, bool(refused.remedy)) == (False, True)

@@ -439,16 +439,53 @@ async def test_no_test_is_told_where_too_much_is_on_its_way(world: World, monkey
     assert await world.bench.desk.outbox.waiting("m1") == 3
 
 
-async def test_many_complaints_in_one_call_are_one_event(world: World) -> None:
-    """A platform that marks a million of them knows whom it marked; 10,000 events would keep everything else from being told."""
+def parts(names: list[str]) -> list[list[str]]:
+    return [names[at : at + 100] for at in range(0, len(names), 100)]
+
+
+def recipients(told: list[Any]) -> list[list[str]]:
+    return sorted((each["recipients"] for each in told), key=lambda some: int(some[0][1:].partition("@")[0]) if some else 10**9)
+
+
+async def test_all_complaints_of_one_call_are_told_by_name_in_parts(world: World) -> None:
+    """A receiver that unsubscribes people by them needs each."""
     await world.subscribe("complaint")
     names = [f"p{n}@example.org" for n in range(1234)]
     await world.bench.client.suppress("m1", names, "complained")
-    assert await world.bench.desk.outbox.waiting("m1") == 1
+    assert await world.bench.desk.outbox.waiting("m1") == 13
     await world.turn()
-    assert world.receiver.of("complaint") == [{"recipients": names[:100], "count": 1234}]
+    told = world.receiver.of("complaint")
+    assert (recipients(told), sum(each["count"] for each in told)) == (parts(names), 1234)
     await world.bench.client.suppress("m1", [], "complained")
     assert await world.bench.desk.outbox.waiting("m1") == 0
+
+
+async def test_complaints_of_one_call_beyond_what_waits_are_counted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With several subscriptions an event is several deliveries, and one script queues a part of them."""
+    monkeypatch.setattr(hooks, "WAITING_MOST", 10)
+    monkeypatch.setattr(hooks, "QUEUED_TOGETHER", 4)
+    for _ in range(2):
+        await world.subscribe("complaint")
+    names = [f"p{n}@example.org" for n in range(1234)]
+    await world.bench.client.suppress("m1", names, "complained")
+    await world.bench.client.suppress("m1", names[:7], "complained")
+    assert await world.bench.desk.outbox.waiting("m1") == 10
+    await world.turn()
+    told = world.receiver.of("complaint")
+    assert recipients(told) == [*sorted(parts(names)[:5] * 2), [], []]
+    assert [each["count"] for each in told if not each["recipients"]] == [734 + 7] * 2
+
+
+async def test_large_calls_at_once_stay_within_what_waits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hooks, "WAITING_MOST", 10)
+    monkeypatch.setattr(hooks, "QUEUED_TOGETHER", 3)
+    await world.subscribe("complaint")
+    names = [f"p{n}@example.org" for n in range(800)]
+    await asyncio.gather(*(world.bench.client.suppress("m1", names, "complained") for _ in range(3)))
+    assert await world.bench.desk.outbox.waiting("m1") == 10
+    for _ in range(2):
+        await world.turn()
+    assert sum(each["count"] for each in world.receiver.of("complaint")) == 2400
 
 
 async def test_an_import_of_complaints_is_no_complaint(world: World) -> None:

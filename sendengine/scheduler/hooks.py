@@ -1,10 +1,10 @@
 """Webhooks out: subscribed to, found, told. Any process may look and tell: whoever claims an account does, and if it dies the next one.
 
-What is told is read from the state itself, never noted beside it: a look compares the account with what was last looked at, and what it
-finds is queued together with the new state of looking, once, whoever looks at the same time. So nothing that ended in Redis is missed,
-whatever dies, and the hot path knows nothing of webhooks.
-Delivery is at least once: a receiver that answers 2xx and is not heard gets it again, under the
-same `webhook-id`.
+What a state tells afterwards is read from that state, not noted beside it: a look compares the account with what was last looked at, and
+what it finds is queued together with the new state of looking, once, whoever looks at the same time. So nothing that ended in Redis is
+missed, whatever dies, and the hot path knows nothing of webhooks. What no state tells (a complaint, a test) is queued before its caller is
+answered; complaints that there is no room for are added up in the state of looking (`untold`): the next look with room tells their number.
+Delivery is at least once: a receiver that answers 2xx and is not heard gets it again, under the same `webhook-id`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
 from hashlib import blake2b
+from math import ceil
 from typing import Any
 
 import msgspec
@@ -36,8 +37,10 @@ CHANCE_OCTETS = 8 + policy.SECRET_OCTETS  # of an id and a secret
 HOOKS_MOST = 20  # of an account
 TOGETHER = 100  # bounces, or complaints, in one event
 CHUNKS = 100  # settlements read in one look at a send
-WAITING_MOST = 10_000  # of an account: with more on their way nothing is looked for, and so nothing is lost; no test is
-# told, and complaints are only counted
+# Deliveries on their way, of an account: with so many nothing is looked for, and so nothing is lost; no test is told, and complaints
+# are only counted.
+WAITING_MOST = 10_000
+QUEUED_TOGETHER = 100  # deliveries of complaints in one script
 OVERLAP_US = 60e6  # looked back, for sends that were made while another process looked
 LOOK_S, IDLE_S = 5.0, 30.0  # between looks, while sends go on and while none does
 CLAIM_S = 120.0
@@ -128,31 +131,42 @@ async def rotate(desk: Desk, account: str, hook_id: str, chance: bytes) -> NewHo
 
 
 async def complained(desk: Desk, account: str, addresses: Sequence[str]) -> None:
-    """Told as one event, whatever their number; where much is on its way already, only counted until there is room."""
-    if addresses:
-        data = {"recipients": addresses[:TOGETHER], "count": len(addresses)}
-        await emit(desk, account, "complaint", data, or_count=len(addresses))
-
-
-async def emit(
-    desk: Desk, account: str, event: str, data: dict[str, Any], only: str | None = None, or_count: int = 0
-) -> int:  # fmt: skip
-    """Something that no state tells afterwards (a complaint, a test) is queued before its caller is answered; to how many. Where
-    `or_count` is more than 0 and WAITING_MOST are on their way, that is added to what the next look tells as one."""
-    hooks = [hook for hook in (await _hooks(desk, account)).values() if hook.wants(event) and only in (None, hook.id)]
-    if not hooks:
-        return 0
-    while True:  # another process may look at the same time
+    """Queued before their caller is answered, in events of up to TOGETHER recipients; those beyond WAITING_MOST deliveries are only
+    counted, until there is room."""
+    left = [Found("complaint", _complaint(addresses[at : at + TOGETHER])) for at in range(0, len(addresses), TOGETHER)]
+    while left:  # another process may look at the same time
+        hooks = [hook for hook in (await _hooks(desk, account)).values() if hook.wants("complaint")]
+        if not hooks:
+            return
         seen, now = await desk.outbox.seen(account), await desk.now_us()
         version = seen.get("v", "0")
-        if or_count and await desk.outbox.waiting(account) >= WAITING_MOST:
-            if await desk.outbox.look(account, version, {_UNTOLD: f"{int(seen.get(_UNTOLD, 0)) + or_count}"}, ()):
-                return 0
-        elif await desk.outbox.look(account, version, {}, _queued(account, version, [Found(event, data)], hooks, now)):
+        room = min(WAITING_MOST - await desk.outbox.waiting(account), QUEUED_TOGETHER)
+        some = left[: ceil(room / len(hooks))] if room > 0 else []
+        if not some:
+            count = int(seen.get(_UNTOLD, 0)) + sum(each.data["count"] for each in left)
+            if await desk.outbox.look(account, version, {_UNTOLD: f"{count}"}, ()):
+                return
+        elif await desk.outbox.look(account, version, {}, _queued(account, version, some, hooks, now)):
+            await desk.outbox.need(account, 0.0)
+            left = left[len(some) :]
+
+
+def _complaint(addresses: Sequence[str]) -> dict[str, Any]:
+    return {"recipients": addresses, "count": len(addresses)}
+
+
+async def emit(desk: Desk, account: str, event: str, data: dict[str, Any], only: str | None = None) -> int:
+    """Something that no state tells afterwards is queued before its caller is answered; to how many."""
+    hooks = [hook for hook in (await _hooks(desk, account)).values() if hook.wants(event) and only in (None, hook.id)]
+    while hooks:  # another process may look at the same time
+        seen, now = await desk.outbox.seen(account), await desk.now_us()
+        version = seen.get("v", "0")
+        if await desk.outbox.look(account, version, {}, _queued(account, version, [Found(event, data)], hooks, now)):
             await desk.outbox.need(account, 0.0)
             return len(hooks)
         if not await desk.outbox.hooks(account):
-            return 0
+            break
+    return 0
 
 
 async def attempt(desk: Desk, account: str, hook_id: str) -> HookShown:

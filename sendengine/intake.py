@@ -27,6 +27,7 @@ from sendengine.records import MASK_OCTETS
 from sendengine.rows import Rows, Wanted
 
 DEFAULT_LEVEL = 0  # of a send without a priority field
+DIGEST_OCTETS = 8
 
 _has_control = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]").search
 
@@ -144,8 +145,8 @@ class Intake:
         batch, octets = self._encode(number, recipients, rows, priorities)
         if len(octets) > MAX_CONTENT:
             raise RefusedInput(f"the {BATCH_ROWS} rows from line {rows.lines[0]} are over {MAX_CONTENT >> 20} MiB")
-        own, before = blake2b(octets, digest_size=8).digest(), self._before
-        self._before = blake2b(before[:8] + own, digest_size=8).digest() + own
+        own, before = blake2b(octets, digest_size=DIGEST_OCTETS).digest(), self._before
+        self._before = blake2b(before[:DIGEST_OCTETS] + own, digest_size=DIGEST_OCTETS).digest() + own
         return PackedBatch(
             number=number,
             rows=size,

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sendengine.intake import PackedBatch
+from sendengine.intake import DIGEST_OCTETS, PackedBatch
 from sendengine.lanes import is_paid
 from sendengine.policy import apikeys
 from sendengine.policy.apikeys import ApiKey
@@ -32,8 +32,6 @@ from sendengine.records import TRANSACTIONAL, decode_lease, mask_of
 from sendengine.types import Receipt
 
 RETRY_OCTETS = 14
-DIGEST_OCTETS = 8
-DIGEST_OCTETS = 8
 _NIBBLE = bytes(octet % 16 for octet in range(256))
 PAID = ("submit", "submit_last", "transact", "cancel")  # with the money in front where rows cost something
 COMPLAINTS_KEPT_H = 31 * 24

@@ -20,6 +20,11 @@ account slot: B = {m1234} is the account's own; A is a lane of it, a channel wit
   B:orders        hash    order -> sequence of its latest event, and its lines that wait for their payment (JSON, a line each) or "paid";
                           the last 100 of each kind
   B:audit         hash    number -> µs and JSON: lines that the audit trail has not taken yet
+  B:hooks         hash    webhooks out: subscription -> JSON (policy.hooks.Hook)
+  B:hooked        hash    what was last looked at for them: v (version), since µs, tier, holds, credits, untold (complaints that
+                          were counted only), c:ID and c:sms/ID -> last outcome entry told of
+  B:due           zset    deliveries on their way -> µs of their next try
+  B:out           hash    delivery -> JSON (policy.hooks.Delivery)
   A               hash    the lane: tier, rate (messages/h, "" unmetered), iv (µs between messages, 0 unmetered), last (µs of Redis
                           time of the last permit granted), cut and cut_at (number and µs of the last cut), relay, bind (what binds now),
                           idle (µs in which the relay refused us or the gate was shut: no lifetime runs), idle_at (up to when it
@@ -64,11 +69,6 @@ provider slot
   {r:NAME}:w      zset    workers that send by it -> µs until which they count without saying so again; expires by itself
   {r:NAME}:DAY    hash    messages that the provider took on that day since 1970: its id -> lane, campaign, batch, row (records.Ref);
                           expires a week later
-  B:hooks         hash    webhooks out: subscription -> JSON (policy.hooks.Hook)
-  B:hooked        hash    what was last looked at for them: v (version), since µs, tier, holds, credits, untold (complaints that
-                          were counted only), c:ID and c:sms/ID -> last outcome entry told of
-  B:due           zset    deliveries on their way -> µs of their next try
-  B:out           hash    delivery -> JSON (policy.hooks.Delivery)
 
 worker slot, W = {w:ID}
   W               hash    the journal: t = worker token, b = beat, L<n> = note of lease n, <tick> = intents and outcomes of a tick,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from sendengine.errors import Unavailable
-from sendengine.intake import PackedBatch
+from sendengine.intake import DIGEST_OCTETS, PackedBatch
 from sendengine.lanes import others, owner
 from sendengine.policy.apikeys import ApiKey
 from sendengine.policy.credits import Lot, Purchase
@@ -32,7 +32,7 @@ from sendengine.queue.memory_verbs import DONE, SAME, Verb, cancel, move, pause,
 from sendengine.records import MASK_OCTETS, TRANSACTIONAL, seen
 from sendengine.types import Receipt, SendState
 
-PRINT_OCTETS = DIGEST_OCTETS = 8
+PRINT_OCTETS = 8
 UNKNOWN_DIGEST = bytes(8)  # of a single message that the release before queued
 
 

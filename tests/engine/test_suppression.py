@@ -349,7 +349,7 @@ async def test_a_hard_bounce_of_a_worker_that_died_is_on_the_list() -> None:
     await rig.account(per_hour=36_000)
     await rig.submit(20)
     rig.start("w1", EngineSettings(settle_after=1000.0, lease=100.0))
-    while "c1-12@example.com" not in {name for _, name in rig.log}:
+    while "c1-12@example.com" not in {name for _, name in rig.log}:  # noqa: ASYNC110 - virtual time
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.05)  # its outcome is journalled with the next tick
     assert await rig.desk.count_suppressed("m1") == 0

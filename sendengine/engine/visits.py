@@ -22,10 +22,6 @@ MOST_HELD = 250  # campaigns of an account in one visit: a place among them is a
 RESYNC_ACCOUNTS = 200  # visited at once when everything is settled again
 RESYNC_S = 2.0  # all of them; who has not answered then keeps no other waiting
 ASK_EVERY, ASK_FOR = 1.0, 10.0
-# A slow account's permits last for five seconds, and half of that is much to ask ahead: a visit takes milliseconds, and while Redis is away
-# nothing goes anyhow. Its outcomes go with the visit that comes then (docs/design/023).
-ASKED_AHEAD = 1.0
-COLLECTED = 0.6  # of the age at which outcomes must be settled: those of a visit that comes then go with it
 UNMETERED_VISIT = 0.5  # gate and states are looked at so often where no permits are needed
 CLOSES_SOON = 60.0  # an end of the term that is nearer is looked at, though nothing else brings a visit
 
@@ -132,16 +128,14 @@ class Visits:
         return max(0, min(lane.rows - lane.permits.count(), ceil(lane.horizon / lane.interval) + 1))
 
     def _next(self, lane: Lane, reply: Visited, now: float, want: int) -> None:
-        """When to come again: half of the horizon before the permits end, or a second, at the first one beyond it, or when outcomes grow
-        old."""
-        ahead = min(lane.horizon / 2, ASKED_AHEAD)
+        """When to come again: half of the horizon before the permits end, at the first one beyond it, or when outcomes grow old."""
         end = lane.permits.end()
         if not lane.interval:
             when = now + UNMETERED_VISIT if lane.rows else None
         elif end is not None:
-            when = end - ahead
+            when = end - lane.horizon / 2
         elif want and not reply.permits:
-            when = now + reply.delay_us / 1e6 - ahead
+            when = now + reply.delay_us / 1e6 - lane.horizon / 2
         elif want:
             when = now + self._settings.tick
         else:
@@ -167,7 +161,7 @@ class Visits:
         for lease in list(lane.dirty):
             age = now - lease.resolved_at if lease.resolved_at else 0.0
             is_urgent = lease.bars_since and now - lease.bars_since >= LISTED_WITHIN * 0.8
-            if lease.is_done or lease.back or is_urgent or age >= lane.settle_after * COLLECTED or lane.is_leaving:
+            if lease.is_done or lease.back or is_urgent or age >= lane.settle_after * 0.8 or lane.is_leaving:
                 lane.unsent.append((self._settlement(lease), lease, lease.refs))
                 lease.clear()
                 del lane.dirty[lease]

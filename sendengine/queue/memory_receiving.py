@@ -14,11 +14,13 @@ def receive(store: MemoryStore, now: float, provider: str, receipts: Sequence[Re
     expected = store.expected.get(provider, {})
     unknown = []
     for receipt in receipts:
-        ref = expected.pop(receipt.message_id, None)
+        ref = expected.get(receipt.message_id)
         if ref is None:
             unknown.append(receipt)
         else:
             _deliver(store, now, receipt, decode_ref(ref))
+    for receipt in receipts:  # behind them all: one that came twice in a call is known both times
+        expected.pop(receipt.message_id, None)
     return unknown
 
 

@@ -49,6 +49,15 @@ async def test_receipt_of_a_send_that_is_gone_makes_nothing(till: Till) -> None:
     assert await till.queue.receive("p", [Receipt("x", "DELIVRD")]) == [Receipt("x", "DELIVRD")]
 
 
+async def test_receipt_that_comes_twice_in_one_call_is_known_both_times(till: Till) -> None:
+    await till.open(1_000_000)
+    await till.campaign("a", priced(1))
+    await till.queue.expect("p", {"x": pack_ref(LANE, "a", 0, 0)})
+    assert await till.queue.receive("p", [Receipt("x", "DELIVRD")] * 2) == []
+    assert (await till.desk.campaign(LANE, "a"))["delivered"] == "1"
+    assert await till.queue.receive("p", [Receipt("x", "DELIVRD")]) == [Receipt("x", "DELIVRD")]
+
+
 async def test_late_receipt_follows_the_outcome(till: Till, bench: Bench) -> None:
     await till.open(1_000_000)
     await till.campaign("a", priced(1))

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 import msgspec
 
-from sendengine.errors import Conflict, RefusedInput
+from sendengine.errors import Conflict, RefusedInput, about
 from sendengine.policy.times import format_time
 from sendengine.remedies import Remedy, field, said, term_verb
 
@@ -106,7 +106,8 @@ def change(
     before = term or Term(Phase.ACTIVE, None, grace_days, purge_after_days)
     if phase is Phase.GRACE and verb is Verb.EXPIRE:
         return before
-    return msgspec.structs.replace(before, agreed=after, ends=_end(before, verb, now, ends))
+    with about("ends"):
+        return msgspec.structs.replace(before, agreed=after, ends=_end(before, verb, now, ends))
 
 
 def _end(term: Term, verb: Verb, now: float, ends: float | None) -> float | None:

@@ -9,7 +9,7 @@ from datetime import datetime
 import msgspec
 
 from sendengine.config import AccountConfig
-from sendengine.errors import Conflict, NoAccount, RefusedInput, SendEngineError, Unavailable, about
+from sendengine.errors import Conflict, NoAccount, RefusedInput, Unavailable, about
 from sendengine.policy import holds, term
 from sendengine.policy.holds import Reason, holds_of, placed, reason_named
 from sendengine.policy.term import Verb, fields_of, term_of
@@ -108,8 +108,10 @@ def _changed(account: str, config: AccountConfig, before: term.Term | None, verb
     days = {"grace_days": config.grace_days, "purge_after_days": config.purge_after_days}
     try:
         return term.change(before, verb, now, ends, **days)
-    except SendEngineError as error:
-        raise type(error)(f"account {account}: {error}", error.way) from None
+    except RefusedInput as error:
+        refused = type(error)(f"account {account}: {error}", error.way)
+        refused.field = error.field
+        raise refused from None
 
 
 async def _settled(account: str, change: Callable[[], Awaitable[Gated]]) -> None:

@@ -18,7 +18,7 @@ from sendengine import config
 from sendengine.config import Config
 from sendengine.errors import Conflict, NotFound, RefusedInput, Unavailable
 from sendengine.lanes import sms_lane
-from sendengine.policy.billing import HEADER, Event, Forged, schema, sign
+from sendengine.policy.billing import HEADER, Event, Forged, decode, encode, schema, sign
 from sendengine.policy.entitlements import Edition
 from sendengine.policy.grants import grants_of
 from sendengine.policy.prices import MILLI
@@ -252,6 +252,31 @@ async def test_what_is_sold_no_more_when_its_turn_comes_is_told_once_and_tried_a
     assert "stuck" not in await shop.desk.account("m1")
 
 
+async def test_a_kept_event_of_the_release_before_comes_to_its_turn(shop: Billing, bench: Bench) -> None:
+    if not isinstance(bench.desk, RedisDesk):
+        pytest.skip("memory keeps nothing of a release before")
+    raw = shop.event("credits.purchased", sequence=2, credits=500, why="two words")
+    await bench.desk._link.call("HSET", "{m1}:early", 2, encode(decode(raw)))
+    waits = (await bench.client.account("m1")).billing_waits
+    assert waits is not None
+    assert (waits.sequence, waits.events, waits.since, "since" in waits.said) == (1, 1, None, False)
+    assert (await shop.bring(raw)).status == "waits"
+    assert [each.status for each in (await shop.sell("seats.changed", sequence=1, seats=3)).then] == ["applied"]
+    assert await shop.lots() == [500]
+
+
+async def test_a_kept_event_that_cannot_be_read_is_stuck_and_holds_up_no_answer(shop: Billing, bench: Bench) -> None:
+    await bench.desk.book("m1", Booking(2, "evt_2", "d", b'{"type": "of another release"}', b"{}"))
+    applied = await shop.sell("seats.changed", sequence=1, seats=1)
+    assert (applied.status, applied.then) == ("applied", [])
+    [stuck] = [each async for each in audit.read(shop.desk, "m1") if each.what == "billing.stuck"]
+    assert (stuck.facts, "no billing event" in stuck.why) == ({"sequence": "2"}, True)
+    waits = (await bench.client.account("m1")).billing_waits
+    assert waits is not None
+    assert (waits.sequence, "no billing event" in (waits.why or "")) == (2, True)
+    assert (await shop.sell("seats.changed", sequence=2, seats=2)).status == "applied", "brought anew it comes"
+
+
 async def test_what_the_events_wait_for_is_shown(shop: Billing, bench: Bench) -> None:
     assert (await bench.client.account("m1")).billing_waits is None
     before = await shop.desk.now_us() / 1e6
@@ -262,6 +287,7 @@ async def test_what_the_events_wait_for_is_shown(shop: Billing, bench: Bench) ->
     for waits in ((await bench.client.account("m1")).billing_waits, (await bench.client.explain("m1")).billing_waits):
         assert waits is not None
         assert (waits.sequence, waits.events, waits.why) == (3, 2, None)
+        assert waits.since is not None
         assert before - 1e-3 <= waits.since.timestamp() <= after + 1e-3
         assert "event 3 has not come" in waits.said
     await shop.sell("seats.changed", sequence=3, seats=3)

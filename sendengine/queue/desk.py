@@ -144,11 +144,11 @@ class RedisDesk:
 
     async def early_event(self, account: str, sequence: int) -> bytes | None:
         found: bytes | None = await self._link.call("HGET", keys.account(account) + ":early", sequence)
-        return None if found is None else found.partition(b" ")[2]
+        return None if found is None else _came(found)[1]
 
     async def early(self, account: str) -> Mapping[int, float]:
         flat = await self._link.call("HGETALL", keys.account(account) + ":early")
-        return {int(at): float(kept.partition(b" ")[0]) for at, kept in zip(flat[::2], flat[1::2], strict=True)}
+        return {int(at): _came(kept)[0] for at, kept in zip(flat[::2], flat[1::2], strict=True)}
 
     async def forget_early(self, account: str, sequence: int) -> None:
         await self._link.call("HDEL", keys.account(account) + ":early", sequence)
@@ -506,6 +506,14 @@ def _places(fingerprints: bytes) -> bytes:
     places = bytearray(len(fingerprints) // 8 * 3)
     places[0::3], places[1::3], places[2::3] = fingerprints[0::8], fingerprints[1::8], fingerprints[2::8].translate(_NIBBLE)
     return bytes(places)
+
+
+def _came(kept: bytes) -> tuple[float, bytes]:
+    """When an event that waits came (µs), and the event. The release before kept the event alone: 0."""
+    if kept.startswith(b"{"):
+        return 0.0, kept
+    at, _, event = kept.partition(b" ")
+    return float(at), event
 
 
 def _purchase(lot: Purchase) -> tuple[Argument, ...]:

@@ -15,8 +15,8 @@ account slot: B = {m1234} is the account's own; A is a lane of it, a channel wit
   B:health        hash    how its e-mail fared, by the hour (lua/health.lua)
   B:events        hash    events from billing, the last 1000: "i:"id -> sequence and digest, "s:"sequence -> id (fields of B: seq, the last
                           one's sequence; edition, channels, seats)
-  B:early         hash    sequence -> µs when it came, and an event that waits for those before it (JSON); field `stuck` of B: sequence of
-                          one whose turn it is and that cannot be applied, and why
+  B:early         hash    sequence -> µs when it came, and an event that waits for those before it (JSON; the release before kept that
+                          alone); field `stuck` of B: sequence of one whose turn it is and that cannot be applied, and why
   B:orders        hash    order -> sequence of its latest event, and its lines that wait for their payment (JSON, a line each) or "paid";
                           the last 100 of each kind
   B:audit         hash    number -> µs and JSON: lines that the audit trail has not taken yet

@@ -15,17 +15,17 @@ from sendengine.scheduler.view import wall
 
 class Awaited(msgspec.Struct, frozen=True):
     """`sequence` is that of the event awaited, or of the one that stands in the way (`why`); `events` have come and wait, the first of them
-    `since`."""
+    `since`: None where the release before let one wait, and did not say when it came."""
 
     sequence: int
     events: int
-    since: datetime
+    since: datetime | None
     why: str | None
 
     @property
     def said(self) -> str:
         n = f"{self.events:,} event{'' if self.events == 1 else 's'}"
-        waiting = f"{n} since {format_time(self.since.timestamp())}"
+        waiting = n if self.since is None else f"{n} since {format_time(self.since.timestamp())}"
         if self.why:
             return f"event {self.sequence} cannot be applied: {self.why}; it is tried again with the next event, waiting are {waiting}"
         return f"event {self.sequence} has not come from billing, waiting for it are {waiting}"
@@ -37,5 +37,6 @@ async def awaited(desk: Desk, account: str, fields: Mapping[str, str]) -> Awaite
     waiting = {at: came for at, came in early.items() if at >= expected}
     if not waiting:
         return None
+    first = min(waiting.values())
     stuck, _, why = fields.get("stuck", "").partition(" ")
-    return Awaited(expected, len(waiting), wall(min(waiting.values()) / 1e6), why if stuck == str(expected) else None)
+    return Awaited(expected, len(waiting), wall(first / 1e6) if first else None, why if stuck == str(expected) else None)

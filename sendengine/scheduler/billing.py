@@ -89,29 +89,32 @@ async def _take_those_that_waited(desk: Desk, account: str, sequence: int, offer
     """One after the other. Whoever brought the one before may have died before it took them."""
     taken: list[Applied] = []
     while (kept := await desk.early_event(account, sequence)) is not None:
-        event = decode(kept)
+        event = None
         try:
+            event = decode(kept)
             applied = await _take(desk, event, offer)
         except Conflict as error:  # another event had its id, and is in force: this one waits in vain
-            await desk.note(account, _line("billing.dropped", event, error))
+            await desk.note(account, _line("billing.dropped", sequence, event, error))
             await desk.forget_early(account, sequence)
             break
-        except RefusedInput as error:  # a tier that is not sold here any more
-            await _note_that_it_is_stuck(desk, event, error)
+        except RefusedInput as error:  # a tier that is not sold here any more, or words of another release
+            await _note_that_it_is_stuck(desk, account, sequence, event, error)
             break
         taken.append(applied)
         sequence = applied.expected
     return taken
 
 
-async def _note_that_it_is_stuck(desk: Desk, event: AnyEvent, error: RefusedInput) -> None:
+async def _note_that_it_is_stuck(desk: Desk, account: str, sequence: int, event: AnyEvent | None, error: RefusedInput) -> None:
     """Once for each reason: whatever event comes next tries it again."""
-    seen = {"seq": str(event.sequence - 1) if event.sequence > 1 else ""}
-    await desk.set_gate(event.account, seen, {"stuck": f"{event.sequence} {error}"}, line=_line("billing.stuck", event, error))
+    seen = {"seq": str(sequence - 1) if sequence > 1 else ""}
+    await desk.set_gate(account, seen, {"stuck": f"{sequence} {error}"}, line=_line("billing.stuck", sequence, event, error))
 
 
-def _line(what: str, event: AnyEvent, error: RefusedInput) -> bytes:
-    return audit.line(what, "sendengine", str(error), event=event.id, sequence=str(event.sequence), type=_type(event))
+def _line(what: str, sequence: int, event: AnyEvent | None, error: RefusedInput) -> bytes:
+    """`event` is None where it cannot be read."""
+    of_it = {} if event is None else {"event": event.id, "type": _type(event)}
+    return audit.line(what, "sendengine", str(error), sequence=str(sequence), **of_it)
 
 
 async def _decide(desk: Desk, event: AnyEvent, fields: Mapping[str, str], offer: Offer) -> _Decision:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from queue_bench import Bench
 
 from sendengine.policy.credits import Purchase
 from sendengine.ports import Booked, Booking
+from sendengine.queue.desk import RedisDesk
 
 SPEED = {"tier": "60k", "rate": "60000.0", "iv": "60000.000"}
 
@@ -71,6 +73,21 @@ async def test_since_when_they_wait(sold: Bench) -> None:
     assert found.keys() == {3, 5}
     assert before <= found[3] <= found[5] <= await sold.desk.now_us()
     assert await sold.desk.early("m9") == {}
+
+
+async def test_events_of_the_release_before_that_wait_are_read(sold: Bench) -> None:
+    """They stood without the time at which they came."""
+    if not isinstance(sold.desk, RedisDesk):
+        pytest.skip("memory keeps nothing of a release before")
+    old = b'{"id":"e2","why":"two words"}'
+    await sold.desk._link.call("HSET", "{m1}:early", 2, old)
+    assert await sold.desk.early("m1") == {2: 0.0}
+    assert await sold.desk.early_event("m1", 2) == old
+    assert await sold.desk.book("m1", msgspec.structs.replace(booking(2), event=old)) == Booked("early", 0)
+    assert await sold.desk.book("m1", booking(2)) == Booked("differs", 0)
+    for at in (1, 2):
+        assert await sold.desk.book("m1", booking(at)) == Booked("done", at)
+    assert await sold.desk.early("m1") == {}
 
 
 async def test_lots_come_with_their_event_or_not_at_all(sold: Bench) -> None:

@@ -17,7 +17,7 @@ if sequence <= seq then return {call('HEXISTS', came, 's:' .. ARGV[3]) == 1 and 
 if sequence > seq + AHEAD then return {'far', seq} end
 if sequence > seq + 1 then
   call('HSETNX', early, ARGV[3], int(now) .. ' ' .. ARGV[6])
-  return {string.match(call('HGET', early, ARGV[3]), '^%d+ (.*)$') == ARGV[6] and 'early' or 'differs', seq}
+  return {string.gsub(call('HGET', early, ARGV[3]), '^%d+ ', '') == ARGV[6] and 'early' or 'differs', seq}
 end
 local fields = 12 + LOT * tonumber(ARGV[11])
 local n = tonumber(ARGV[fields])

@@ -465,7 +465,7 @@ class Booking(msgspec.Struct, frozen=True):
 
 class Booked(msgspec.Struct, frozen=True):
     """What became of it: done; known (a repeat); early (it waits for those before it); far (too far ahead for that); differs (another event
-    has its id or its sequence, or another purchase the key of its credits); moved (what was seen has changed); missing, purging.
+    has its id or its sequence); moved (what was seen has changed); missing, purging.
     `sequence`: the last that came to its turn."""
 
     status: str

@@ -332,13 +332,14 @@ async def test_credits_under_an_id_that_was_used_are_no_lot(shop: Billing) -> No
     assert await shop.lots() == [70]
 
 
-async def test_credits_that_were_granted_by_hand_under_the_events_id_are_one_lot(shop: Billing, bench: Bench) -> None:
-    await bench.client.grant_credits("m1", 500, key="evt_1")
-    await bench.client.grant_credits("m1", 500, key="evt_2")
-    assert (await shop.sell("credits.purchased", credits=500)).status == "applied"
-    with pytest.raises(Conflict, match="another purchase"):
-        await shop.sell("credits.purchased", credits=501)
-    assert await shop.lots() == [500, 500]
+async def test_credits_that_were_granted_by_hand_under_the_events_id_stop_no_event(shop: Billing, bench: Bench) -> None:
+    await bench.client.grant_credits("m1", 100, key="evt_1")
+    await bench.client.grant_credits("m1", 100, key="evt_2")
+    assert (await shop.sell("credits.purchased", sequence=2, credits=500)).status == "waits"
+    applied = await shop.sell("credits.purchased", sequence=1, credits=300)
+    assert [applied.status, *(each.status for each in applied.then)] == ["applied", "applied"]
+    assert await shop.lots() == [100, 100, 300, 500]
+    assert await prepaid.check(shop.desk, "m1/sms") == []
 
 
 async def test_credits_from_many_connections_at_once_are_one_lot_each(redis_url: str) -> None:

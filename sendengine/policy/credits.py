@@ -73,9 +73,8 @@ class Balance(msgspec.Struct, frozen=True):
 
 
 class Purchase(msgspec.Struct, frozen=True):
-    """Credits that were bought, a lot to be; `key` names it: the same one again is the same lot. `fixed_us` as a lot has it."""
+    """Credits that were bought, a lot to be. `fixed_us` as a lot has it."""
 
-    key: str
     amount: int
     bought_us: float
     fixed_us: float
@@ -107,9 +106,9 @@ class Entry(msgspec.Struct, frozen=True):
         return sum(self.lots.values())
 
 
-def purchase(home: Home, key: str, amount: int, at_us: float, who: str, why: str) -> Purchase:
+def purchase(home: Home, amount: int, at_us: float, who: str, why: str) -> Purchase:
     """At `at_us`, by an account that has what `home` says."""
-    return Purchase(key, amount, at_us, 0.0 if home.has_mail else good_until(at_us), who, why)
+    return Purchase(amount, at_us, 0.0 if home.has_mail else good_until(at_us), who, why)
 
 
 def good_until(bought_us: float) -> float:

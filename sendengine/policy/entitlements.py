@@ -131,9 +131,7 @@ def change_of(event: AnyEvent, fields: Mapping[str, str], now: float, offer: Off
         case BoostPurchased():
             return _boosted(event, fields, now, offer)
         case CreditsPurchased():
-            lot = purchase(
-                Home.of(fields), event.id, event.credits * MILLI, round(now * 1e6), event.who or "billing", event.why or event.id
-            )
+            lot = purchase(Home.of(fields), event.credits * MILLI, round(now * 1e6), event.who or "billing", event.why or event.id)
             return Change({"channels": fields.get("channels", "")}, lots=(lot,))
         case PaymentReceived():
             return _with(fields, {UNPAID_FEE: ""}) if event.settles and UNPAID_FEE in fields else Change()

@@ -517,7 +517,7 @@ def _came(kept: bytes) -> tuple[float, bytes]:
 
 
 def _purchase(lot: Purchase) -> tuple[Argument, ...]:
-    return lot.key, lot.amount, f"{lot.bought_us:.0f}", f"{lot.fixed_us:.0f}", lot.who, lot.why
+    return lot.amount, f"{lot.bought_us:.0f}", f"{lot.fixed_us:.0f}", lot.who, lot.why
 
 
 def _stored(reply: list[Any]) -> Stored:

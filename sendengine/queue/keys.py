@@ -59,7 +59,7 @@ account slot: B = {m1234} is the account's own; A is a lane of it, a channel wit
                           A:c:ID says where a list begins); deleted at the seal
 
   A:lots          hash    SMS only: number of a lot of credits -> granted, reserved, spent (1/1000 credit), bought µs, and the µs until when
-                          it is good (0: bought with e-mail, good until that term ends), blanks between; #ID -> the lot of that purchase
+                          it is good (0: bought with e-mail, good until that term ends), blanks between; #KEY -> the lot granted under it
   A:money         stream  SMS only: the ledger, one entry for each move: k(ind), l(ots) "number:amount …", c(ampaign), b(atch, -1: all of
                           it), and of a grant u (bought), x (good until), w(ho), y (why). Its fold is A:lots
 

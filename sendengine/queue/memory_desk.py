@@ -450,8 +450,10 @@ class MemoryDesk:
         money = self._store.money_of(lane)
         if money is None:
             return None
-        fixed_us = 0.0 if money.home().has_mail else good_us
-        return money.buy(Purchase(key, amount, bought_us, fixed_us, who, why), self._now())
+        if key not in money.purchases:
+            fixed_us = 0.0 if money.home().has_mail else good_us
+            money.purchases[key] = money.buy(Purchase(amount, bought_us, fixed_us, who, why), self._now())
+        return money.purchases[key]
 
     async def lots(self, lane: str) -> list[Lot]:
         money = self._store.money_of(lane)

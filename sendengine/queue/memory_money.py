@@ -23,7 +23,7 @@ class Money:
     def __init__(self, home: Fields) -> None:
         self._home = home
         self.lots: dict[int, Lot] = {}
-        self.purchases: dict[str, int] = {}
+        self.purchases: dict[str, int] = {}  # key of a grant -> its lot
         self.entries: list[LedgerEntry] = []
         self.charged = 0  # by all settlements so far
 
@@ -33,15 +33,9 @@ class Money:
     def order(self) -> list[int]:
         return [lot.number for lot in in_order(self.lots.values(), self.home())]
 
-    def lot_of(self, key: str) -> Lot | None:
-        """That of a purchase."""
-        return self.lots.get(self.purchases.get(key, 0))
-
     def buy(self, bought: Purchase, now: float) -> int:
-        """The same purchase again changes nothing."""
-        if bought.key in self.purchases:
-            return self.purchases[bought.key]
-        number = self.purchases[bought.key] = len(self.lots) + 1
+        """Its number."""
+        number = len(self.lots) + 1
         self.lots[number] = Lot(number, bought.amount, bought.bought_us, bought.fixed_us)
         moved = {number: bought.amount}
         entry = Entry(Kind.GRANT, moved, bought_us=bought.bought_us, fixed_us=bought.fixed_us, who=bought.who, why=bought.why)

@@ -179,7 +179,7 @@ def _credits(change: Change) -> int:
 
 
 _REFUSED = {
-    "differs": "another event has the id {id} or the sequence {sequence} already, or another purchase of credits its id",
+    "differs": "another event has the id {id} or the sequence {sequence} already",
     "far": "sequence {sequence} is more than a thousand ahead of {last}",
     "purging": "the account is deleted: its data are being purged",
 }

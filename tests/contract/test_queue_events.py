@@ -91,12 +91,12 @@ async def test_events_of_the_release_before_that_wait_are_read(sold: Bench) -> N
 
 
 async def test_lots_come_with_their_event_or_not_at_all(sold: Bench) -> None:
-    lots = (Purchase("e1", 500_000, 1e15, 0.0, "shop", "Ärger, \"quoted\""), Purchase("e1b", 70_000, 1e15, 2e15, "", ""))
+    lots = (Purchase(500_000, 1e15, 0.0, "shop", "Ärger, \"quoted\""), Purchase(70_000, 1e15, 2e15, "", ""))
     assert await sold.desk.book("m1", booking(1, seen={"seats": "9"}, lots=lots)) == Booked("moved", 0)
     assert await sold.desk.book("m1", booking(2, lots=lots)) == Booked("early", 0)
     assert await sold.desk.lots("m1/sms") == []
     assert await sold.desk.book("m1", booking(1, lots=lots, fields={"seats": "2"})) == Booked("done", 1)
-    for other in (booking(1, lots=lots), booking(1, "x", lots=(Purchase("x", 1000, 1e15, 0.0, "", ""),))):
+    for other in (booking(1, lots=lots), booking(1, "x", lots=(Purchase(1000, 1e15, 0.0, "", ""),))):
         assert (await sold.desk.book("m1", other)).status in ("known", "differs")
     found = await sold.desk.lots("m1/sms")
     assert [(lot.number, lot.granted, lot.reserved, lot.spent, lot.bought_us, lot.fixed_us) for lot in found] == [
@@ -106,14 +106,12 @@ async def test_lots_come_with_their_event_or_not_at_all(sold: Bench) -> None:
     assert [(each.who, each.why, each.lots) for each in told] == [("shop", "Ärger, \"quoted\"", {1: 500_000}), ("", "", {2: 70_000})]
 
 
-async def test_a_purchase_that_stands_is_not_bought_again_and_not_changed(sold: Bench) -> None:
-    assert await sold.desk.grant_credits("m1/sms", "e2", 5000, 1e15, 2e15, "", "") == 1
-    more = (Purchase("e1", 1000, 1e15, 0.0, "", ""), Purchase("e2", 6000, 1e15, 0.0, "", ""))
-    assert await sold.desk.book("m1", booking(1, lots=more)) == Booked("differs", 0)
-    assert len(await sold.desk.lots("m1/sms")) == 1
-    same = (Purchase("e2", 5000, 1e15, 0.0, "", ""),)
-    assert await sold.desk.book("m1", booking(1, lots=same)) == Booked("done", 1)
-    assert [lot.granted for lot in await sold.desk.lots("m1/sms")] == [5000]
+async def test_a_grant_by_hand_is_in_no_events_way(sold: Bench) -> None:
+    assert await sold.desk.grant_credits("m1/sms", "e1", 5000, 1e15, 2e15, "", "") == 1
+    assert await sold.desk.book("m1", booking(1, lots=(Purchase(6000, 1e15, 0.0, "", ""),))) == Booked("done", 1)
+    assert await sold.desk.grant_credits("m1/sms", "e1", 5000, 1e15, 2e15, "", "") == 1
+    assert await sold.desk.grant_credits("m1/sms", "e2", 7000, 1e15, 2e15, "", "") == 3
+    assert [lot.granted for lot in await sold.desk.lots("m1/sms")] == [5000, 6000, 7000]
 
 
 async def test_what_was_stuck_is_not_when_an_event_is_done(sold: Bench) -> None:

@@ -4,12 +4,14 @@
 -- With e-mail it is good until that term ends, whenever that is: 0 stands for it.  The same id again changes nothing.
 -- Replies the lot's number, or nil: there is no such account, or its purge has begun.
 if call('EXISTS', B) == 0 or call('HEXISTS', B, 'purging') == 1 then return false end
-local known = lot_of(A, ARGV[1])
-if known then return known end
+local known = call('HGET', A .. ':lots', '#' .. ARGV[1])
+if known then return tonumber(known) end
 local has_mail, is_named = false, false
 for word in string.gmatch(string.lower(call('HGET', B, 'channels') or ''), '[%a-]+') do
   is_named = true
   has_mail = has_mail or word == 'mail' or word == 'email' or word == 'e-mail'
 end
 local fixed = (has_mail or not is_named) and '0' or ARGV[4]
-return buy(A, ARGV[1], ARGV[2], ARGV[3], fixed, ARGV[5], ARGV[6])
+local number = buy(A, ARGV[2], ARGV[3], fixed, ARGV[5], ARGV[6])
+call('HSET', A .. ':lots', '#' .. ARGV[1], number)
+return number

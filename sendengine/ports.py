@@ -465,7 +465,8 @@ class Booking(msgspec.Struct, frozen=True):
 
 class Booked(msgspec.Struct, frozen=True):
     """What became of it: done; known (a repeat); early (it waits for those before it); far (too far ahead for that); differs (another event
-    has its id or its sequence); moved (what was seen has changed); missing, purging.
+    has its id or its sequence); moved (what was seen has changed); full (as many
+    orders wait for their payment as may); missing, purging.
     `sequence`: the last that came to its turn."""
 
     status: str
@@ -679,7 +680,7 @@ class Desk(Protocol):
 
     async def forget_early(self, account: str, sequence: int) -> None: ...
     async def order(self, account: str, order: str) -> bytes:
-        """What is kept of it; b"" nothing."""
+        """Its lines that wait for their payment, as they were kept; b"" none."""
         ...
 
     async def create(

@@ -120,11 +120,38 @@ async def test_an_unpaid_order_changes_nothing_until_its_payment(shop: Billing) 
     assert (await shop.sell("payment.received", order="o1")).status == "applied", "paid twice, in force once"
 
 
-async def test_a_payment_before_its_order(shop: Billing) -> None:
-    await shop.sell("payment.received", order="o1")
-    for amount in (500, 70):
-        assert (await shop.sell("credits.purchased", credits=amount, order="o1", paid=False)).status == "applied"
+async def test_a_payment_is_for_the_lines_before_it_whenever_they_arrive(shop: Billing) -> None:
+    """The order goes on from month to month under one id: what nobody has paid is not in force."""
+    paid = shop.event("payment.received", sequence=3, order="o1")
+    assert (await shop.bring(paid)).status == "waits"
+    await shop.sell("credits.purchased", sequence=2, credits=70, order="o1", paid=False)
+    done = await shop.sell("credits.purchased", sequence=1, credits=500, order="o1", paid=False)
+    assert [done.status, *(each.status for each in done.then)] == ["unpaid", "unpaid", "applied"]
     assert await shop.lots() == [500, 70]
+    assert (await shop.sell("credits.purchased", sequence=4, credits=5000, order="o1", paid=False)).status == "unpaid"
+    assert (await shop.bring(paid)).status == "repeated"
+    assert await shop.lots() == [500, 70]
+    assert (await shop.sell("payment.received", order="o1")).credits == 5000
+    assert await shop.lots() == [500, 70, 5000]
+
+
+async def test_a_line_that_cannot_be_kept_is_refused_and_those_that_wait_stay(shop: Billing) -> None:
+    for at in range(100):
+        await shop.sell("credits.purchased", credits=at + 1, order=f"o{at}", paid=False)
+    late = await shop.sell("credits.purchased", credits=7, order="late", paid=False)
+    assert (late.status, "a hundred orders wait" in late.why, late.expected) == ("refused", True, 102)
+    assert "a hundred orders" in [each async for each in audit.read(shop.desk, "m1")][-1].facts["refused"]
+    assert (await shop.sell("payment.received", order="o0")).credits == 1
+    assert (await shop.sell("credits.purchased", credits=7, order="late", paid=False)).status == "unpaid"
+
+
+async def test_of_two_lines_one_that_is_paid_by_its_own_event_leaves_the_other(shop: Billing) -> None:
+    for amount in (100, 200):
+        await shop.sell("credits.purchased", credits=amount, order="o1", paid=False)
+    await shop.sell("credits.purchased", credits=200, order="o1", who="bank")
+    assert [each async for each in audit.read(shop.desk, "m1")][-1].facts["replaces"] == "evt_2"
+    assert (await shop.sell("payment.received", order="o1")).credits == 100
+    assert await shop.lots() == [200, 100]
 
 
 async def test_all_lines_of_an_order_are_in_force_with_its_one_payment(shop: Billing) -> None:
@@ -147,7 +174,7 @@ async def test_all_lines_of_an_order_are_in_force_with_its_one_payment(shop: Bil
     told = [each async for each in audit.read(shop.desk, "m1")][-1].facts
     assert (told["lines"], told["credits"]) == (" ".join(f"evt_{at}" for at in range(1, 9)), "570")
     assert (await shop.sell("payment.received", order="o1")).credits == 0, "paid twice, in force once"
-    assert (await shop.sell("seats.changed", seats=3, order="o1", paid=False)).status == "applied", "a line behind its payment"
+    assert (await shop.sell("seats.changed", seats=3, order="o1", paid=False)).status == "unpaid", "a line behind its payment"
     assert await shop.lots() == [500, 70]
 
 
@@ -187,7 +214,7 @@ async def test_an_order_that_came_again_as_paid_is_paid(shop: Billing) -> None:
     assert (await shop.state())["tier"] == "200k"
 
 
-async def test_a_line_that_came_again_as_paid_takes_the_place_of_those_of_its_type(shop: Billing) -> None:
+async def test_a_line_that_came_again_as_paid_takes_the_place_of_one_of_its_type(shop: Billing) -> None:
     await shop.sell("tier.changed", tier="100k", order="o1", paid=False)
     await shop.sell("seats.changed", seats=3, order="o1", paid=False)
     await shop.sell("tier.changed", tier="200k", order="o1")

@@ -17,8 +17,8 @@ account slot: B = {m1234} is the account's own; A is a lane of it, a channel wit
                           one's sequence; edition, channels, seats)
   B:early         hash    sequence -> µs when it came, and an event that waits for those before it (JSON; the release before kept that
                           alone); field `stuck` of B: sequence of one whose turn it is and that cannot be applied, and why
-  B:orders        hash    order -> sequence of its latest event, and its lines that wait for their payment (JSON, a line each) or "paid";
-                          the last 100 of each kind
+  B:orders        hash    order -> sequence of its latest event, and its lines that wait for their payment (JSON, a line each); 100 at
+                          most (the release before: "paid" of others, too)
   B:audit         hash    number -> µs and JSON: lines that the audit trail has not taken yet
   B:hooks         hash    webhooks out: subscription -> JSON (policy.hooks.Hook)
   B:hooked        hash    what was last looked at for them: v (version), since µs, tier, holds, credits, untold (complaints that

@@ -194,7 +194,7 @@ class MemoryDesk:
         self._store.accounts.get(account, Account()).books.early.pop(sequence, None)
 
     async def order(self, account: str, order: str) -> bytes:
-        return self._store.accounts.get(account, Account()).books.orders.get(order, (0, b""))[1]
+        return self._store.accounts.get(account, Account()).books.orders.get(order, b"")
 
     async def note(self, account: str, line: bytes) -> None:
         if account not in self._store.accounts:

@@ -8,7 +8,6 @@ from sendengine.queue.memory_gate import change
 from sendengine.queue.memory_state import Account, Books, MemoryStore
 
 REMEMBERED, AHEAD, ORDERS = 1000, 1000, 100
-PAID = b"paid"
 
 
 def book(store: MemoryStore, account: str, now: float, cut_delay: float, booking: Booking) -> Booked:
@@ -27,7 +26,10 @@ def book(store: MemoryStore, account: str, now: float, cut_delay: float, booking
     books.sequences[booking.sequence] = booking.id
     books.ids.pop(books.sequences.pop(booking.sequence - REMEMBERED, ""), None)
     books.early.pop(booking.sequence, None)
-    _keep_order(books, booking)
+    if booking.order:
+        books.orders.pop(booking.order, None)
+    if booking.kept:
+        books.orders[booking.order] = booking.kept
     for lot in booking.lots:
         money.buy(lot, now)
     fields = {"seq": str(booking.sequence), "stuck": "", **booking.fields}
@@ -46,15 +48,6 @@ def _refusal(state: Account, now: float, last: int, books: Books, booking: Booki
         return "early" if books.early.setdefault(booking.sequence, (now, booking.event))[1] == booking.event else "differs"
     if any(state.fields.get(name, "") != value for name, value in booking.seen.items()):
         return "moved"
-    return "moved" if booking.before_us is not None and now >= booking.before_us else None
-
-
-def _keep_order(books: Books, booking: Booking) -> None:
-    """Of those that nobody ever paid, and of those that nobody told more of, the last hundred each."""
-    if booking.order:
-        books.orders.pop(booking.order, None)
-        if booking.kept:
-            books.orders[booking.order] = booking.sequence, booking.kept
-        alike = {name: at for name, (at, kept) in books.orders.items() if (kept == PAID) == (booking.kept == PAID)}
-        if booking.kept and len(alike) > ORDERS:
-            del books.orders[min(alike, key=alike.__getitem__)]
+    if booking.before_us is not None and now >= booking.before_us:
+        return "moved"
+    return "full" if booking.kept and booking.order not in books.orders and len(books.orders) >= ORDERS else None

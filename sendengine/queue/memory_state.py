@@ -155,7 +155,7 @@ class Books:
         self.ids: dict[str, tuple[int, str]] = {}  # id -> sequence, digest
         self.sequences: dict[int, str] = {}
         self.early: dict[int, tuple[float, bytes]] = {}  # sequence -> µs when it came, the event
-        self.orders: dict[str, tuple[int, bytes]] = {}
+        self.orders: dict[str, bytes] = {}
 
 
 class Account:

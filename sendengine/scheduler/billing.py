@@ -25,7 +25,7 @@ from sendengine.scheduler.accounts import open_sms
 
 TIMES = 20  # that a change is begun anew because another one was faster
 LINES_MOST = 100  # of one order
-PAID = b"paid"  # kept of an order whose payment has come
+_FULL = "a hundred orders wait for their payment already: this line is not kept, and can come paid"
 _TOLD = ("tier", "edition", "channels", "seats", "term", "grace", "purge_after")  # shown as they are
 
 
@@ -52,6 +52,7 @@ class _Decision(msgspec.Struct, frozen=True):
     order: str = ""
     kept: bytes = b""
     lines: Sequence[str] = ()  # ids of what a payment puts in force
+    replaces: str = ""  # id of the line that it takes the place of
 
 
 async def apply_event(
@@ -80,6 +81,9 @@ async def _take(desk: Desk, event: AnyEvent, offer: Offer) -> Applied:
         if decision.change.lots:  # no lot without its lane, whoever dies between
             await open_sms(desk, offer.tiers, event.account, offer.sms_rate)
         booked = await desk.book(event.account, _booking(event, decision))
+        if booked.status == "full":
+            decision = _Decision("refused", Change(refused=_FULL))
+            booked = await desk.book(event.account, _booking(event, decision))
         if booked.status != "moved":
             return _applied(event, decision, booked)
     raise Unavailable(f"account {event.account} is changed by others all the time", "the same event may go through later")
@@ -118,20 +122,31 @@ def _line(what: str, sequence: int, event: AnyEvent | None, error: RefusedInput)
 
 
 async def _decide(desk: Desk, event: AnyEvent, fields: Mapping[str, str], offer: Offer) -> _Decision:
-    """Of one whose turn it is."""
+    """Of one whose turn it is. A payment is for the lines that came to their turn before it; what comes behind it waits for another."""
     now, order = await desk.now_us() / 1e6, event.order or ""
     kept = await desk.order(event.account, order) if order else b""
-    lines = [] if kept in (b"", PAID) else [decode(each) for each in kept.split(b"\n")]
-    if not event.paid and kept != PAID:
+    lines = [decode(each) for each in kept.split(b"\n")] if kept else []
+    if not event.paid:
         if len(lines) == LINES_MOST:
             return _Decision("refused", Change(refused=f"order {order} has {LINES_MOST} lines already"), order, kept)
         return _Decision("unpaid", order=order, kept=_joined([*lines, event]))
     if isinstance(event, PaymentReceived):
         change = changes_of([event, *lines], fields, now, offer)
-        return _Decision("refused" if change.is_void else "applied", change, order, PAID, [each.id for each in lines])
-    change = change_of(event, fields, now, offer)
-    left = PAID if kept == PAID else _joined([each for each in lines if type(each) is not type(event)])
-    return _Decision("refused" if change.is_void else "applied", change, order, left)
+        return _Decision("refused" if change.is_void else "applied", change, order, lines=[each.id for each in lines])
+    change, line = change_of(event, fields, now, offer), _line_of(event, lines)
+    left = _joined([each for each in lines if each is not line])
+    return _Decision("refused" if change.is_void else "applied", change, order, left, replaces="" if line is None else line.id)
+
+
+def _line_of(event: AnyEvent, lines: Sequence[AnyEvent]) -> AnyEvent | None:
+    """The one line that an event, paid itself, takes the place of: it sells the same; else the first of its type."""
+    alike = [each for each in lines if type(each) is type(event)]
+    return next((each for each in alike if _as_line(event, each) == event), alike[0] if alike else None)
+
+
+def _as_line(event: AnyEvent, line: AnyEvent) -> AnyEvent:
+    """`line` under the names of `event`: what is left to differ is what they sell."""
+    return msgspec.structs.replace(line, id=event.id, sequence=event.sequence, at=event.at, who=event.who, why=event.why, paid=event.paid)
 
 
 def _joined(lines: Sequence[AnyEvent]) -> bytes:
@@ -142,6 +157,7 @@ def _joined(lines: Sequence[AnyEvent]) -> bytes:
 def _booking(event: AnyEvent, decision: _Decision) -> Booking:
     change, kind = decision.change, _type(event)
     facts = {"event": event.id, "sequence": str(event.sequence), "order": event.order or "", "lines": " ".join(decision.lines)}
+    facts |= {"replaces": decision.replaces}
     facts |= {"status": "" if decision.status == "applied" else decision.status, "refused": change.refused}
     facts |= _told(change) | ({"credits": str(_credits(change))} if change.lots else {})
     return Booking(

@@ -5,7 +5,7 @@
 --       caller saw them, these as field, value pairs; then field, value pairs to be. "" is absent.
 -- Sequences are 1, 2, 3 … in an account. One that is ahead waits in B:early, so that the order in which they come makes no difference.
 -- Replies, with the last sequence that came to its turn: known (a repeat), differs (another event has its id or its sequence),
--- early (it waits), far (too far ahead to wait), moved (read again), missing, purging; else what gate.lua replies.
+-- early (it waits), far (too far ahead to wait), moved (read again), full (too many orders wait), missing, purging; else what gate.lua replies.
 local REMEMBERED, AHEAD, LOT = 1000, 1000, 5
 local now, sequence = clock(), tonumber(ARGV[3])
 if call('EXISTS', B) == 0 then return {'missing', 0} end
@@ -25,6 +25,7 @@ for i = fields + 1, fields + 2 * n, 2 do
   if (call('HGET', B, ARGV[i]) or '') ~= ARGV[i + 1] then return {'moved', seq} end
 end
 if ARGV[8] ~= '' and now >= tonumber(ARGV[8]) then return {'moved', seq} end
+if ARGV[10] ~= '' and is_full(B .. ':orders', ARGV[9]) then return {'full', seq} end
 if ARGV[7] == '1' then cut(now, tonumber(ARGV[1])) end
 call('HSET', came, 'i:' .. ARGV[4], ARGV[3] .. ' ' .. ARGV[5], 's:' .. ARGV[3], ARGV[4])
 local old = 's:' .. int(sequence - REMEMBERED)

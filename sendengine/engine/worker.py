@@ -416,10 +416,9 @@ class Worker:
                 if self.journal.picked >= self._settings.journal_intents:
                     self.journal.append()
             self._takes.feed(lane)
-        # Outcomes count as doubtful until they are journalled: left to the tick, they would hold the next picks up. Metered ones alone,
-        # which are picked by the tick, go with it.
+        # Outcomes count as doubtful until they are journalled: left to the tick, they would hold the next picks up.
         waiting = self.journal.waiting
-        if waiting >= self._settings.journal_intents or (waiting and lanes and not self.journal.in_flight):
+        if waiting >= self._settings.journal_intents or (waiting and not self.journal.in_flight):
             self.journal.append()
 
     # what the parts tell

@@ -1,4 +1,4 @@
--- include: lib lots
+-- include: lib channels lots
 -- A lot of credits is bought.  KEYS[1] the SMS lane.
 -- ARGV: id of the purchase, thousandths of a credit, µs of the purchase, µs until when it is good if the account is SMS-only now, who, why.
 -- With e-mail it is good until that term ends, whenever that is: 0 stands for it.  The same id again changes nothing.
@@ -6,12 +6,7 @@
 if call('EXISTS', B) == 0 or call('HEXISTS', B, 'purging') == 1 then return false end
 local known = call('HGET', A .. ':lots', '#' .. ARGV[1])
 if known then return tonumber(known) end
-local has_mail, is_named = false, false
-for word in string.gmatch(string.lower(call('HGET', B, 'channels') or ''), '[%a-]+') do
-  is_named = true
-  has_mail = has_mail or word == 'mail' or word == 'email' or word == 'e-mail'
-end
-local fixed = (has_mail or not is_named) and '0' or ARGV[4]
+local fixed = holds_mail(call('HGET', B, 'channels')) and '0' or ARGV[4]
 local number = buy(A, ARGV[2], ARGV[3], fixed, ARGV[5], ARGV[6])
 call('HSET', A .. ':lots', '#' .. ARGV[1], number)
 return number

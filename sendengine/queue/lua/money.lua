@@ -1,20 +1,17 @@
+-- include: channels
 -- Shared by the scripts of a lane that is paid for: lots pay, the one that expires first before the others (policy/credits.py is the twin).
 -- A:lots, A:money, A:c:ID:$ as queue/keys.py says. Amounts are whole thousandths of a credit. A row is charged once: it leaves its lease once.
 local LOTS = A .. ':lots'
 local function lots_in_order()
   local home = call('HMGET', B, 'term_ends', 'channels')
-  local term, has_mail, is_named = tonumber(home[1] or '') or math.huge, false, false
-  for word in string.gmatch(string.lower(home[2] or ''), '[%a-]+') do
-    is_named = true
-    has_mail = has_mail or word == 'mail' or word == 'email' or word == 'e-mail'
-  end
+  local term, has_mail = tonumber(home[1] or '') or math.huge, holds_mail(home[2])
   local lots, flat = {}, call('HGETALL', LOTS)
   for i = 1, #flat, 2 do
     local g, r, s, bought, fixed = string.match(flat[i + 1], '^(%d+) (%d+) (%d+) (%d+) (%d+)$')
     if g then
       local lot = {n = tonumber(flat[i]), granted = tonumber(g), reserved = tonumber(r), spent = tonumber(s), bought = bought, fixed = fixed}
       local own = tonumber(fixed)
-      lot.expires = own == 0 and term or (has_mail or not is_named) and math.max(own, term) or own
+      lot.expires = own == 0 and term or has_mail and math.max(own, term) or own
       lots[#lots + 1] = lot
     end
   end

@@ -17,7 +17,7 @@ from sendengine.api.operations import Operation, Param
 from sendengine.api.problems import Problem
 from sendengine.errors import Unavailable
 from sendengine.policy.callbacks import receipts_of
-from sendengine.policy.receipts import DELIVERED
+from sendengine.policy.receipts import result
 from sendengine.types import Provider, Receipt
 
 BODY_MOST = 256 << 10
@@ -79,7 +79,7 @@ async def _body(call: Call) -> Any:
 def _count(services: Services, provider: str, receipts: Iterable[Receipt]) -> None:
     """Each once: one that is early when it is found, or given up."""
     for each in receipts:
-        services.meter.receipt(provider, "delivered" if each.state == DELIVERED else "undelivered")
+        services.meter.receipt(provider, result(each))
 
 
 def _give_up(services: Services, provider: str, receipts: Iterable[Receipt]) -> None:

@@ -13,7 +13,7 @@ import structlog
 
 from sendengine.engine.work import Delivery
 from sendengine.errors import Unavailable
-from sendengine.policy.receipts import DELIVERED
+from sendengine.policy.receipts import result
 from sendengine.ports import Meter, Queue
 from sendengine.records import pack_ref
 from sendengine.types import Receipt
@@ -110,7 +110,7 @@ class Receipts:
         left = {id(receipt) for receipt in unknown}
         for receipt in receipts:
             if id(receipt) not in left:
-                self._meter.receipt(provider, "delivered" if receipt.state == DELIVERED else "undelivered")
+                self._meter.receipt(provider, result(receipt))
 
     def _drop(self, provider: str, receipt: Receipt) -> None:
         self.dropped += 1

@@ -29,6 +29,11 @@ def receipt(text: str, message_id: str = "", state: int | None = None) -> Receip
     return Receipt(named, said, error if _is_word(error) else "")
 
 
+def result(receipt: Receipt) -> str:
+    """As it is counted."""
+    return "delivered" if receipt.state == DELIVERED else "undelivered"
+
+
 def _of(name: str, text: str) -> str:
     found = _field[name].search(text)
     return found[1] if found else ""

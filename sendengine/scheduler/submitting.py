@@ -303,9 +303,7 @@ class Flight:
         return batch.rows < BATCH_ROWS and not self._is_piece
 
     async def _submit(self, batch: PackedBatch) -> Stored:
-        if self._ends(batch):
-            return await self._desk.submit(self._ref.account, self._ref.id, batch, is_last=True)
-        return await self._desk.submit(self._ref.account, self._ref.id, batch)
+        return await self._desk.submit(self._ref.account, self._ref.id, batch, is_last=self._ends(batch))
 
     async def _land(self) -> None:
         batch, task = self._flying.popleft()

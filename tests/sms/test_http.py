@@ -207,6 +207,15 @@ def test_provider_without_what_its_kind_needs_is_refused(tmp_path: Path) -> None
     assert provider(str(path), "a") == Provider(name="a", kind="smpp", host="x", window=7, refused=(400, 404, 422), throttled=(429, 503))
 
 
+async def sent(it: Shop, n: int) -> None:
+    """So many were taken by the provider, whose receipts are still to come."""
+    await it.open(1000)
+    await it.submit(n)
+    it.work()
+    await it.ended()
+    await it.rest()
+
+
 CALLED_BACK = {
     "message_id": "id", "receipt_token": "s3cret", "receipt_list": "results", "receipt_id": "id", "receipt_state": "status.name",
     "receipt_error": "status.code", "receipt_states": (("Delivered", "DELIVRD"), ("Lost", "UNDELIV"), ("Pending", "ENROUTE")),
@@ -219,11 +228,7 @@ def report(number: str, name: str = "Delivered", code: int = 0) -> dict[str, Any
 
 async def test_receipts_come_by_call_back_and_find_their_recipients_once() -> None:
     async with web_shop(ok, **CALLED_BACK) as (it, _), served(it.desk, providers={"web": it.provider}) as api:
-        await it.open(1000)
-        await it.submit(5)
-        it.work()
-        await it.ended()
-        await it.rest()
+        await sent(it, 5)
         path, own = "/v1/sms/receipts/web", "s3cret"
         for token in (None, "", "wrong"):
             assert (await api("POST", path, token, json={"results": []})).status == 401
@@ -249,11 +254,7 @@ async def test_a_receipt_that_comes_before_its_id_is_asked_about_again() -> None
     async with web_shop(ok, **CALLED_BACK) as (it, _), served(it.desk, providers={"web": it.provider}) as api:
         early = await api("POST", "/v1/sms/receipts/web", "s3cret", json={"results": [report(NUMBERS[0])]})
         assert early.json == {"taken": 0, "unknown": 1, "ignored": 0}
-        await it.open(1000)
-        await it.submit(1)
-        it.work()
-        await it.ended()
-        await it.rest()
+        await sent(it, 1)
         found, given_up = await api.services.early.ask(it.desk, "web", 0.0)
         assert (len(found), given_up, len(api.services.early)) == (1, [], 0)
         assert (await it.client.status("a")).delivered == 1
@@ -263,11 +264,7 @@ async def test_a_receipt_that_comes_before_its_id_is_asked_about_again() -> None
 async def test_a_form_is_a_receipt_too() -> None:
     options = {"message_id": "id", "receipt_token": "s3cret", "receipt_id": "sid", "receipt_state": "state"}
     async with web_shop(ok, **options) as (it, _), served(it.desk, providers={"web": it.provider}) as api:
-        await it.open(1000)
-        await it.submit(1)
-        it.work()
-        await it.ended()
-        await it.rest()
+        await sent(it, 1)
         taken = await api("POST", "/v1/sms/receipts/web", "s3cret", data={"sid": NUMBERS[0][1:], "state": "delivered"})
         assert (taken.status, taken.json["taken"]) == (200, 1)
         assert (await it.client.status("a")).delivered == 1

@@ -77,6 +77,7 @@ def markdown(came: Sequence[Ran], about: dict[str, Any]) -> str:
     lines += [f"- form: {about['form']}", "", _HEADS if about["form"] == "full" else f"{_SHORT} {_HEADS}", "", "## Promises", ""]
     promises = [_promise(own.name, figure) for own in came if own.result for figure in own.result.figures]
     lines += table(["suite", "figure", "wanted", "measured", ""], promises)
+    lines += _missed(came)
     for own in came:
         lines += ["", f"## {own.name}", ""]
         if own.result is None:
@@ -85,6 +86,15 @@ def markdown(came: Sequence[Ran], about: dict[str, Any]) -> str:
         lines += [f"{own.result.title}. {own.seconds:.0f} s.", "", *table(own.result.columns, own.result.rows), ""]
         lines += [f"![{title}]({name})" for name, _, title in _charts(own)]
     return "\n".join(lines) + "\n"
+
+
+def _missed(came: Sequence[Ran]) -> list[str]:
+    """What stands in the way of each figure that is missed, as far as the same run has measured it."""
+    missed = [(own.name, figure) for own in came if own.result for figure in own.result.figures if not figure.holds]
+    if not missed:
+        return []
+    rows = [[suite, figure.what, figure.wanted, figure.got, figure.floor or "not measured by itself"] for suite, figure in missed]
+    return ["", "## Missed, and the floor of each", "", *table(["suite", "figure", "wanted", "measured", "floor, in the same run"], rows)]
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

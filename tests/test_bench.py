@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import orjson
@@ -9,6 +10,7 @@ import pytest
 
 from benchmarks import bench
 from benchmarks.bench import Chart, Figure, Result, record
+from benchmarks.punctual import observed
 
 
 @pytest.mark.parametrize("holds", [True, False])
@@ -23,3 +25,13 @@ def test_a_suite_writes_its_figures_and_its_picture(
     said = capsys.readouterr().out
     assert (tmp_path / "suite.svg").read_text().startswith("<svg")
     assert "what" in said
+
+
+async def test_the_machines_own_lateness_is_watched_while_something_runs() -> None:
+    async with observed() as lateness:
+        assert lateness.count == 0
+        await asyncio.to_thread(sum, range(3_000_000))
+
+    assert lateness.count > 0
+    assert 0.0 <= lateness.p50 <= lateness.p99 <= lateness.most
+    assert "woke late by p50" in str(lateness)

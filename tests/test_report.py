@@ -18,7 +18,7 @@ LINES = Chart("N", "T", {"a": [(0.0, 0.0), (10.0, 5.0)]})
 
 
 def result(holds: bool = True, chart: Chart = LINES) -> Result:
-    return Result("title", ["", "n"], [["a|b", "<1>"]], [Figure("what", ">= 1", "2", holds)], chart, {"n": 1}, [LINES])
+    return Result("title", ["", "n"], [["a|b", "<1>"]], [Figure("what", ">= 1", "2", holds, "the wire: 3")], chart, {"n": 1}, [LINES])
 
 
 def test_a_cell_is_text_whatever_is_in_it() -> None:
@@ -46,9 +46,11 @@ def test_a_suite_that_breaks_is_a_line_and_the_others_are_there(
 
 
 @pytest.mark.parametrize("holds", [True, False])
-def test_a_missed_figure_is_seen_from_outside(holds: bool, tmp_path: Path) -> None:
+def test_a_missed_figure_is_seen_from_outside_and_its_floor(holds: bool, tmp_path: Path) -> None:
     assert report.write(["a"], lambda name: result(holds), is_full=False, folder=tmp_path) is holds
-    assert ("MISSED" in (tmp_path / "report.md").read_text()) is not holds
+    text = (tmp_path / "report.md").read_text()
+    assert ("MISSED" in text) is not holds
+    assert ("| a | what | &gt;= 1 | 2 | the wire: 3 |" in text) is not holds
 
 
 @pytest.mark.parametrize(

@@ -72,12 +72,14 @@ def test_stage_tells_what_a_process_said_that_ended() -> None:
 
 def test_terminated_program_leaves_no_stage_behind() -> None:
     code = (
+        "import time\n"
         "from sendengine.trial.stage import Stage\n"
         "with Stage() as stage:\n"
         "    print(stage.folder, stage.relay().process.pid, flush=True)\n"
-        "    input()\n"
+        "    while True:\n"  # not one call that waits: Python's handler does not run in one that the signal just precedes
+        "        time.sleep(0.05)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as program:
         assert program.stdout is not None
         folder, pid = program.stdout.readline().split()
         program.terminate()

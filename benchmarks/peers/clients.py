@@ -23,6 +23,11 @@ async def sendengine(ground: Ground, size: int, arriving: Arriving) -> float:
     return own.cpu_us
 
 
+async def bare(ground: Ground, size: int, arriving: Arriving) -> float:
+    """The writer that does nothing but write: what any pipelined client in Python is bounded by."""
+    return await ground.cost(sys.executable, "-m", "benchmarks.bare", str(ground.sink.port), str(size), "0")
+
+
 async def usual_way(ground: Ground, size: int, arriving: Arriving) -> float:
     return await ground.cost(sys.executable, "-m", "benchmarks.peers.usual_way", str(ground.sink.port), str(size), ground.b.stage.url)
 

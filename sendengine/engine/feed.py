@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sendengine.engine.lane import Lane
     from sendengine.ports import Site
 
-SLOT = 0.002  # deliveries due within it leave together
+SLOT = 0.005  # deliveries due within it leave together: a session in full swing takes half of the writes
 BACKLOG_SECONDS = 0.1  # of what the site lately took: more would grow old before it is written
 BACKLOG_MOST = 256
 SHORT_AFTER, SHORT_FOR = 1.0, 5.0  # seconds that permits must go on lapsing for want of a session, and that the last one is remembered

@@ -79,6 +79,11 @@ class Permits:
                 runs.popleft()
             yield due, turn, run
 
+    def lapse(self, before: float) -> None:
+        """Those due before it are over, unused."""
+        for _ in self.until(before):
+            pass
+
     def apply_cut(self, number: int, cut_us: float) -> None:
         """Permits later than cut_us (Redis time) and granted under a smaller number are void."""
         kept: deque[Run] = deque()

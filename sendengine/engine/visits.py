@@ -23,6 +23,8 @@ RESYNC_ACCOUNTS = 200  # visited at once when everything is settled again
 RESYNC_S = 2.0  # all of them; who has not answered then keeps no other waiting
 ASK_EVERY, ASK_FOR = 1.0, 10.0
 UNMETERED_VISIT = 0.5  # gate and states are looked at so often where no permits are needed
+ASKED_AHEAD = 1.0  # seconds, at most, before the last permit is due: each visit of a slow account brings all that it may
+COLLECTED = 0.6  # of their age: what a visit for permits takes along, rather than one of its own
 CLOSES_SOON = 60.0  # an end of the term that is nearer is looked at, though nothing else brings a visit
 
 
@@ -128,14 +130,14 @@ class Visits:
         return max(0, min(lane.rows - lane.permits.count(), ceil(lane.horizon / lane.interval) + 1))
 
     def _next(self, lane: Lane, reply: Visited, now: float, want: int) -> None:
-        """When to come again: half of the horizon before the permits end, at the first one beyond it, or when outcomes grow old."""
+        """When to come again: some time before the permits end or, without any, the first one falls due, or when outcomes grow old."""
         end = lane.permits.end()
         if not lane.interval:
             when = now + UNMETERED_VISIT if lane.rows else None
         elif end is not None:
-            when = end - lane.horizon / 2
+            when = end - _ahead(lane)
         elif want and not reply.permits:
-            when = now + reply.delay_us / 1e6 - lane.horizon / 2
+            when = now + reply.delay_us / 1e6 - _ahead(lane)
         elif want:
             when = now + self._settings.tick
         else:
@@ -161,7 +163,7 @@ class Visits:
         for lease in list(lane.dirty):
             age = now - lease.resolved_at if lease.resolved_at else 0.0
             is_urgent = lease.bars_since and now - lease.bars_since >= LISTED_WITHIN * 0.8
-            if lease.is_done or lease.back or is_urgent or age >= lane.settle_after * 0.8 or lane.is_leaving:
+            if lease.is_done or lease.back or is_urgent or age >= lane.settle_after * COLLECTED or lane.is_leaving:
                 lane.unsent.append((self._settlement(lease), lease, lease.refs))
                 lease.clear()
                 del lane.dirty[lease]
@@ -277,3 +279,8 @@ class Visits:
             owed.pop(identity, None)
         if not owed:
             self._owed.pop(account, None)
+
+
+def _ahead(lane: Lane) -> float:
+    """How long before its permits end it is asked for more."""
+    return min(lane.horizon / 2, ASKED_AHEAD)

@@ -363,17 +363,25 @@ class Worker:
             self._meter.appended(self.journal.latency, self.journal.doubtful)
 
     def _use_permits(self, lane: Lane, until: float) -> None:
-        """Permits that fall due before `until`: each goes to whoever is next, or lapses. While the lane is screened they wait."""
+        """Permits that fall due before `until`: each goes to whoever is next, or ends unused. While the lane is screened, and while no
+        further intent may be written, they wait, until they lapse."""
         if lane.must_screen:
             self._queue_due(lane)
             return
+        lane.permits.lapse(self._now() - lane.lapse)
         may = self._may_pick(lane)
         self._note_fullness(lane)
-        for due, turn, run in lane.permits.until(until):
-            if may and self.journal.doubtful < self._settings.max_doubtful and not lane.feed.is_full:
-                may = self._deliveries.pick(lane, due, turn, run)
+        if not self._is_at_most_doubtful:
+            for due, turn, run in lane.permits.until(until):
+                may = may and not lane.feed.is_full and self._deliveries.pick(lane, due, turn, run)
+                if self._is_at_most_doubtful:
+                    break
         self._queue_due(lane)
         self._takes.feed(lane)
+
+    @property
+    def _is_at_most_doubtful(self) -> bool:
+        return self.journal.doubtful >= self._settings.max_doubtful
 
     def _note_fullness(self, lane: Lane) -> None:
         """Sessions that do not keep up bind the account to less than its rate; further workers may help."""
@@ -409,7 +417,7 @@ class Worker:
             if not self._may_pick(lane) or lane.licence_until < now:
                 continue
             room = lane.feed.room if len(lanes) == 1 else lane.feed.room // len(lanes) + 1
-            while room > 0 and self.journal.doubtful < self._settings.max_doubtful:
+            while room > 0 and not self._is_at_most_doubtful:
                 if not self._deliveries.pick(lane, 0.0, None, None):
                     break
                 room -= 1

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from concurrent.futures import Executor
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -122,14 +122,17 @@ class Client:
 
     # accounts
 
-    async def create_account(self, account: str, tier: str, *, relay: Relay | str | None = None, retry: str | None = None) -> Account:
+    async def create_account(
+        self, account: str, tier: str, *, relay: Relay | str | None = None, retry: str | None = None, who: str = ""
+    ) -> Account:
         """`tier` is a tier's name or messages per hour; `relay` a Relay, or smtp://host:port where no password is needed; `retry` the
-        schedule of its sends, as in "1m, 5m*2, 1h". The same call again changes nothing. Raises Conflict, NotFound (tier), RefusedInput."""
-        await accounts.create(self.desk, self.tiers, account, tier, relay, retry)
+        schedule of its sends, as in "1m, 5m*2, 1h". The same call again changes nothing. `who` and `why`,
+        here and below, are for the audit trail. Raises Conflict, NotFound (tier), RefusedInput."""
+        await accounts.create(self.desk, self.tiers, account, tier, relay, retry, who)
         return await self.account(account)
 
     async def set_tier(self, account: str, tier: str, *, who: str = "", why: str = "") -> Account:
-        """In force within 1 s on every worker, mid-send too. `who` and `why`, here and below, are for the audit trail."""
+        """In force within 1 s on every worker, mid-send too."""
         await accounts.set_tier(self.desk, self.tiers, account, tier, who, why)
         return await self.account(account)
 
@@ -323,7 +326,7 @@ class Client:
         self, *, account: str, message: Message, recipients: Recipients, campaign: str | None = None, at: Moment = None,
         sequential: bool = False, priority: str | None = None, window: str | None = None, on_doubt: str = "resend", strict: bool = False,
         retry: str | None = None, lifetime: str | float | None = None, sender: str = "", on_reject: OnReject | None = None,
-        on_absent: OnAbsent | None = None, created_by: str = "",
+        on_absent: OnAbsent | None = None, created_by: str = "", who: str = "",
     ) -> Send:  # fmt: skip
         """`recipients`: any (async) iterable of mappings with `email`, or a Path to CSV or NDJSON (`-` is standard input). `sender` is the
         envelope's, else the address in From. `retry`: when it tries again, as in "1m, 5m*2, 1h" (else as the account or the configuration
@@ -335,7 +338,7 @@ class Client:
         order = await self._order(
             account, message, campaign, at, sequential, priority, window, on_doubt, retry, lifetime, sender, created_by
         )  # fmt: skip
-        return await self._submit(order, recipients, strict, on_reject, on_absent)
+        return await self._submit(_made_by(order, "send.create", who), recipients, strict, on_reject, on_absent)
 
     async def _order(
         self, account: str, message: Message, campaign: str | None, at: Moment, sequential: bool, priority: str | None, window: str | None,
@@ -374,18 +377,21 @@ class Client:
     async def open(
         self, *, account: str, message: Message, campaign: str | None = None, at: Moment = None, sequential: bool = False,
         priority: str | None = None, window: str | None = None, on_doubt: str = "resend", strict: bool = False, retry: str | None = None,
-        lifetime: str | float | None = None, sender: str = "", created_by: str = "",
+        lifetime: str | float | None = None, sender: str = "", created_by: str = "", who: str = "",
     ) -> Send:  # fmt: skip
         """A send without its list, which `load` brings and `seal` ends: for lists that come in pieces. Else as `submit`."""
         order = await self._order(
             account, message, campaign, at, sequential, priority, window, on_doubt, retry, lifetime, sender, created_by
         )  # fmt: skip
+        return await self._open(_made_by(order, "send.create", who), strict)
+
+    async def _open(self, order: Order, strict: bool) -> Send:
         created = await loading.open_send(self.desk, self.config, order, _uid(), strict)
         return as_send(await self._status(order.ref), created)
 
     async def load(
         self, campaign: str, chunks: AsyncIterable[bytes], *, first_batch: int = 0, on_reject: OnReject | None = None,
-        pool: Executor | None = None,
+        pool: Executor | None = None, who: str = "",
     ) -> Loaded:  # fmt: skip
         """CSV or NDJSON into an opened send. `first_batch`: 0, or the `next_batch` of the list before. Sending may begin at once, but where
         the send is sequential, strict or reversed. The reader waits in a thread of `pool` (the loop's own) for each chunk.
@@ -393,19 +399,22 @@ class Client:
         Raises RefusedInput, Conflict (other rows stand there), Unavailable: the same call goes on."""
         ref = await names.resolve(self.desk, campaign)
         table = await self._prices(ref, await self._now()) if is_paid(ref.account) else None
-        return await loading.load(self.desk, ref, table, chunks, first_batch, pool, on_reject)
+        loaded = await loading.load(self.desk, ref, table, chunks, first_batch, pool, on_reject)
+        if loaded.added:
+            await self.note(owner(ref.account), "send.load", who, send=ref.id)
+        return loaded
 
-    async def seal(self, campaign: str, *, rows: int | None = None) -> Send:
+    async def seal(self, campaign: str, *, rows: int | None = None, who: str = "") -> Send:
         """The list of an opened send is complete. `rows`: how many it must have. Raises Conflict, RefusedInput."""
         ref = await names.resolve(self.desk, campaign)
-        is_new = await loading.seal(self.desk, ref, rows)
+        is_new = await loading.seal(self.desk, ref, rows, _line("send.seal", ref, who))
         return as_send(await self._status(ref), is_new)
 
     async def submit_sms(
         self, *, account: str, sender: str, text: str, recipients: Recipients, campaign: str | None = None, at: Moment = None,
         sequential: bool = False, priority: str | None = None, window: str | None = None, on_doubt: str = "resend", strict: bool = False,
         retry: str | None = None, lifetime: str | float | None = None, region: str = "", on_reject: OnReject | None = None,
-        on_absent: OnAbsent | None = None, created_by: str = "",
+        on_absent: OnAbsent | None = None, created_by: str = "", who: str = "",
     ) -> Send:  # fmt: skip
         """As `submit`, with rows that have a `phone`; `region` (SE) is where numbers without a country code are at home. It costs credits
         by the price table in force when it is created: what its list costs is reserved as it is stored, and nothing goes before all is.
@@ -414,19 +423,18 @@ class Client:
         order = await self._sms_order(
             account, sender, text, campaign, at, sequential, priority, window, on_doubt, retry, lifetime, region, created_by
         )  # fmt: skip
-        return await self._submit(order, recipients, strict, on_reject, on_absent)
+        return await self._submit(_made_by(order, "sms.create", who), recipients, strict, on_reject, on_absent)
 
     async def open_sms(
         self, *, account: str, sender: str, text: str, campaign: str | None = None, at: Moment = None, sequential: bool = False,
         priority: str | None = None, window: str | None = None, on_doubt: str = "resend", strict: bool = False, retry: str | None = None,
-        lifetime: str | float | None = None, region: str = "", created_by: str = "",
+        lifetime: str | float | None = None, region: str = "", created_by: str = "", who: str = "",
     ) -> Send:  # fmt: skip
         """As `submit_sms`, without its list, which `load` brings and `seal` ends."""
         order = await self._sms_order(
             account, sender, text, campaign, at, sequential, priority, window, on_doubt, retry, lifetime, region, created_by
         )  # fmt: skip
-        created = await loading.open_send(self.desk, self.config, order, _uid(), strict)
-        return as_send(await self._status(order.ref), created)
+        return await self._open(_made_by(order, "sms.create", who), strict)
 
     async def _sms_order(
         self, account: str, sender: str, text: str, campaign: str | None, at: Moment, sequential: bool, priority: str | None,
@@ -478,7 +486,7 @@ class Client:
         bought = now if at is None else _wall(at, now, "at") or now
         if bought > now + 1:
             raise RefusedInput("credits cannot have been bought in the future")
-        await prepaid.grant(self.desk, account, prepaid.amount_of(amount), key or _uid(), bought, who, why)
+        await prepaid.grant(self.desk, account, prepaid.amount_of(amount), key, _uid(), bought, who, why)
         return await prepaid.show(self.desk, account)
 
     async def credits(self, account: str) -> Credits:
@@ -501,7 +509,7 @@ class Client:
         pricing = Pricing(said, table)
         return await prepaid.cost(self.desk, account, recipients, submitting.intake_of(order, said, pricing), pricing)
 
-    async def resend(self, campaign: str) -> Send:
+    async def resend(self, campaign: str, *, who: str = "") -> Send:
         """A new send, ID-r1, to those of a send without `sent`. Raises Conflict unless that has ended."""
         ref = await names.resolve(self.desk, campaign)
         await self._admitted(owner(ref.account), SMS if is_paid(ref.account) else EMAIL)
@@ -510,7 +518,7 @@ class Client:
             order = msgspec.structs.replace(order, prices=await self._prices(order.ref, await self._now()))
         if await anext(resend.missing(self.desk, ref), None) is None:
             raise RefusedInput(f"{ref}: every recipient was sent to")
-        return await self._submit(order, resend.missing(self.desk, ref), False, None)
+        return await self._submit(_made_by(order, "send.resend", who, of=ref.id), resend.missing(self.desk, ref), False, None)
 
     async def _submit(
         self, order: Order, recipients: Recipients, strict: bool, on_reject: OnReject | None, on_absent: OnAbsent | None = None
@@ -572,46 +580,46 @@ class Client:
 
     # steering
 
-    async def pause(self, campaign: str) -> Status:
-        return await self._steer(self.desk.pause, campaign)
+    async def pause(self, campaign: str, *, who: str = "") -> Status:
+        return await self._steer("pause", campaign, who)
 
-    async def resume(self, campaign: str) -> Status:
-        return await self._steer(self.desk.resume, campaign)
+    async def resume(self, campaign: str, *, who: str = "") -> Status:
+        return await self._steer("resume", campaign, who)
 
-    async def cancel(self, campaign: str) -> Status:
-        return await self._steer(self.desk.cancel, campaign)
+    async def cancel(self, campaign: str, *, who: str = "") -> Status:
+        return await self._steer("cancel", campaign, who)
 
-    async def reverse(self, campaign: str) -> Status:
+    async def reverse(self, campaign: str, *, who: str = "") -> Status:
         """Swaps the order of those not yet taken."""
-        return await self._steer(self.desk.reverse, campaign)
+        return await self._steer("reverse", campaign, who)
 
-    async def move(self, campaign: str, direction: str) -> Status:
+    async def move(self, campaign: str, direction: str, *, who: str = "") -> Status:
         """A waiting sequential send one place `up` or `down` the line. Raises Conflict where it waits in none, or cannot go further."""
         if direction not in ("up", "down"):
             raise RefusedInput(f"a send moves up or down, not {direction!r}")
         _refuse_single_messages(campaign)
         ref = await names.resolve(self.desk, campaign)
-        answer = await self.desk.move(ref.account, ref.id, direction)
+        answer = await self.desk.move(ref.account, ref.id, direction, line=_line("send.move", ref, who, direction=direction))
         if answer == "same":
             raise Conflict(f"{ref} is {'the next' if direction == 'up' else 'the last'} in the line: it cannot move {direction}")
         if answer != "done":
             raise Conflict(f"{ref} is {answer} and waits in no line", "only a sequential send that waits for its turn can be moved")
         return await self._status(ref)
 
-    async def _steer(self, verb: Callable[[str, str], Any], campaign: str) -> Status:
+    async def _steer(self, verb: str, campaign: str, who: str) -> Status:
         _refuse_single_messages(campaign)
-        return await self._verb(verb, campaign)
+        return await self._verb(verb, campaign, who)
 
-    async def _verb(self, verb: Callable[[str, str], Any], campaign: str) -> Status:
+    async def _verb(self, verb: str, campaign: str, who: str) -> Status:
         ref = await names.resolve(self.desk, campaign)
-        answer = await verb(ref.account, ref.id)
+        answer = await getattr(self.desk, verb)(ref.account, ref.id, line=_line(f"send.{verb}", ref, who))
         if answer not in ("done", "same"):
             raise Conflict(f"{ref} is {answer}", "its state forbids this")
         return await self._status(ref)
 
-    async def replay(self, campaign: str) -> Status:
+    async def replay(self, campaign: str, *, who: str = "") -> Status:
         """What was set aside because workers died of it may be sent again."""
-        return await self._verb(self.desk.replay, campaign)
+        return await self._verb("replay", campaign, who)
 
     # looking
 
@@ -666,13 +674,18 @@ class Client:
             for finding in checked.findings:
                 yield finding
 
-    async def check(self, campaign: str | None = None, *, account: str | None = None, repair: bool = False) -> AsyncIterator[Checked]:
+    async def check(
+        self, campaign: str | None = None, *, account: str | None = None, repair: bool = False, who: str = ""
+    ) -> AsyncIterator[Checked]:
         """As `fsck`, but one for each send, those that add up too; and one for each lane whose money does not (m1234/sms)."""
         if campaign and is_paid(campaign):  # of a lane, its money
             yield Checked(names.lane_id(campaign), 0, await prepaid.check(self.desk, campaign))
             return
         for ref in await self._refs(campaign, account):
-            yield await fsck.check(self.desk, ref, repair)
+            checked = await fsck.check(self.desk, ref, repair)
+            if repair and checked.findings:
+                await self.note(owner(ref.account), "send.repair", who, send=ref.id)
+            yield checked
         for lane in [] if campaign else filter(is_paid, await self._lanes(account)):
             if found := await prepaid.check(self.desk, lane):
                 yield Checked(lane, 0, found)
@@ -709,6 +722,15 @@ class Client:
 
     async def _now(self) -> float:
         return await self.desk.now_us() / 1e6
+
+
+def _made_by(order: Order, what: str, who: str, **facts: str) -> Order:
+    """With its line for the audit trail."""
+    return msgspec.structs.replace(order, line=_line(what, order.ref, who, **facts))
+
+
+def _line(what: str, ref: Ref, who: str, **facts: str) -> bytes:
+    return audit.line(what, who, send=ref.id, **facts)
 
 
 def _refuse_single_messages(campaign: str) -> None:

@@ -76,7 +76,12 @@ class Billing:
         return {name: fields.get(name) for name in names} | {"boosts": boosts, "credits": await self.lots()}
 
     async def trail(self) -> list[tuple[str, str]]:
-        return [(each.what, each.facts["event"]) async for each in audit.read(self.desk, self.account)]
+        return [(each.what, each.facts["event"]) for each in await self.told()]
+
+    async def told(self) -> list[audit.Entry]:
+        """Behind the lines of what was there before billing."""
+        lines = [each async for each in audit.read(self.desk, self.account)]
+        return [each for each in lines if each.what != "account.create"]
 
 
 @pytest.fixture
@@ -88,7 +93,7 @@ async def test_a_purchase_and_its_line(shop: Billing) -> None:
     applied = await shop.sell("tier.changed", tier="100k", who="anna", why="sale")
     assert (applied.status, applied.expected, applied.type) == ("applied", 2, "tier.changed")
     assert ((await shop.state())["tier"], (await shop.state())["rate"]) == ("100k", "100000.0")
-    [line] = [each async for each in audit.read(shop.desk, "m1")]
+    [line] = await shop.told()
     assert (line.what, line.who, line.why) == ("tier.changed", "anna", "sale")
     assert line.facts == {"event": "evt_1", "sequence": "1", "tier": "100k", "rate": "100000/h"}
 
@@ -101,7 +106,7 @@ async def test_lines_are_told_in_the_units_of_people(shop: Billing) -> None:
     await shop.sell("boost.purchased", rate="90k", **{"from": "2040-01-01T00:00:00Z"}, until="2040-01-02T00:00:00Z")
     await shop.sell("credits.purchased", credits=70)
     told = [{name: value for name, value in each.facts.items() if name not in ("event", "sequence")}
-            async for each in audit.read(shop.desk, "m1")]  # fmt: skip
+            for each in await shop.told()]  # fmt: skip
     boosted = {"boost 1": "90000/h from 2040-01-01T00:00:00.000Z until 2040-01-02T00:00:00.000Z"}
     assert told[0] == {"tier": "unmetered", "rate": "unmetered"}
     assert (told[1]["ends"], told[2]["ends"]) == ("2040-01-01T00:00:00.000Z", "never")
@@ -140,7 +145,7 @@ async def test_a_line_that_cannot_be_kept_is_refused_and_those_that_wait_stay(sh
         await shop.sell("credits.purchased", credits=at + 1, order=f"o{at}", paid=False)
     late = await shop.sell("credits.purchased", credits=7, order="late", paid=False)
     assert (late.status, "a hundred orders wait" in late.why, late.expected) == ("refused", True, 102)
-    assert "a hundred orders" in [each async for each in audit.read(shop.desk, "m1")][-1].facts["refused"]
+    assert "a hundred orders" in (await shop.told())[-1].facts["refused"]
     assert (await shop.sell("payment.received", order="o0")).credits == 1
     assert (await shop.sell("credits.purchased", credits=7, order="late", paid=False)).status == "unpaid"
 
@@ -149,7 +154,7 @@ async def test_of_two_lines_one_that_is_paid_by_its_own_event_leaves_the_other(s
     for amount in (100, 200):
         await shop.sell("credits.purchased", credits=amount, order="o1", paid=False)
     await shop.sell("credits.purchased", credits=200, order="o1", who="bank")
-    assert [each async for each in audit.read(shop.desk, "m1")][-1].facts["replaces"] == "evt_2"
+    assert (await shop.told())[-1].facts["replaces"] == "evt_2"
     assert (await shop.sell("payment.received", order="o1")).credits == 100
     assert await shop.lots() == [200, 100]
 
@@ -171,7 +176,7 @@ async def test_all_lines_of_an_order_are_in_force_with_its_one_payment(shop: Bil
     assert (now["tier"], now["edition"], now["seats"], now["credits"]) == ("30k", "plus", "9", [500, 70]), "in their sequence"
     assert [rate for _, _, rate in now["boosts"]] == [300_000, 400_000]
     assert now["term"] == "active"
-    told = [each async for each in audit.read(shop.desk, "m1")][-1].facts
+    told = (await shop.told())[-1].facts
     assert (told["lines"], told["credits"]) == (" ".join(f"evt_{at}" for at in range(1, 9)), "570")
     assert (await shop.sell("payment.received", order="o1")).credits == 0, "paid twice, in force once"
     assert (await shop.sell("seats.changed", seats=3, order="o1", paid=False)).status == "unpaid", "a line behind its payment"
@@ -185,7 +190,7 @@ async def test_a_line_that_is_over_holds_up_no_other(shop: Billing) -> None:
     paid = await shop.sell("payment.received", order="o1")
     assert (paid.status, paid.why) == ("applied", "the boost is over before it begins")
     assert ((await shop.state())["seats"], await shop.lots()) == ("4", [5])
-    assert "over" in [each async for each in audit.read(shop.desk, "m1")][-1].facts["refused"]
+    assert "over" in (await shop.told())[-1].facts["refused"]
 
 
 async def test_an_order_has_a_hundred_lines(shop: Billing) -> None:
@@ -267,7 +272,7 @@ async def test_what_is_sold_no_more_when_its_turn_comes_is_told_once_and_tried_a
     assert (await shop.sell("seats.changed", sequence=1, seats=2)).then == []
     await shop.sell("seats.changed", sequence=4, seats=4)
     await shop.sell("seats.changed", sequence=5, seats=5)
-    told = [each async for each in audit.read(shop.desk, "m1")]
+    told = await shop.told()
     assert [each.what for each in told] == ["seats.changed", "billing.stuck"]
     assert (told[1].facts["event"], told[1].facts["sequence"], "unknown tier 'warp'" in told[1].why) == ("evt_2", "2", True)
     waits = (await bench.client.account("m1")).billing_waits
@@ -296,7 +301,7 @@ async def test_a_kept_event_that_cannot_be_read_is_stuck_and_holds_up_no_answer(
     await bench.desk.book("m1", Booking(2, "evt_2", "d", b'{"type": "of another release"}', b"{}"))
     applied = await shop.sell("seats.changed", sequence=1, seats=1)
     assert (applied.status, applied.then) == ("applied", [])
-    [stuck] = [each async for each in audit.read(shop.desk, "m1") if each.what == "billing.stuck"]
+    [stuck] = [each for each in await shop.told() if each.what == "billing.stuck"]
     assert (stuck.facts, "no billing event" in stuck.why) == ({"sequence": "2"}, True)
     waits = (await bench.client.account("m1")).billing_waits
     assert waits is not None
@@ -406,7 +411,7 @@ async def test_an_id_that_waits_twice_is_dropped_where_it_is_no_event(shop: Bill
     applied = await shop.bring(shop.event("seats.changed", sequence=1, seats=1))
     assert [each.sequence for each in applied.then] == [2]
     assert await shop.desk.early_event("m1", 3) is None
-    [dropped] = [each async for each in audit.read(shop.desk, "m1") if each.what == "billing.dropped"]
+    [dropped] = [each for each in await shop.told() if each.what == "billing.dropped"]
     assert (dropped.facts["event"], dropped.facts["sequence"], "another event has the id evt_2" in dropped.why) == ("evt_2", "3", True)
     assert (await shop.bring(shop.event("seats.changed", sequence=3, seats=5))).status == "applied"
 

@@ -114,9 +114,8 @@ async def show(call: Call) -> Account:
 
 async def create(call: Call) -> Account:
     account, asked = call.account(), await call.body(NewAccount)
-    call.facts["tier"] = asked.tier
     way = asked.relay or RelayGiven()
-    return await call.client.create_account(account, asked.tier, relay=way.made(), retry=way.retry)
+    return await call.client.create_account(account, asked.tier, relay=way.made(), retry=way.retry, who=call.who)
 
 
 async def set_tier(call: Call) -> Account:
@@ -223,7 +222,7 @@ OPERATIONS = (
     ),
     Operation(
         name="createAccount", method="PUT", path=_ACCOUNT, scope=Scope.ADMIN, operators=True, handler=create, body=NewAccount,
-        answer=Account, audit="account.create", summary="Make an account. The same again changes nothing; other settings are a conflict.",
+        answer=Account, summary="Make an account. The same again changes nothing; other settings are a conflict.",
     ),
     Operation(
         name="setTier", method="PUT", path=_ACCOUNT + "/tier", scope=Scope.ADMIN, operators=True, handler=set_tier, body=TierGiven,

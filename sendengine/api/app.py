@@ -135,8 +135,6 @@ class _Endpoint:
                 access.demand(key, operation.scope, operation.operators)
             call = Call(request, key, self._services)
             value = await operation.handler(call)
-            if operation.audit:
-                await call.note(operation.audit)
             return _response(operation, value)
         except (SendEngineError, Problem) as error:
             problem = problem_of(error, "{" in operation.path)

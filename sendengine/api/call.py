@@ -50,7 +50,6 @@ class Call:
         self.request, self.key, self.services = request, key, services
         self.client, self.limits = services.client, services.limits
         self.about = ""  # the account that the request is about, as soon as that is known
-        self.facts: dict[str, str] = {}  # for the audit trail
 
     @property
     def who(self) -> str:
@@ -69,13 +68,12 @@ class Call:
     async def send(self) -> str:
         """The full name of the path's send."""
         found = await access.send_of(self.client.desk, self.key, self.request.path_params["send"])
-        lane, _, self.facts["send"] = found.partition(":")
-        self.about = owner(lane)
+        self.about = owner(found.partition(":")[0])
         return found
 
-    async def note(self, what: str) -> None:
-        """Who did it, in the trail of the account that it is about."""
-        await self.client.note(self.about, what, self.who, **self.facts)
+    async def note(self, what: str, **facts: str) -> None:
+        """Who did it, in the trail of the account that it is about: for a change whose verb notes none itself."""
+        await self.client.note(self.about, what, self.who, **facts)
 
     async def body(self, type_: type[T]) -> T:
         body = await reading.body_of(self.request, self.limits.max_body_mib << 20)

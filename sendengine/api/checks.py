@@ -23,7 +23,7 @@ async def check(call: Call) -> Checked:
 async def repair(call: Call) -> Checked:
     send = await call.send()
     await call.body(Nothing)
-    return await anext(call.client.check(send, repair=True))
+    return await anext(call.client.check(send, repair=True, who=call.who))
 
 
 async def check_account(call: Call) -> Response:
@@ -41,7 +41,7 @@ async def quarantined(call: Call) -> Response:
 async def replay(call: Call) -> Status:
     send = await call.send()
     await call.body(Nothing)
-    return await call.client.replay(send)
+    return await call.client.replay(send, who=call.who)
 
 
 _SEND, _ACCOUNT = "/v1/sends/{send}", "/v1/accounts/{account}"
@@ -52,11 +52,11 @@ OPERATIONS = (
     ),
     Operation(
         name="repairSend", method="POST", path=_SEND + "/repair", scope=Scope.ADMIN, operators=True, handler=repair, body=Nothing,
-        answer=Checked, audit="send.repair", summary="The same, and who stands nowhere is put back; the findings are those of before.",
+        answer=Checked, summary="The same, and who stands nowhere is put back; the findings are those of before.",
     ),
     Operation(
         name="replaySend", method="POST", path=_SEND + "/replay", scope=Scope.ADMIN, handler=replay, body=Nothing, answer=Status,
-        audit="send.replay", summary="What was set aside may be sent again.",
+        summary="What was set aside may be sent again.",
     ),
     Operation(
         name="checkAccount", method="GET", path=_ACCOUNT + "/fsck", scope=Scope.ADMIN, handler=check_account, answer=Checked,

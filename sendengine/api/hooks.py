@@ -30,9 +30,7 @@ class NewHookGiven(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def _account(call: Call) -> str:
     """That of the query; an account's key needs name none."""
-    account = call.account_named(call.query("account").text("account"))
-    call.facts["webhook"] = call.request.path_params.get("hook", "")
-    return account
+    return call.account_named(call.query("account").text("account"))
 
 
 async def create(call: Call) -> Reply:
@@ -42,7 +40,7 @@ async def create(call: Call) -> Reply:
         account, asked.url, asked.events, seat=call.key.seat, credit_below=asked.credit_below,
         may_be_private=call.limits.private_webhooks,
     )  # fmt: skip
-    call.facts |= {"webhook": made.id, "url": made.url}
+    await call.note("webhook.create", webhook=made.id, url=made.url)
     return Reply(made, 201, {"Location": f"/v1/webhooks/{made.id}"})
 
 
@@ -55,11 +53,15 @@ async def show(call: Call) -> HookShown:
 
 
 async def remove(call: Call) -> HookShown:
-    return await call.client.remove_hook(_account(call), call.request.path_params["hook"])
+    gone = await call.client.remove_hook(_account(call), call.request.path_params["hook"])
+    await call.note("webhook.remove", webhook=gone.id)
+    return gone
 
 
 async def rotate(call: Call) -> NewHook:
-    return await call.client.rotate_hook(_account(call), call.request.path_params["hook"])
+    made = await call.client.rotate_hook(_account(call), call.request.path_params["hook"])
+    await call.note("webhook.rotate", webhook=made.id)
+    return made
 
 
 async def attempt(call: Call) -> Reply:
@@ -76,7 +78,7 @@ _OF = (Param("account", "Whose; an account's key needs name none."),)
 OPERATIONS = (
     Operation(
         name="createWebhook", method="POST", path="/v1/webhooks", scope=Scope.ADMIN, handler=create, body=NewHookGiven, answer=NewHook,
-        status=201, audit="webhook.create",
+        status=201,
         summary="Be told of what happens from now on. `secret` signs what is told, and is shown here and never again.",
     ),
     Operation(
@@ -89,11 +91,11 @@ OPERATIONS = (
     ),
     Operation(
         name="removeWebhook", method="DELETE", path="/v1/webhooks/{hook}", scope=Scope.ADMIN, handler=remove, answer=HookShown,
-        params=_OF, audit="webhook.remove", summary="It is told nothing any more, nor what is on its way to it.",
+        params=_OF, summary="It is told nothing any more, nor what is on its way to it.",
     ),
     Operation(
         name="rotateWebhook", method="POST", path="/v1/webhooks/{hook}/rotate", scope=Scope.ADMIN, handler=rotate, answer=NewHook,
-        params=_OF, audit="webhook.rotate", summary="Another secret; the present one signs beside it for a day.",
+        params=_OF, summary="Another secret; the present one signs beside it for a day.",
     ),
     Operation(
         name="testWebhook", method="POST", path="/v1/webhooks/{hook}/test", scope=Scope.ADMIN, handler=attempt, answer=HookShown,

@@ -46,7 +46,6 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     status: int = 200
     others: tuple[int, ...] = ()  # further statuses of success
     params: tuple[Param, ...] = ()
-    audit: str = ""  # what the account's trail calls it, with the seat that did it; "": it changes nothing, or what it calls notes it
 
 
 IDEMPOTENCY = Param(

@@ -15,7 +15,7 @@ from sendengine.api import problems, streams
 from sendengine.api.call import Call, Reply
 from sendengine.api.operations import IDEMPOTENCY, Nothing, Operation, Param
 from sendengine.api.problems import Problem
-from sendengine.errors import LacksCredit, RefusedInput
+from sendengine.errors import RefusedInput
 from sendengine.intake import Rejected
 from sendengine.lanes import others
 from sendengine.policy.apikeys import Scope
@@ -108,10 +108,11 @@ class SendMade(Send, frozen=True, kw_only=True):
 
 
 class ListLoaded(msgspec.Struct, frozen=True):
-    """`next_batch` is the `first_batch` of a further list."""
+    """`added` are rows that were not there before; `next_batch` is the `first_batch` of a further list."""
 
     campaign: str
     rows: int
+    added: int
     rejected: int
     first_batch: int
     next_batch: int
@@ -153,7 +154,7 @@ async def create(call: Call) -> Reply:
         "account": account, "message": asked.made(), "campaign": asked.campaign or campaign_of(account, call.idempotency_key()),
         "at": asked.at, "sequential": asked.sequential, "priority": asked.priority, "window": asked.window, "on_doubt": asked.on_doubt,
         "strict": asked.strict, "retry": asked.retry, "lifetime": asked.lifetime, "sender": address_in(asked.sender),
-        "created_by": call.key.seat,
+        "created_by": call.key.seat, "who": call.who,
     }  # fmt: skip
     return await created(call, asked.recipients, partial(call.client.open, **settings), partial(call.client.submit, **settings))
 
@@ -166,14 +167,8 @@ async def created(
     if rows is None:
         made = await opened()
     else:
-        try:
-            made = await submitted(recipients=rows, on_reject=refused, on_absent=absent.__setitem__)
-        except LacksCredit as error:  # it stands, and waits
-            call.facts["send"] = error.send.rpartition(":")[2]
-            await call.note("sms.create")
-            raise
+        made = await submitted(recipients=rows, on_reject=refused, on_absent=absent.__setitem__)
         call.services.meter.rows(len(rows))
-    call.facts["send"] = made.id.rpartition(":")[2]
     value = SendMade(**msgspec.structs.asdict(made), refused=refused.told(), absent=absent)
     return Reply(value, 201 if made.created else 200, {"Location": f"/v1/sends/{made.id}"})
 
@@ -193,14 +188,16 @@ async def load(call: Call) -> ListLoaded:
     first = call.query("first_batch").count("first_batch", 0)
     refused = Noted()
     with call.services.door.uploads.one(call.key.digest):
-        loaded = await call.services.bulk.load(campaign, call.upload(), first_batch=first or 0, on_reject=refused, pool=call.services.pool)
+        loaded = await call.services.bulk.load(
+            campaign, call.upload(), first_batch=first or 0, on_reject=refused, pool=call.services.pool, who=call.who
+        )
     call.services.meter.rows(loaded.rows)
     return ListLoaded(campaign=campaign, refused=refused.told(), **msgspec.structs.asdict(loaded))
 
 
 async def seal(call: Call) -> Send:
     campaign = await call.send()
-    return await call.client.seal(campaign, rows=(await call.body(Sealing)).rows)
+    return await call.client.seal(campaign, rows=(await call.body(Sealing)).rows, who=call.who)
 
 
 async def listed(call: Call) -> Response:
@@ -243,19 +240,19 @@ async def _of(wanted: str | None, found: AsyncIterator[RecipientOutcome]) -> Asy
 async def steer(verb: str, call: Call) -> Status:
     campaign = await call.send()
     await call.body(Nothing)
-    found: Status = await getattr(call.client, verb)(campaign)
+    found: Status = await getattr(call.client, verb)(campaign, who=call.who)
     return found
 
 
 async def move(call: Call) -> Status:
     campaign = await call.send()
-    return await call.client.move(campaign, (await call.body(Moving)).direction)
+    return await call.client.move(campaign, (await call.body(Moving)).direction, who=call.who)
 
 
 async def resend(call: Call) -> Reply:
     campaign = await call.send()
     await call.body(Nothing)
-    made = await call.client.resend(campaign)
+    made = await call.client.resend(campaign, who=call.who)
     return Reply(made, 201 if made.created else 200, {"Location": f"/v1/sends/{made.id}"})
 
 
@@ -281,7 +278,7 @@ OPERATIONS = (
     Operation(
         name="createSend", method="POST", path="/v1/sends", scope=Scope.SEND, handler=create, body=NewSend, answer=SendMade, status=201,
         others=(200,), params=(IDEMPOTENCY,),
-        audit="send.create", summary="Accept a send. 200, not 201: the same send stood already; `added` rows of the list were new.",
+        summary="Accept a send. 200, not 201: the same send stood already; `added` rows of the list were new.",
     ),
     Operation(
         name="listSends", method="GET", path="/v1/sends", scope=Scope.READ, handler=listed, answer=Status, media=streams.NDJSON,
@@ -295,12 +292,11 @@ OPERATIONS = (
     Operation(
         name="loadRecipients", method="POST", path=_SEND + "/recipients", scope=Scope.SEND, handler=load, upload=True, answer=ListLoaded,
         params=(Param("first_batch", "The `next_batch` of the list before this one.", {"type": "integer", "minimum": 0, "default": 0}),),
-        audit="send.load",
         summary="Upload recipients, NDJSON or CSV, of any length. The same upload again changes nothing; one that broke off goes on.",
     ),
     Operation(
         name="sealSend", method="POST", path=_SEND + "/seal", scope=Scope.SEND, handler=seal, body=Sealing, answer=Send,
-        audit="send.seal", summary="The list is complete.",
+        summary="The list is complete.",
     ),
     Operation(
         name="watchSend", method="GET", path=_SEND + "/events", scope=Scope.READ, handler=watch, answer=Status, media=streams.EVENTS,
@@ -314,17 +310,17 @@ OPERATIONS = (
     *(
         Operation(
             name=f"{verb}Send", method="POST", path=f"{_SEND}/{verb}", scope=Scope.SEND, handler=partial(steer, verb), body=Nothing,
-            answer=Status, summary=summary, audit=f"send.{verb}",
+            answer=Status, summary=summary,
         )
         for verb, summary in _VERBS.items()
     ),
     Operation(
         name="moveSend", method="POST", path=_SEND + "/move", scope=Scope.SEND, handler=move, body=Moving, answer=Status,
-        audit="send.move", summary="Move a waiting sequential send one place `up` or `down` the line.",
+        summary="Move a waiting sequential send one place `up` or `down` the line.",
     ),
     Operation(
         name="resendSend", method="POST", path=_SEND + "/resend", scope=Scope.SEND, handler=resend, body=Nothing, answer=Send, status=201,
-        others=(200,), audit="send.resend", summary="A new send, under the id ID-r1, to those of an ended one without the outcome sent.",
+        others=(200,), summary="A new send, under the id ID-r1, to those of an ended one without the outcome sent.",
     ),
     Operation(
         name="sendMessage", method="POST", path="/v1/messages", scope=Scope.SEND, handler=send_message, body=NewMessage, answer=Single,

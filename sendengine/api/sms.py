@@ -81,6 +81,7 @@ async def create(call: Call) -> Reply:
     refuse_long(call, asked.recipients)
     settings: dict[str, Any] = msgspec.structs.asdict(asked) | {
         "account": account, "campaign": asked.campaign or campaign_of(account, call.idempotency_key()), "created_by": call.key.seat,
+        "who": call.who,
     }  # fmt: skip
     rows = settings.pop("recipients")
     return await created(call, rows, partial(call.client.open_sms, **settings), partial(call.client.submit_sms, **settings))
@@ -109,7 +110,6 @@ async def grant(call: Call) -> Reply:
     account, asked = call.account(), await call.body(NewCredits)
     key = call.idempotency_key()
     found = await call.client.grant_credits(account, asked.amount, key=key, at=asked.at, who=call.who, why=asked.why)
-    call.facts |= {"amount": f"{asked.amount:g}", "key": key or "", "why": asked.why}
     return Reply(found, 201)
 
 
@@ -130,7 +130,7 @@ _ACCOUNT = "/v1/accounts/{account}"
 OPERATIONS = (
     Operation(
         name="createSmsSend", method="POST", path="/v1/sms/sends", scope=Scope.SEND, handler=create, body=NewSmsSend, answer=SendMade,
-        status=201, others=(200,), params=(IDEMPOTENCY,), audit="sms.create",
+        status=201, others=(200,), params=(IDEMPOTENCY,),
         summary="Accept a send of SMS. What it costs is reserved, and nothing goes before all of it is.",
     ),
     Operation(
@@ -151,7 +151,7 @@ OPERATIONS = (
     ),
     Operation(
         name="grantCredits", method="POST", path=_ACCOUNT + "/credits", scope=Scope.ADMIN, operators=True, handler=grant, body=NewCredits,
-        answer=Credits, status=201, params=(IDEMPOTENCY,), audit="credits.grant", summary="A lot of credits.",
+        answer=Credits, status=201, params=(IDEMPOTENCY,), summary="A lot of credits.",
     ),
     Operation(
         name="listCredits", method="GET", path=_ACCOUNT + "/credits/history", scope=Scope.READ, handler=history, answer=Move,

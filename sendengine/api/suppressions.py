@@ -51,20 +51,24 @@ class ListImported(msgspec.Struct, frozen=True):
 async def add(call: Call) -> Added:
     account, asked = call.account(), await call.body(NewSuppressions)
     added = await call.client.suppress(account, asked.addresses, asked.reason)
-    call.facts |= {"reason": asked.reason, "added": str(added)}
+    if added:
+        await call.note("suppress", reason=asked.reason, added=str(added))
     return Added(added)
 
 
 async def remove(call: Call) -> Removed:
     account, asked = call.account(), await call.body(Unsuppressing)
-    removed = await call.client.unsuppress(account, asked.addresses)
-    call.facts |= {"removed": str(removed)}
-    return Removed(removed)
+    return await _removed(call, account, asked.addresses)
 
 
 async def remove_one(call: Call) -> Removed:
-    removed = await call.client.unsuppress(call.account(), [call.request.path_params["address"]])
-    call.facts |= {"removed": str(removed)}
+    return await _removed(call, call.account(), [call.request.path_params["address"]])
+
+
+async def _removed(call: Call, account: str, addresses: list[str]) -> Removed:
+    removed = await call.client.unsuppress(account, addresses)
+    if removed:
+        await call.note("unsuppress", removed=str(removed))
     return Removed(removed)
 
 
@@ -82,7 +86,8 @@ async def load(call: Call) -> ListImported:
         upload = Upload(call.upload(), call.services.pool)
         found = await call.services.bulk.import_suppressed(account, upload, reason, refused)
     call.services.meter.rows(found.rows)
-    call.facts |= {"reason": reason, "added": str(found.added)}
+    if found.added:
+        await call.note("suppress.import", reason=reason, added=str(found.added))
     return ListImported(found.rows, found.added, found.rejected, refused.told())
 
 
@@ -95,19 +100,19 @@ OPERATIONS = (
         summary="Who gets nothing any more, in no order.",
     ),
     Operation(
-        name="suppress", method="POST", path=_LIST, scope=Scope.SEND, handler=add, body=NewSuppressions, answer=Added, audit="suppress",
+        name="suppress", method="POST", path=_LIST, scope=Scope.SEND, handler=add, body=NewSuppressions, answer=Added,
         summary="Onto the list, within 1 s and in mid-send too; the graver reason stands.",
     ),
     Operation(
         name="unsuppress", method="POST", path=_LIST + "/remove", scope=Scope.SEND, handler=remove, body=Unsuppressing, answer=Removed,
-        audit="unsuppress", summary="Off the list, whatever the reason.",
+        summary="Off the list, whatever the reason.",
     ),
     Operation(
         name="unsuppressOne", method="DELETE", path=_LIST + "/{address}", scope=Scope.SEND, handler=remove_one, answer=Removed,
-        audit="unsuppress", summary="One off the list.",
+        summary="One off the list.",
     ),
     Operation(
         name="importSuppressions", method="POST", path=_LIST + "/import", scope=Scope.SEND, handler=load, upload=True, answer=ListImported,
-        params=(_REASON,), audit="suppress.import", summary="Upload a list, NDJSON, CSV or bare addresses, of any length.",
+        params=(_REASON,), summary="Upload a list, NDJSON, CSV or bare addresses, of any length.",
     ),
 )  # fmt: skip

@@ -37,11 +37,12 @@ def create(
     tls: Tls = "opportunistic",
     password_file: PasswordFile = None,
     retry: Retry = None,
+    who: Who = "",
     json: Json = False,
 ) -> None:
     """Make an account."""
     way = _relay(relay, tls, password_file)
-    _show(common.call(lambda client: client.create_account(account, tier, relay=way, retry=retry)), json)
+    _show(common.call(lambda client: client.create_account(account, tier, relay=way, retry=retry, who=who or common.user())), json)
 
 
 @app.command()

@@ -92,7 +92,7 @@ def fsck(
 
     async def check(client: Client) -> bool:
         sends = accepted = found = left = 0
-        async for one in client.check(campaign or None, repair=repair):
+        async for one in client.check(campaign or None, repair=repair, who=common.user()):
             if json:
                 common.emit(one)
             for finding in () if json else one.findings:

@@ -35,7 +35,7 @@ def list_(campaign: Annotated[str, typer.Argument(metavar="[CAMPAIGN]")] = "", j
 @app.command()
 def replay(campaign: Campaign, json: Json = False) -> None:
     """Let them be sent again."""
-    found = common.call(lambda client: client.replay(campaign))
+    found = common.call(lambda client: client.replay(campaign, who=common.user()))
     if json:
         common.emit(found)
     else:

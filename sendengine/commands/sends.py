@@ -61,6 +61,7 @@ def submit(
                 account=account, message=content, recipients=Path(recipients), campaign=campaign or None, at=at or None,
                 sequential=sequential, priority=priority or None, window=window or None, on_doubt=on_doubt, strict=strict,
                 retry=retry or None, lifetime=lifetime or None, sender=_address(sender), on_reject=refused, on_absent=note_absent,
+                who=common.user(),
             ),
         )  # fmt: skip
     show(made, at, json)
@@ -124,7 +125,7 @@ def resend(
 
     if not missing:
         raise RefusedInput("resend to whom?", "--missing: to those without the outcome sent")
-    _show(common.call(lambda client: client.resend(campaign)), json)
+    _show(common.call(lambda client: client.resend(campaign, who=common.user())), json)
 
 
 def estimate(

@@ -43,6 +43,7 @@ def submit(
                 account=account, sender=sender, text=said, recipients=Path(recipients), region=region, campaign=campaign or None,
                 at=at or None, sequential=sequential, priority=priority or None, window=window or None, on_doubt=on_doubt, strict=strict,
                 retry=retry or None, lifetime=lifetime or None, on_reject=refused, on_absent=sends.note_absent,
+                who=common.user(),
             ),
         )  # fmt: skip
     sends.show(made, at, json)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sendengine.intake import DIGEST_OCTETS, PackedBatch
-from sendengine.lanes import is_paid
+from sendengine.lanes import is_paid, owner
 from sendengine.policy import apikeys
 from sendengine.policy.apikeys import ApiKey
 from sendengine.policy.credits import Entry, Kind, Lot, Purchase
@@ -66,19 +66,20 @@ class RedisDesk:
 
     # accounts
 
-    async def create_account(self, account: str, fields: Mapping[str, str]) -> bool:
+    async def create_account(self, account: str, fields: Mapping[str, str], *, line: bytes = b"") -> bool:
         """Of a purged one nothing is made. The tombstone stands in another slot: it is looked for before, and again behind the script."""
-        home = account.partition("/")[0]
+        home = owner(account)
         if await self.gone(home) is not None:
             return False
         await self._enlist(keys.ACCOUNTS, account)
         flat = [item for pair in fields.items() for item in pair]
-        [is_new] = await self._script("account", account, "new", self._cut_delay, "", *flat)
+        [is_new] = await self._script("account", account, "new", self._cut_delay, line, *flat)
         if await self.gone(home) is not None:
             if is_new:
-                await self._link.call("UNLINK", keys.account(account))
+                await self._link.call("UNLINK", keys.account(account), keys.account(account) + ":audit")
             await self._link.call("SREM", keys.ACCOUNTS, account)
             return False
+        await self._fill_trail(home)
         return bool(is_new)
 
     async def set_account(self, account: str, fields: Mapping[str, str], *, line: bytes = b"") -> bool:
@@ -102,7 +103,7 @@ class RedisDesk:
     async def _told(self, account: str, cut: Sequence[Any]) -> bool:
         """Workers hear of the cut that came with a change, if there was one, and its line goes into the trail."""
         is_done = await spread_cut(self._link, account, cut)
-        await self._fill_trail(account.partition("/")[0])
+        await self._fill_trail(owner(account))
         return is_done
 
     async def account(self, account: str) -> Mapping[str, str]:
@@ -268,16 +269,19 @@ class RedisDesk:
     # submitting
 
     async def create(
-        self, account: str, campaign: str, definition: bytes, at_us: float | None, message: bytes, fields: Mapping[str, str]
-    ) -> str:
+        self, account: str, campaign: str, definition: bytes, at_us: float | None, message: bytes, fields: Mapping[str, str], *,
+        line: bytes = b"",
+    ) -> str:  # fmt: skip
         await self._enlist(keys.holders(campaign), account)
         flat = [item for pair in fields.items() for item in pair]
         start = "" if at_us is None else f"{at_us:.0f}"
-        status: str = (await self._script("create", account, campaign, definition, start, message, *flat)).decode()
+        status: str = (await self._script("create", account, campaign, definition, start, message, line, *flat)).decode()
         if status in ("account", "taken"):
             await self._link.call("SREM", keys.holders(campaign), account)
         elif status in ("new", "same"):
             await self._tell(account)
+        if status == "new":
+            await self._fill_trail(owner(account))
         return status
 
     async def submit(self, account: str, campaign: str, batch: PackedBatch, is_last: bool = False) -> Stored:
@@ -299,11 +303,13 @@ class RedisDesk:
         elif is_running and not is_attached:
             await self._link.call("ZADD", keys.INDEX, "LT", 0, account)
 
-    async def seal(self, account: str, campaign: str, batches: int, digests: bytes = b"") -> Stored:
-        reply = await self._script("seal", account, campaign, batches, digests)
+    async def seal(self, account: str, campaign: str, batches: int, digests: bytes = b"", *, line: bytes = b"") -> Stored:
+        reply = await self._script("seal", account, campaign, batches, digests, line)
         stored = _stored(reply)
         if stored.status in ("sealed", "same"):
             await self._tell(account)
+        if stored.status == "sealed":
+            await self._fill_trail(owner(account))
         return stored
 
     async def transact(self, account: str, payload: bytes, message: bytes, key: str, digest: bytes, price: bytes = b"") -> Stored:
@@ -318,9 +324,10 @@ class RedisDesk:
     # credits
 
     async def grant_credits(
-        self, lane: str, key: str, amount: int, bought_us: float, good_us: float, who: str, why: str
+        self, lane: str, key: str, amount: int, bought_us: float, good_us: float, who: str, why: str, *, line: bytes = b""
     ) -> int | None:
-        number = await self._script("grant", lane, key, amount, f"{bought_us:.0f}", f"{good_us:.0f}", who, why)
+        number = await self._script("grant", lane, key, amount, f"{bought_us:.0f}", f"{good_us:.0f}", who, why, line)
+        await self._fill_trail(owner(lane))
         return None if number is None else int(number)
 
     async def lots(self, lane: str) -> list[Lot]:
@@ -351,38 +358,41 @@ class RedisDesk:
 
     # verbs
 
-    async def _verb(self, name: str, account: str, campaign: str) -> str:
-        status, *rest = await self._script(name, account, campaign, self._cut_delay)
+    async def _verb(self, name: str, account: str, campaign: str, line: bytes) -> str:
+        status, *rest = await self._script(name, account, campaign, self._cut_delay, line)
         if status == b"done":
             await self._tell(account, rest[0], float(rest[1]))
+            await self._fill_trail(owner(account))
         elif status == b"same":  # who asked before may have died before it told anybody
             await self._tell(account)
         return _answer(status, *rest)
 
-    async def _change(self, name: str, account: str, campaign: str) -> str:
+    async def _change(self, name: str, account: str, campaign: str, line: bytes) -> str:
         """A verb that makes no permit void."""
-        status, state = await self._script(name, account, campaign)
+        status, state = await self._script(name, account, campaign, line)
         if status != b"closed":
             await self._tell(account)
+            await self._fill_trail(owner(account))
         return _answer(status, state)
 
-    async def pause(self, account: str, campaign: str) -> str:
-        return await self._verb("pause", account, campaign)
+    async def pause(self, account: str, campaign: str, *, line: bytes = b"") -> str:
+        return await self._verb("pause", account, campaign, line)
 
-    async def resume(self, account: str, campaign: str) -> str:
-        return await self._verb("resume", account, campaign)
+    async def resume(self, account: str, campaign: str, *, line: bytes = b"") -> str:
+        return await self._verb("resume", account, campaign, line)
 
-    async def cancel(self, account: str, campaign: str) -> str:
-        return await self._verb("cancel", account, campaign)
+    async def cancel(self, account: str, campaign: str, *, line: bytes = b"") -> str:
+        return await self._verb("cancel", account, campaign, line)
 
-    async def reverse(self, account: str, campaign: str) -> str:
-        return await self._change("reverse", account, campaign)
+    async def reverse(self, account: str, campaign: str, *, line: bytes = b"") -> str:
+        return await self._change("reverse", account, campaign, line)
 
-    async def replay(self, account: str, campaign: str) -> str:
-        return await self._change("replay", account, campaign)
+    async def replay(self, account: str, campaign: str, *, line: bytes = b"") -> str:
+        return await self._change("replay", account, campaign, line)
 
-    async def move(self, account: str, campaign: str, direction: str) -> str:
-        status, state = await self._script("move", account, campaign, direction)
+    async def move(self, account: str, campaign: str, direction: str, *, line: bytes = b"") -> str:
+        status, state = await self._script("move", account, campaign, direction, line)
+        await self._fill_trail(owner(account))
         return _answer(status, state)
 
     # reading

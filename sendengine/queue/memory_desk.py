@@ -76,7 +76,7 @@ class MemoryDesk:
 
     # accounts
 
-    async def create_account(self, account: str, fields: Mapping[str, str]) -> bool:
+    async def create_account(self, account: str, fields: Mapping[str, str], *, line: bytes = b"") -> bool:
         store = self._store
         home = account.partition("/")[0]
         if account in store.accounts or home in store.gone or (home != account and home not in store.accounts):
@@ -84,6 +84,7 @@ class MemoryDesk:
         made = store.make(account)
         made.fields.update(fields, last="0", cut="0")
         made.fields.set_times(created=self._now())
+        self._noted(account, line)
         return True
 
     async def set_account(self, account: str, fields: Mapping[str, str], *, line: bytes = b"") -> bool:
@@ -122,6 +123,10 @@ class MemoryDesk:
     def _told(self, account: str, cut: tuple[int, float]) -> None:
         self._store.spread(account, *cut)
         self._fill_trail(owner(account))
+
+    def _noted(self, lane: str, line: bytes) -> None:
+        self._note(lane, line)
+        self._fill_trail(owner(lane))
 
     def _note(self, lane: str, line: bytes) -> None:
         """As lua/noting.lua."""
@@ -200,8 +205,7 @@ class MemoryDesk:
         if account not in self._store.accounts:
             self._store.write_trail(account, {0: b"%.0f %b" % (self._now(), line)}, self._kept_from())
             return
-        self._note(account, line)
-        self._fill_trail(account)
+        self._noted(account, line)
 
     async def audit(self, account: str, after: str, limit: int) -> list[AuditLine]:
         self._fill_trail(account)
@@ -316,8 +320,9 @@ class MemoryDesk:
     # submitting
 
     async def create(
-        self, account: str, campaign: str, definition: bytes, at_us: float | None, message: bytes, fields: Mapping[str, str]
-    ) -> str:
+        self, account: str, campaign: str, definition: bytes, at_us: float | None, message: bytes, fields: Mapping[str, str], *,
+        line: bytes = b"",
+    ) -> str:  # fmt: skip
         state, now = self._store.accounts.get(account), self._now()
         if state is None:
             return "account"
@@ -340,6 +345,7 @@ class MemoryDesk:
             state.line.append(campaign)
         self._begin(state, made, None if at_us is None else float(round(at_us)), now)
         self._tell(account)
+        self._noted(account, line)
         return "new"
 
     def _begin(self, state: Account, made: Campaign, at_us: float | None, now: float) -> None:
@@ -392,7 +398,7 @@ class MemoryDesk:
         elif campaign.id in state.run and not state.leases:
             self._store.offer(account, 0)
 
-    async def seal(self, account: str, campaign: str, batches: int, digests: bytes = b"") -> Stored:
+    async def seal(self, account: str, campaign: str, batches: int, digests: bytes = b"", *, line: bytes = b"") -> Stored:
         found = self._campaign(account, campaign)
         if found is None:
             return Stored("closed", state="missing")
@@ -407,6 +413,7 @@ class MemoryDesk:
             return Stored("closed", state=found.state)
         self._conclude(account, found)
         self._tell(account)
+        self._noted(account, line)
         return Stored("sealed")
 
     def _conclude(self, account: str, campaign: Campaign) -> None:
@@ -445,7 +452,7 @@ class MemoryDesk:
     # credits
 
     async def grant_credits(
-        self, lane: str, key: str, amount: int, bought_us: float, good_us: float, who: str, why: str
+        self, lane: str, key: str, amount: int, bought_us: float, good_us: float, who: str, why: str, *, line: bytes = b""
     ) -> int | None:
         money = self._store.money_of(lane)
         if money is None:
@@ -453,6 +460,7 @@ class MemoryDesk:
         if key not in money.purchases:
             fixed_us = 0.0 if money.home().has_mail else good_us
             money.purchases[key] = money.buy(Purchase(amount, bought_us, fixed_us, who, why), self._now())
+            self._noted(lane, line)
         return money.purchases[key]
 
     async def lots(self, lane: str) -> list[Lot]:
@@ -474,7 +482,7 @@ class MemoryDesk:
 
     # verbs
 
-    async def _verb(self, verb: Verb, account: str, campaign: str) -> str:
+    async def _verb(self, verb: Verb, account: str, campaign: str, line: bytes) -> str:
         """Done, it is told with its cut; a repeat is told again: who asked before may have died before it told anybody."""
         found = self._campaign(account, campaign)
         if found is None:
@@ -483,40 +491,45 @@ class MemoryDesk:
         answer = verb(state, found, now)
         if answer == DONE:
             self._tell(account, *state.cut(now, self._cut_delay))
+            self._noted(account, line)
         elif answer == SAME:
             self._tell(account)
         return answer
 
-    async def pause(self, account: str, campaign: str) -> str:
-        return await self._verb(pause, account, campaign)
+    async def pause(self, account: str, campaign: str, *, line: bytes = b"") -> str:
+        return await self._verb(pause, account, campaign, line)
 
-    async def resume(self, account: str, campaign: str) -> str:
-        return await self._verb(resume, account, campaign)
+    async def resume(self, account: str, campaign: str, *, line: bytes = b"") -> str:
+        return await self._verb(resume, account, campaign, line)
 
-    async def cancel(self, account: str, campaign: str) -> str:
-        return await self._verb(cancel, account, campaign)
+    async def cancel(self, account: str, campaign: str, *, line: bytes = b"") -> str:
+        return await self._verb(cancel, account, campaign, line)
 
-    async def reverse(self, account: str, campaign: str) -> str:
+    async def reverse(self, account: str, campaign: str, *, line: bytes = b"") -> str:
         found = self._campaign(account, campaign)
         if found is None:
             return "missing"
         answer = reverse(self._store.accounts[account], found)
         if answer == DONE:
             self._tell(account)
+            self._noted(account, line)
         return answer
 
-    async def replay(self, account: str, campaign: str) -> str:
+    async def replay(self, account: str, campaign: str, *, line: bytes = b"") -> str:
         found = self._campaign(account, campaign)
         if found is None:
             return "missing"
-        answer = replay(found)
+        has_any, answer = bool(found.aside), replay(found)
         if answer == DONE:
             self._tell(account)
+            self._noted(account, line if has_any else b"")
         return answer
 
-    async def move(self, account: str, campaign: str, direction: str) -> str:
+    async def move(self, account: str, campaign: str, direction: str, *, line: bytes = b"") -> str:
         found = self._campaign(account, campaign)
-        return "missing" if found is None else move(self._store.accounts[account], found, direction)
+        answer = "missing" if found is None else move(self._store.accounts[account], found, direction)
+        self._noted(account, line if answer == DONE else b"")
+        return answer
 
     # reading
 

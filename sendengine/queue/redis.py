@@ -173,7 +173,7 @@ class RedisQueue:
         await spread_cut(self._link, account, await self._script("leave", keys.account(account), f"{self._cut_delay:.0f}"))
 
     async def suspend(self, account: str, campaign: str, why: str) -> None:
-        status, *rest = await self._script("pause", keys.account(account), campaign, f"{self._cut_delay:.0f}", why)
+        status, *rest = await self._script("pause", keys.account(account), campaign, f"{self._cut_delay:.0f}", "", why)
         await spread_cut(self._link, account, rest if status == b"done" else [])
 
     async def workers(self) -> list[str]:

@@ -74,10 +74,13 @@ class Account(msgspec.Struct, frozen=True):
     binding_channel: str  # email or sms: which one `binding` is of
 
 
-async def create(desk: Desk, tiers: Mapping[str, Tier], account: str, tier: str, relay: Relay | str | None, retry: str | None) -> bool:
+async def create(
+    desk: Desk, tiers: Mapping[str, Tier], account: str, tier: str, relay: Relay | str | None, retry: str | None, who: str
+) -> bool:
     """False when the same account stands already; raises Conflict when it stands with other settings."""
     fields = _speed(tiers, tier) | _way(relay, retry)
-    if await desk.create_account(account_id(account), fields):
+    line = audit.line("account.create", who, tier=fields["tier"], **_way_said({}, fields))
+    if await desk.create_account(account_id(account), fields, line=line):
         return True
     standing = await desk.account(account)
     if not standing and await desk.gone(account) is not None:

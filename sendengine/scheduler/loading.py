@@ -28,9 +28,10 @@ ENDED = ("cancelled", "finished")
 
 class Loaded(msgspec.Struct, frozen=True):
     """What a list came to. `next_batch` is where a further list of the send begins; `absent` are fields that no row had a column for, each
-    with the nearest column or ""."""
+    with the nearest column or ""; `added` are rows that this call stored."""
 
     rows: int
+    added: int
     rejected: int
     first_batch: int
     next_batch: int
@@ -76,10 +77,10 @@ async def load(
         raise reading.MissingColumn(error.column, error.nearest, skeleton.users(error.column), whom) from None
     finally:
         flight.give_up()
-    return Loaded(rows, rejected, first, first + batches, intake.absent)
+    return Loaded(rows, flight.added, rejected, first, first + batches, intake.absent)
 
 
-async def seal(desk: Desk, ref: Ref, rows: int | None = None) -> bool:
+async def seal(desk: Desk, ref: Ref, rows: int | None, line: bytes) -> bool:
     """The list is complete; False when it was already. `rows`: how many the caller has given, to be sure. Raises Conflict where there are
     others, RefusedInput where nothing can be sent, or, if it is strict, where a row was refused."""
     fields = await desk.campaign(ref.account, ref.id)
@@ -91,7 +92,7 @@ async def seal(desk: Desk, ref: Ref, rows: int | None = None) -> bool:
         raise RefusedInput(f"{ref}: nothing can be sent: {said}", "upload recipients, or cancel it")
     if fields.get("strict") == "1" and rejected:
         raise RefusedInput(f"{ref} is strict, and {rejected:,} of its rows were refused", "it is not sent: cancel it, submit a good list")
-    stored = await desk.seal(ref.account, ref.id, number(fields, "batches"))
+    stored = await desk.seal(ref.account, ref.id, number(fields, "batches"), line=line)
     if stored.status == "closed":
         raise Conflict(f"{ref} is {stored.state}: its list takes no end any more")
     if stored.status == "expected":

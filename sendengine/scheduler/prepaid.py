@@ -21,7 +21,7 @@ from sendengine.ports import Bill, Desk, LedgerEntry
 from sendengine.records import rows_of
 from sendengine.remedies import create_account
 from sendengine.render.sms import Pricing
-from sendengine.scheduler import sources
+from sendengine.scheduler import audit, sources
 from sendengine.scheduler.distinct import Distinct
 from sendengine.scheduler.fsck import Finding
 from sendengine.scheduler.names import Ref
@@ -97,16 +97,18 @@ def amount_of(text: str | float) -> int:
     return int(exact)
 
 
-async def grant(desk: Desk, account: str, amount: int, key: str, bought: float, who: str, why: str) -> int:
-    """The number of the lot; the same again for the same key."""
-    for name, text in (("who", who), ("why", why), ("key", key)):
+async def grant(desk: Desk, account: str, amount: int, key: str | None, otherwise: str, bought: float, who: str, why: str) -> int:
+    """The number of the lot; the same again for the same key. `otherwise` names a purchase without one."""
+    for name, text in (("who", who), ("why", why), ("key", key or "")):
         if not text.isprintable():
             raise RefusedInput(f"{name} {text!r} holds control characters or no Unicode text")
     bought_us = round(bought * 1e6)
-    number = await desk.grant_credits(sms_lane(account), key, amount, bought_us, policy.good_until(bought_us), who, why)
+    line = audit.line("credits.grant", who, why, amount=shown(amount), key=key or "")
+    lane, until_us = sms_lane(account), policy.good_until(bought_us)
+    number = await desk.grant_credits(lane, key or otherwise, amount, bought_us, until_us, who, why, line=line)
     if number is None:
         raise NoAccount(f"no account {account}", create_account(account))
-    lot = next(lot for lot in await desk.lots(sms_lane(account)) if lot.number == number)
+    lot = next(lot for lot in await desk.lots(lane) if lot.number == number)
     if lot.granted != amount:
         remedy = "each purchase has a key of its own"
         raise Conflict(f"the purchase {key!r} stands as lot {number} with {shown(lot.granted)} credits, not {shown(amount)}", remedy)

@@ -70,6 +70,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     created_by: str = ""
     region: str = ""  # SMS: where numbers without a country code are at home
     prices: PriceTable | None = None  # SMS: by which its rows are priced
+    line: bytes = b""  # for the audit trail, when it is made
 
     def definition(self) -> bytes:
         """What makes it this send, by digests: a repeat says the same, and one that does not is told what differs."""
@@ -180,7 +181,7 @@ async def create(
     if order.window:
         fields |= _window_fields(order.window, await desk.now_us() / 1e6)
     start = None if order.start is None else order.start * 1e6
-    answer = await desk.create(ref.account, ref.id, definition, start, dump(order.message), fields)
+    answer = await desk.create(ref.account, ref.id, definition, start, dump(order.message), fields, line=order.line)
     if answer == "differs":
         standing = orjson.loads((await desk.campaign(ref.account, ref.id)).get("definition", "{}"))
         wanted = orjson.loads(definition)

@@ -108,11 +108,12 @@ async def test_who_did_what_is_in_the_trail_by_seat_and_key(api: Api) -> None:
     await api("POST", "/v1/webhooks", ann.key, json={"url": "https://hooks.example/x", "events": ["bounce"]})
     trail = (await api("GET", "/v1/accounts/m1/audit", ann.key)).lines
     assert [(line["what"], line["who"].split(" ")[0]) for line in trail] == [
-        ("key.create", "setup"), ("send.create", "Ann"), ("send.pause", "Ann"), ("tier", "Olga"), ("hold", "Olga"), ("key.create", "Ann"),
+        ("account.create", ""), ("key.create", "setup"),
+        ("send.create", "Ann"), ("send.pause", "Ann"), ("tier", "Olga"), ("hold", "Olga"), ("key.create", "Ann"),
         ("webhook.create", "Ann"),
     ]  # fmt: skip
-    assert trail[1]["facts"] == {"send": "c"}
-    assert ann.id in trail[1]["who"]
+    assert trail[2]["facts"] == {"send": "c"}
+    assert ann.id in trail[2]["who"]
     assert ann.key not in str(trail)
     assert (await api("GET", "/v1/accounts/m2/audit", ann.key)).status == 404
 
@@ -137,3 +138,24 @@ async def test_another_password_keeps_the_relay(api: Api) -> None:
     assert (await api("PUT", "/v1/accounts/m2/relay", ops, json={"tls": "required"})).status == 409
     for bad in ({}, {"url": "smtp://user:pw@mx.example"}, {"url": "http://mx.example"}, {"password": ""}):
         assert (await api("PUT", "/v1/accounts/m1/relay", ops, json=bad)).status == 400
+
+
+async def test_a_request_that_changes_nothing_leaves_no_line(api: Api) -> None:
+    ops, once = await api.key(None, seat="Olga"), {"Idempotency-Key": "k"}
+    row = {"email": "a@x.org", "name": "A"}
+    for _ in range(2):
+        await api("PUT", "/v1/accounts/m7", ops, json={"tier": "60k"})
+        await api("POST", "/v1/accounts/m7/credits", ops, json={"amount": 10}, headers=once)
+        await api("POST", "/v1/sms/sends", ops, json={"account": "m7", "sender": "Shop", "text": "Hi", "campaign": "s"})
+        await api("POST", "/v1/sends", ops, json=MESSAGE | {"account": "m7", "recipients": [row]}, headers=once)
+        await api("POST", "/v1/accounts/m7/suppressions", ops, json={"addresses": ["b@x.org"]})
+        await api("POST", "/v1/accounts/m7/suppressions/import", ops, data=b"b@x.org\n")
+    for _ in range(2):
+        await api("POST", "/v1/accounts/m7/suppressions/remove", ops, json={"addresses": ["b@x.org"]})
+        await api("DELETE", "/v1/accounts/m7/suppressions/b@x.org", ops)
+        await api("POST", "/v1/sends/m7:s/cancel", ops)
+    trail = (await api("GET", "/v1/accounts/m7/audit", ops)).lines
+    assert {line["who"].split(" ")[0] for line in trail} == {"Olga"}
+    assert [line["what"] for line in trail] == [
+        "account.create", "credits.grant", "sms.create", "send.create", "suppress", "unsuppress", "send.cancel",
+    ]  # fmt: skip

@@ -1,6 +1,7 @@
--- include: lib masks states settling cutting
+-- include: lib masks states settling cutting noting
 -- Cancel a campaign: all that is not on its way ends as cancelled (unknown where in doubt), whatever their number, at once.
--- KEYS[1] account.  ARGV: campaign, cut delay µs.   Replies {'done', cut number, cut µs}, {'same'}, {'closed', state}.
+-- KEYS[1] account.  ARGV: campaign, cut delay µs, a line for the audit trail.
+-- Replies {'done', cut number, cut µs}, {'same'}, {'closed', state}.
 local id, key, now = ARGV[1], send_key(ARGV[1]), clock()
 local s = call('HMGET', key, 'state', 'accepted', 'leased', 'sent', 'bounced', 'expired', 'suppressed', 'cancelled', 'unknown', 'doubts')
 if s[1] == 'cancelled' then return {'same'} end
@@ -35,5 +36,6 @@ for level = 0, 9 do call('UNLINK', key .. ':q' .. level) end
 sync_run(id)
 leave_line(id)
 finish_if_done(id)
+note(now, ARGV[3])
 local number, at = cut(now, tonumber(ARGV[2]))
 return {'done', number, int(at)}

@@ -1,6 +1,7 @@
--- include: lib states
+-- include: lib states noting
 -- Make a campaign (unsealed, without rows).  KEYS[1] account.
--- ARGV: id, definition (digest of all that the caller said), start µs ("" now), message, then field, value pairs.
+-- ARGV: id, definition (digest of all that the caller said), start µs ("" now), message, a line for the audit trail, then field, value
+--       pairs.
 -- Replies 'new', 'same' (a repeat: nothing changed), 'differs', 'account' (no such account, or it is being purged), 'taken' (another lane of
 --         the account has the id).
 local id, key = ARGV[1], send_key(ARGV[1])
@@ -10,7 +11,7 @@ if standing then return standing == ARGV[2] and 'same' or 'differs' end
 if id ~= TRANSACTIONAL and call('EXISTS', (A == B and A .. '/sms' or B) .. ':c:' .. id) == 1 then return 'taken' end
 local now = clock()
 call('HSET', key, 'definition', ARGV[2], 'created', int(now), 'state', 'scheduled', 'batches', 0)
-for i = 5, #ARGV, 2 do call('HSET', key, ARGV[i], ARGV[i + 1]) end
+for i = 6, #ARGV, 2 do call('HSET', key, ARGV[i], ARGV[i + 1]) end
 call('SET', key .. ':m', ARGV[4])
 call('ZADD', A .. ':sends', int(now), id)
 call('SADD', A .. ':open', id)
@@ -22,4 +23,5 @@ else
   local look = call('HGET', key, 'window_at')
   if look then call('ZADD', A .. ':at', look, id) end
 end
+note(now, ARGV[5])
 return 'new'

@@ -1,5 +1,6 @@
--- include: lib masks turns
--- What was set aside becomes READY again, its batches without a count of kills.  KEYS[1] account.  ARGV: campaign.
+-- include: lib masks turns noting
+-- What was set aside becomes READY again, its batches without a count of kills.  KEYS[1] account.  ARGV: campaign,
+-- a line for the audit trail, where anything was set aside.
 -- Replies {'done', rows} or {'closed', state}.
 local id, key = ARGV[1], send_key(ARGV[1])
 local state, rows = call('HGET', key, 'state'), 0
@@ -12,4 +13,5 @@ end
 call('DEL', key .. ':z')
 call('HDEL', key, 'quarantined')
 note_work(id)
+if rows > 0 then note(clock(), ARGV[2]) end
 return {'done', rows}

@@ -1,5 +1,6 @@
--- include: lib states resting cutting
--- Resume a paused campaign; the time it stood does not count against lifetimes.  KEYS[1] account.  ARGV: campaign, cut delay µs.
+-- include: lib states resting cutting noting
+-- Resume a paused campaign; the time it stood does not count against lifetimes.  KEYS[1] account.  ARGV: campaign, cut delay µs,
+-- a line for the audit trail.
 -- Replies {'done', cut number, cut µs}, {'same'} (it is not paused), {'closed', state}.
 local id, key, now = ARGV[1], send_key(ARGV[1]), clock()
 local s = call('HMGET', key, 'state', 'before', 'at')
@@ -13,5 +14,6 @@ if s[2] ~= 'scheduled' or num(s[3]) <= now then
   start(id)
   if at and call('HEXISTS', key, 'window') == 1 then call('ZADD', A .. ':at', at, id) end
 end
+note(now, ARGV[3])
 local number, at = cut(now, tonumber(ARGV[2]))
 return {'done', number, int(at)}

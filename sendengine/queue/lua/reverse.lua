@@ -1,5 +1,6 @@
--- include: lib states
--- Swap the order of what is not taken yet. An unsealed campaign waits for its seal while it is reversed.  KEYS[1] account.  ARGV: campaign.
+-- include: lib states noting
+-- Swap the order of what is not taken yet. An unsealed campaign waits for its seal while it is reversed.  KEYS[1] account.  ARGV: campaign,
+-- a line for the audit trail.
 -- Replies {'done', reversed 0/1} or {'closed', state}.
 local key = send_key(ARGV[1])
 local s = call('HMGET', key, 'state', 'reversed')
@@ -7,4 +8,5 @@ if ARGV[1] == TRANSACTIONAL or not s[1] or s[1] == 'cancelled' or s[1] == 'finis
 local reversed = s[2] == '1' and 0 or 1
 call('HSET', key, 'reversed', reversed)
 sync_run(ARGV[1])
+note(clock(), ARGV[2])
 return {'done', reversed}

@@ -1,6 +1,6 @@
--- include: lib sealing standing
+-- include: lib sealing standing noting
 -- The list is complete: from here on the campaign has an N, a final estimate, and can finish.  KEYS[1] account.
--- ARGV: campaign, batches, digests of the last one as in standing.lua ("": whatever stands).
+-- ARGV: campaign, batches, digests of the last one as in standing.lua ("": whatever stands), a line for the audit trail.
 -- Replies {'sealed', attached}, {'same'}, {'expected', batches stored}, {'apart'}: another list stands there, {'closed', state}.
 local id, key = ARGV[1], send_key(ARGV[1])
 local s = call('HMGET', key, 'state', 'sealed', 'batches')
@@ -10,4 +10,5 @@ if ARGV[3] ~= '' and not stands_as(call('HGET', key .. ':p', ARGV[2] - 1) or '',
 if s[2] == '1' then return {'same'} end
 if s[1] == 'cancelled' then return {'closed', s[1]} end
 conclude(id)
+note(clock(), ARGV[4])
 return {'sealed', is_attached()}

@@ -69,7 +69,7 @@ from sendengine.scheduler import (
 )
 from sendengine.scheduler.accounts import Account
 from sendengine.scheduler.apikeys import KeyShown, NewKey
-from sendengine.scheduler.awaited import awaited
+from sendengine.scheduler.awaited import awaited, open_orders
 from sendengine.scheduler.billing import Applied
 from sendengine.scheduler.binding import Binding
 from sendengine.scheduler.distinct import Distinct
@@ -223,8 +223,9 @@ class Client:
     async def _shown(self, found: view.View, *others: view.View) -> Account:
         account = owner(found.account)
         bought, waits = await prepaid.show(self.desk, account), await awaited(self.desk, account, found.home)
+        orders = await open_orders(self.desk, account, found.home)
         return msgspec.structs.replace(
-            accounts.shown(found, *others), credits=bought.free if bought.granted else None, billing_waits=waits
+            accounts.shown(found, *others), credits=bought.free if bought.granted else None, billing_waits=waits, orders=orders
         )
 
     async def accounts(self) -> AsyncIterator[Account]:

@@ -464,8 +464,9 @@ class Booking(msgspec.Struct, frozen=True):
 
 
 class Booked(msgspec.Struct, frozen=True):
-    """What became of it: done; known (a repeat); early (it waits for those before it); far (too far ahead for that); differs (another event
-    has its id or its sequence); moved (what was seen has changed); full (as many
+    """What became of it: done; known (a repeat); early (it waits for those before it); far (too far ahead for that); altered (its
+    id came with other words or another sequence); taken (its sequence came with another id); occupied (another event waits with its
+    sequence); moved (what was seen has changed); full (as many
     orders wait for their payment as may); missing, purging.
     `sequence`: the last that came to its turn."""
 
@@ -685,6 +686,10 @@ class Desk(Protocol):
     async def forget_early(self, account: str, sequence: int) -> None: ...
     async def order(self, account: str, order: str) -> bytes:
         """Its lines that wait for their payment, as they were kept; b"" none."""
+        ...
+
+    async def orders(self, account: str) -> Mapping[str, bytes]:
+        """All that wait for their payment, each as `order` gives it."""
         ...
 
     async def create(

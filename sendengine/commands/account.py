@@ -292,8 +292,14 @@ def _term_facts(found: Term) -> list[tuple[str, object]]:
         ("ends", found.ends or "never"),
         ("may be renewed until", found.grace_ends),
         ("may be purged from", found.purge_at),
-        ("may send", "yes" if found.may_send else "no: sendengine account term " + found.account + " --renew TIME"),
+        ("may send", _may_send(found)),
     ]
+
+
+def _may_send(found: Term) -> str:
+    if found.phase == "deleted":
+        return "no, and nothing lifts that: it is purged, and its id is never used again"
+    return "yes" if found.may_send else f"no: sendengine account term {found.account} --renew TIME"
 
 
 def _hold_said(each: Hold) -> str:
@@ -311,10 +317,12 @@ def _show(found: Account, json: bool) -> None:
         *((f"boost {each.boost}", _boost_said(each)) for each in found.boosts),
         ("rate achieved", found.rate_achieved),
         ("edition", found.edition),
-        ("channels", ", ".join(found.channels) or None),
+        ("channels", ", ".join(found.channels) if found.channels else None),
         ("seats", found.seats),
+        ("credits", f"{found.credits:,.10g}" if found.credits is not None else "none were bought"),
         ("events from billing", found.billing_sequence or None),
         ("billing waits", found.billing_waits.said if found.billing_waits else None),
+        *(("unpaid order", each.said) for each in found.orders),
         *_term_facts(found.term),
         *((f"held: {each.reason}", _hold_said(each)) for each in found.holds),
         ("relay", found.relay or "the configuration's"),

@@ -134,6 +134,10 @@ def decode(raw: bytes) -> AnyEvent:
     return event
 
 
+def type_of(event: AnyEvent) -> str:
+    return str(event.__struct_config__.tag)
+
+
 def schema() -> dict[str, Any]:
     """JSON Schema of all of them (docs/accounts.md)."""
     return msgspec.json.schema(AnyEvent)

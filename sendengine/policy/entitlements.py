@@ -28,8 +28,9 @@ from sendengine.policy.credits import MAIL, Home, Purchase, purchase
 from sendengine.policy.grants import FIELD, SPAN, Words
 from sendengine.policy.holds import FIELD as HOLD
 from sendengine.policy.prices import MILLI
-from sendengine.policy.term import Verb, fields_of, term_of
+from sendengine.policy.term import Phase, Verb, fields_of, term_of
 from sendengine.policy.tiers import Tier, interval_us, parse_rate, unknown
+from sendengine.policy.times import format_time
 
 EMAIL, SMS = "email", "sms"
 CHANNELS = (EMAIL, SMS)
@@ -116,7 +117,23 @@ def check(event: AnyEvent, offer: Offer) -> None:
 
 def change_of(event: AnyEvent, fields: Mapping[str, str], now: float, offer: Offer) -> Change:
     """What an event that is paid, and due, makes of an account. Raises RefusedInput for a tier or edition that nobody here sells: such an
-    event is left for when they are, and those behind it wait."""
+    event is left for when they are, and those behind it wait. Of a deleted account nothing is changed: nothing of it will ever send."""
+    if over := over_for_good(fields, now):
+        return Change(refused=over)
+    standing = term_of(fields)
+    change = _change_of(event, fields, now, offer)
+    return msgspec.structs.replace(change, before=None if standing is None else standing.grace_ends)
+
+
+def over_for_good(fields: Mapping[str, str], now: float) -> str:
+    """Why nothing can be sold to an account any more; "" where it can."""
+    standing = term_of(fields)
+    if standing is None or standing.grace_ends is None or standing.phase(now) is not Phase.DELETED:
+        return ""
+    return f"the account is deleted: its grace ended at {format_time(standing.grace_ends)}, and nothing lifts that"
+
+
+def _change_of(event: AnyEvent, fields: Mapping[str, str], now: float, offer: Offer) -> Change:
     match event:
         case SubscriptionRenewed() | SubscriptionCancelled() | SubscriptionExpired():
             return _term_changed(event, fields, now, offer)
@@ -151,7 +168,7 @@ def _both(first: Change, second: Change) -> Change:
     """What the second one saw of the first one's making is nothing that stands before."""
     seen = {name: value for name, value in second.seen.items() if name not in first.fields} | dict(first.seen)
     limits = [each for each in (first.before, second.before) if each is not None]
-    refused = "; ".join(filter(None, (first.refused, second.refused)))
+    refused = "; ".join(dict.fromkeys(filter(None, (first.refused, second.refused))))
     return Change(
         seen, {**first.fields, **second.fields}, first.is_speed or second.is_speed, first.lots + second.lots,
         min(limits, default=None), refused,
@@ -178,9 +195,13 @@ def _term_changed(
     try:
         after = term.change(before, verb, now, ends, grace_days=offer.grace_days, purge_after_days=offer.purge_after_days)
     except (Conflict, RefusedInput) as error:
-        return Change(refused=str(error))
+        return Change(refused=_told(error))
     wanted = fields_of(after)
-    return Change({name: fields.get(name, "") for name in wanted}, wanted, before=None if before is None else before.grace_ends)
+    return Change({name: fields.get(name, "") for name in wanted}, wanted)
+
+
+def _told(error: Conflict | RefusedInput) -> str:
+    return f"{error} ({error.way.http})" if error.way.http else str(error)
 
 
 def _boosted(event: BoostPurchased, fields: Mapping[str, str], now: float, offer: Offer) -> Change:

@@ -122,7 +122,7 @@ def _end(term: Term, verb: Verb, now: float, ends: float | None) -> float | None
     if verb is Verb.CANCEL and term.ends is None and ends is None:
         raise RefusedInput("its term has no end, so cancelling would change nothing", said(field("ends", "TIME"), " says when it ends"))
     if ends is not None and term.ends is not None and ends != term.ends:
-        raise RefusedInput(f"it ends at {format_time(term.ends)}: this changes its renewal only", "leave the time out")
+        raise RefusedInput(f"it ends at {format_time(term.ends)} already: a cancelling changes its renewal only", "leave `ends` out")
     return term.ends if ends is None else ends
 
 

@@ -155,11 +155,12 @@ class RedisDesk:
         await self._link.call("HDEL", keys.account(account) + ":early", sequence)
 
     async def order(self, account: str, order: str) -> bytes:
-        kept = await self._link.call("HGET", keys.account(account) + ":orders", order)
-        if kept is None or kept.endswith(b" paid"):  # the release before remembered payments
-            return b""
-        lines: bytes = kept.partition(b" ")[2]
-        return lines
+        return _lines(await self._link.call("HGET", keys.account(account) + ":orders", order))
+
+    async def orders(self, account: str) -> Mapping[str, bytes]:
+        flat = await self._link.call("HGETALL", keys.account(account) + ":orders")
+        kept = {order.decode(): _lines(value) for order, value in zip(flat[::2], flat[1::2], strict=True)}
+        return {order: lines for order, lines in kept.items() if lines}
 
     async def note(self, account: str, line: bytes) -> None:
         if await self._script("note", account, line):
@@ -527,6 +528,11 @@ def _came(kept: bytes) -> tuple[float, bytes]:
         return 0.0, kept
     at, _, event = kept.partition(b" ")
     return float(at), event
+
+
+def _lines(kept: bytes | None) -> bytes:
+    """Of an order, behind the sequence of its latest event. The release before remembered payments, too."""
+    return b"" if kept is None or kept.endswith(b" paid") else kept.partition(b" ")[2]
 
 
 def _purchase(lot: Purchase) -> tuple[Argument, ...]:

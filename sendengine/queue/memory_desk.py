@@ -201,6 +201,9 @@ class MemoryDesk:
     async def order(self, account: str, order: str) -> bytes:
         return self._store.accounts.get(account, Account()).books.orders.get(order, b"")
 
+    async def orders(self, account: str) -> Mapping[str, bytes]:
+        return dict(self._store.accounts.get(account, Account()).books.orders)
+
     async def note(self, account: str, line: bytes) -> None:
         if account not in self._store.accounts:
             self._store.write_trail(account, {0: b"%.0f %b" % (self._now(), line)}, self._kept_from())

@@ -39,13 +39,13 @@ def book(store: MemoryStore, account: str, now: float, cut_delay: float, booking
 
 def _refusal(state: Account, now: float, last: int, books: Books, booking: Booking) -> str | None:
     if booking.id in books.ids:
-        return "known" if books.ids[booking.id] == (booking.sequence, booking.digest) else "differs"
+        return "known" if books.ids[booking.id] == (booking.sequence, booking.digest) else "altered"
     if booking.sequence <= last:
-        return "differs" if booking.sequence in books.sequences else "known"
+        return "taken" if booking.sequence in books.sequences else "known"
     if booking.sequence > last + AHEAD:
         return "far"
     if booking.sequence > last + 1:
-        return "early" if books.early.setdefault(booking.sequence, (now, booking.event))[1] == booking.event else "differs"
+        return "early" if books.early.setdefault(booking.sequence, (now, booking.event))[1] == booking.event else "occupied"
     if any(state.fields.get(name, "") != value for name, value in booking.seen.items()):
         return "moved"
     if booking.before_us is not None and now >= booking.before_us:

@@ -19,7 +19,7 @@ from sendengine.policy.times import format_time
 from sendengine.ports import Desk
 from sendengine.remedies import Remedy, field, said
 from sendengine.scheduler import audit
-from sendengine.scheduler.awaited import Awaited
+from sendengine.scheduler.awaited import Awaited, OpenOrder
 from sendengine.scheduler.binding import Binding, account_binding, gravest
 from sendengine.scheduler.gates import Hold, Term, shown_holds, shown_term
 from sendengine.scheduler.names import account_id, existing_account
@@ -44,10 +44,10 @@ class Boost(msgspec.Struct, frozen=True):
 class Account(msgspec.Struct, frozen=True):
     """Rates in messages per hour; `rate` is the one in force now, `tier_rate` the tier's; None is unmetered. `boosts` hold now or will.
     `relay` is host:port, None for the configuration's, "unreadable" for what no release understands; `relay_user` and `relay_tls` are
-    its own ones, None where it has none; `retry` the schedule of its sends,
-    None for the configuration's. `term` says where it stands in its time, `holds` what blocks it. `credits` are those free, None where none
-    were ever bought. `edition`, `channels` and `seats` are what was sold, None and empty where nothing was; `billing_sequence` that of the
-    last event from billing that has come to its turn, 0 before the first; `billing_waits` what those behind it wait for. No secret is in
+    its own ones, None where it has none; `retry` the schedule of its sends, None for the configuration's.
+    `term` says where it stands in its time, `holds` what blocks it. `credits` are those free, None where none were ever bought. `edition`, `channels` and `seats` are what was sold, None where nothing
+    was: then any channel will do, and any number of seats; `billing_sequence` that of the last event from billing that has come to its
+    turn, 0 before the first; `billing_waits` what those behind it wait for, `orders` those that wait for their payment. No secret is in
     here."""
 
     account: str
@@ -64,10 +64,11 @@ class Account(msgspec.Struct, frozen=True):
     holds: list[Hold]
     credits: float | None
     edition: str | None
-    channels: list[str]
+    channels: list[str] | None
     seats: int | None
     billing_sequence: int
     billing_waits: Awaited | None
+    orders: list[OpenOrder]
     created_at: datetime | None
     sends: list[str]  # those that have not ended
     binding: Binding | None
@@ -232,10 +233,11 @@ def shown(view: View, *others: View) -> Account:
         holds=shown_holds(view.home),
         credits=None,
         edition=sold.edition,
-        channels=list(sold.channels),
+        channels=list(sold.channels) or None,
         seats=sold.seats if "seats" in view.home else None,
         billing_sequence=sold.sequence,
         billing_waits=None,
+        orders=[],
         created_at=moment(view.fields, "created"),
         sends=[f"{each.account}:{campaign}" for each in (view, *others) for campaign in each.open_sends],
         binding=account_binding(worst),

@@ -1,4 +1,4 @@
-"""What an account's events from billing wait for: one that has not come, or one that has and cannot be applied."""
+"""What an account's events from billing wait for: one that has not come, one that has and cannot be applied, or a payment."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from datetime import datetime
 
 import msgspec
 
+from sendengine.errors import RefusedInput
+from sendengine.policy.billing import AnyEvent, decode, type_of
 from sendengine.policy.entitlements import entitlements_of
 from sendengine.policy.times import format_time
 from sendengine.ports import Desk
@@ -29,6 +31,41 @@ class Awaited(msgspec.Struct, frozen=True):
         if self.why:
             return f"event {self.sequence} cannot be applied: {self.why}; it is tried again with the next event, waiting are {waiting}"
         return f"event {self.sequence} has not come from billing, waiting for it are {waiting}"
+
+
+class OrderLine(msgspec.Struct, frozen=True):
+    """An event that takes effect with the payment."""
+
+    event: str
+    type: str
+    sequence: int
+
+
+class OpenOrder(msgspec.Struct, frozen=True):
+    """An order that nobody has paid yet."""
+
+    order: str
+    lines: list[OrderLine]
+
+    @property
+    def said(self) -> str:
+        return f"{self.order}: " + ", ".join(f"{line.type} ({line.event})" for line in self.lines)
+
+
+async def open_orders(desk: Desk, account: str, fields: Mapping[str, str]) -> list[OpenOrder]:
+    """The one that has waited longest first. `fields` are the account's own."""
+    kept = await desk.orders(account) if entitlements_of(fields).sequence else {}
+    found = [OpenOrder(order, [*filter(None, map(_line, lines.split(b"\n")))]) for order, lines in kept.items()]
+    return sorted(found, key=lambda each: (each.lines[0].sequence if each.lines else 0, each.order))
+
+
+def _line(kept: bytes) -> OrderLine | None:
+    """One in words of another release hides no other."""
+    try:
+        event: AnyEvent = decode(kept)
+    except RefusedInput:
+        return None
+    return OrderLine(event.id, type_of(event), event.sequence)
 
 
 async def awaited(desk: Desk, account: str, fields: Mapping[str, str]) -> Awaited | None:

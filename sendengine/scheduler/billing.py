@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from sendengine.errors import Conflict, NoAccount, RefusedInput, Unavailable
-from sendengine.policy.billing import AnyEvent, PaymentReceived, decode, digest, encode, verify
-from sendengine.policy.entitlements import Change, Offer, change_of, changes_of, check, entitlements_of
+from sendengine.policy.billing import AnyEvent, PaymentReceived, decode, digest, encode, type_of, verify
+from sendengine.policy.entitlements import Change, Offer, change_of, changes_of, check, entitlements_of, over_for_good
 from sendengine.policy.grants import grants_of
 from sendengine.policy.holds import FIELD as HOLD
 from sendengine.policy.prices import MILLI
@@ -22,6 +22,7 @@ from sendengine.policy.times import format_time
 from sendengine.ports import Booked, Booking, Desk
 from sendengine.scheduler import audit
 from sendengine.scheduler.accounts import open_sms
+from sendengine.scheduler.names import existing_account
 
 TIMES = 20  # that a change is begun anew because another one was faster
 LINES_MOST = 100  # of one order
@@ -32,8 +33,8 @@ _TOLD = ("tier", "edition", "channels", "seats", "term", "grace", "purge_after")
 class Applied(msgspec.Struct, frozen=True):
     """What became of an event. `status`: applied; repeated (it had come before, nothing was changed); waits (for those before it:
     `expected` is the next sequence); unpaid (an order: nothing is changed until its payment); refused (genuine, and too late: `why`; of a
-    payment that is applied, `why` says what of its order is). `credits` are those that came with it. `then`: those that had waited for it,
-    and came to their turn with it."""
+    payment that is applied, `why` says what of its order is, or that no order waited for it). `credits` are those that came with it.
+    `then`: those that had waited for it, and came to their turn with it."""
 
     event: str
     account: str
@@ -53,6 +54,7 @@ class _Decision(msgspec.Struct, frozen=True):
     kept: bytes = b""
     lines: Sequence[str] = ()  # ids of what a payment puts in force
     replaces: str = ""  # id of the line that it takes the place of
+    why: str = ""
 
 
 async def apply_event(
@@ -69,9 +71,7 @@ async def apply_event(
 
 async def _take(desk: Desk, event: AnyEvent, offer: Offer) -> Applied:
     for _ in range(TIMES):
-        fields = await desk.account(event.account)
-        if not fields:
-            raise NoAccount(f"no account {event.account}")
+        fields = await existing_account(desk, event.account)
         last = entitlements_of(fields).sequence
         decision = _Decision("applied", Change(seen={"seq": fields.get("seq", "")}))  # none: has its turn come meanwhile, it begins anew
         if event.sequence > last:
@@ -117,7 +117,7 @@ async def _note_that_it_is_stuck(desk: Desk, account: str, sequence: int, event:
 
 def _line(what: str, sequence: int, event: AnyEvent | None, error: RefusedInput) -> bytes:
     """`event` is None where it cannot be read."""
-    of_it = {} if event is None else {"event": event.id, "type": _type(event)}
+    of_it = {} if event is None else {"event": event.id, "type": type_of(event)}
     return audit.line(what, "sendengine", str(error), sequence=str(sequence), **of_it)
 
 
@@ -127,12 +127,15 @@ async def _decide(desk: Desk, event: AnyEvent, fields: Mapping[str, str], offer:
     kept = await desk.order(event.account, order) if order else b""
     lines = [decode(each) for each in kept.split(b"\n")] if kept else []
     if not event.paid:
+        if over := over_for_good(fields, now):
+            return _Decision("refused", Change(refused=over), order, kept)
         if len(lines) == LINES_MOST:
             return _Decision("refused", Change(refused=f"order {order} has {LINES_MOST} lines already"), order, kept)
         return _Decision("unpaid", order=order, kept=_joined([*lines, event]))
     if isinstance(event, PaymentReceived):
         change = changes_of([event, *lines], fields, now, offer)
-        return _Decision("refused" if change.is_void else "applied", change, order, lines=[each.id for each in lines])
+        why = "" if lines else f"no line of order {order} waited: one that comes behind this payment waits for another"
+        return _Decision("refused" if change.is_void else "applied", change, order, lines=[each.id for each in lines], why=why)
     change, line = change_of(event, fields, now, offer), _line_of(event, lines)
     left = _joined([each for each in lines if each is not line])
     return _Decision("refused" if change.is_void else "applied", change, order, left, replaces="" if line is None else line.id)
@@ -155,7 +158,7 @@ def _joined(lines: Sequence[AnyEvent]) -> bytes:
 
 
 def _booking(event: AnyEvent, decision: _Decision) -> Booking:
-    change, kind = decision.change, _type(event)
+    change, kind = decision.change, type_of(event)
     facts = {"event": event.id, "sequence": str(event.sequence), "order": event.order or "", "lines": " ".join(decision.lines)}
     facts |= {"replaces": decision.replaces}
     facts |= {"status": "" if decision.status == "applied" else decision.status, "refused": change.refused}
@@ -195,9 +198,11 @@ def _credits(change: Change) -> int:
 
 
 _REFUSED = {
-    "differs": "another event has the id {id} or the sequence {sequence} already",
-    "far": "sequence {sequence} is more than a thousand ahead of {last}",
-    "purging": "the account is deleted: its data are being purged",
+    "altered": ("its id came already, with other words or another sequence", "an event that says something else has an id of its own"),
+    "taken": ("its sequence {sequence} came already, with another id", "the next sequence is {next}"),
+    "occupied": ("another event waits with the sequence {sequence}", "each event of an account has a sequence of its own"),
+    "far": ("sequence {sequence} is more than a thousand ahead of {last}", "bring the missing ones first: the next sequence is {next}"),
+    "purging": ("the account is deleted: its data are being purged", "nothing lifts that: sell to another account"),
 }
 
 
@@ -205,13 +210,10 @@ def _applied(event: AnyEvent, decision: _Decision, booked: Booked) -> Applied:
     if booked.status == "missing":
         raise NoAccount(f"no account {event.account}")
     if booked.status in _REFUSED:
-        said = _REFUSED[booked.status].format(id=event.id, sequence=event.sequence, last=booked.sequence)
-        raise Conflict(f"event {event.id} for {event.account}: {said}", "bring the missing ones first" if booked.status == "far" else "")
+        numbers = {"sequence": event.sequence, "last": booked.sequence, "next": booked.sequence + 1}
+        said, remedy = (each.format(**numbers) for each in _REFUSED[booked.status])
+        raise Conflict(f"event {event.id} for {event.account}: {said}", remedy)
     status = {"done": decision.status, "known": "repeated", "early": "waits"}[booked.status]
     is_new = booked.status == "done"
-    why, credits_ = (decision.change.refused, _credits(decision.change)) if is_new else ("", 0)
-    return Applied(event.id, event.account, _type(event), event.sequence, status, booked.sequence + 1, why, credits_)
-
-
-def _type(event: AnyEvent) -> str:
-    return str(event.__struct_config__.tag)
+    why, credits_ = (decision.change.refused or decision.why, _credits(decision.change)) if is_new else ("", 0)
+    return Applied(event.id, event.account, type_of(event), event.sequence, status, booked.sequence + 1, why, credits_)

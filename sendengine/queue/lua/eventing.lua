@@ -4,20 +4,20 @@
 --       each thousandths, µs of the purchase, µs until when it is good (0: lots.lua), who, why; number of fields that must be as the
 --       caller saw them, these as field, value pairs; then field, value pairs to be. "" is absent.
 -- Sequences are 1, 2, 3 … in an account. One that is ahead waits in B:early, so that the order in which they come makes no difference.
--- Replies, with the last sequence that came to its turn: known (a repeat), differs (another event has its id or its sequence),
--- early (it waits), far (too far ahead to wait), moved (read again), full (too many orders wait), missing, purging; else what gate.lua replies.
+-- Replies, with the last sequence that came to its turn: known (a repeat), altered (its id came with other words),
+-- taken (its sequence came with another id), occupied (another event waits with its sequence), early (it waits), far (too far ahead to wait), moved (read again), full (too many orders wait), missing, purging; else what gate.lua replies.
 local REMEMBERED, AHEAD, LOT = 1000, 1000, 5
 local now, sequence = clock(), tonumber(ARGV[3])
 if call('EXISTS', B) == 0 then return {'missing', 0} end
 if call('HEXISTS', B, 'purging') == 1 then return {'purging', 0} end
 local seq, came, early, sms = num(call('HGET', B, 'seq')), B .. ':events', B .. ':early', B .. '/sms'
 local known = call('HGET', came, 'i:' .. ARGV[4])
-if known then return {known == ARGV[3] .. ' ' .. ARGV[5] and 'known' or 'differs', seq} end
-if sequence <= seq then return {call('HEXISTS', came, 's:' .. ARGV[3]) == 1 and 'differs' or 'known', seq} end
+if known then return {known == ARGV[3] .. ' ' .. ARGV[5] and 'known' or 'altered', seq} end
+if sequence <= seq then return {call('HEXISTS', came, 's:' .. ARGV[3]) == 1 and 'taken' or 'known', seq} end
 if sequence > seq + AHEAD then return {'far', seq} end
 if sequence > seq + 1 then
   call('HSETNX', early, ARGV[3], int(now) .. ' ' .. ARGV[6])
-  return {string.gsub(call('HGET', early, ARGV[3]), '^%d+ ', '') == ARGV[6] and 'early' or 'differs', seq}
+  return {string.gsub(call('HGET', early, ARGV[3]), '^%d+ ', '') == ARGV[6] and 'early' or 'occupied', seq}
 end
 local fields = 12 + LOT * tonumber(ARGV[11])
 local n = tonumber(ARGV[fields])

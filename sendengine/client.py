@@ -43,7 +43,7 @@ from sendengine.policy.times import parse_duration, parse_time, possible
 from sendengine.policy.window import Window
 from sendengine.ports import Desk
 from sendengine.records import TRANSACTIONAL
-from sendengine.remedies import Tongue
+from sendengine.remedies import Tongue, said
 from sendengine.render.message import Message
 from sendengine.render.sms import Pricing, SmsText
 from sendengine.scheduler import (
@@ -518,7 +518,7 @@ class Client:
         if is_paid(ref.account):
             order = msgspec.structs.replace(order, prices=await self._prices(order.ref, await self._now()))
         if await anext(resend.missing(self.desk, ref), None) is None:
-            raise RefusedInput(f"{ref}: every recipient was sent to")
+            raise Conflict(f"{ref}: every recipient was sent to", said("nobody is missing: ", remedies.outcomes(str(ref)), " shows each"))
         return await self._submit(_made_by(order, "send.resend", who, of=ref.id), resend.missing(self.desk, ref), False, None)
 
     async def _submit(
@@ -615,7 +615,7 @@ class Client:
         ref = await names.resolve(self.desk, campaign)
         answer = await getattr(self.desk, verb)(ref.account, ref.id, line=_line(f"send.{verb}", ref, who))
         if answer not in ("done", "same"):
-            raise Conflict(f"{ref} is {answer}", "its state forbids this")
+            raise Conflict(f"{ref} is {answer}, and takes no {verb} any more", remedies.after_its_end(str(ref)))
         return await self._status(ref)
 
     async def replay(self, campaign: str, *, who: str = "") -> Status:
@@ -679,6 +679,9 @@ class Client:
         self, campaign: str | None = None, *, account: str | None = None, repair: bool = False, who: str = ""
     ) -> AsyncIterator[Checked]:
         """As `fsck`, but one for each send, those that add up too; and one for each lane whose money does not (m1234/sms)."""
+        if campaign and not is_paid(campaign) and names.is_account(campaign) and not await self.desk.holders(campaign):
+            await names.existing_account(self.desk, campaign)
+            campaign, account = None, campaign
         if campaign and is_paid(campaign):  # of a lane, its money
             yield Checked(names.lane_id(campaign), 0, await prepaid.check(self.desk, campaign))
             return

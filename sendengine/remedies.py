@@ -88,8 +88,9 @@ def release(account: str, reason: str) -> Remedy:
     return Remedy(f"sendengine account release {account} --reason {reason}", f"DELETE /v1/accounts/{account}/holds/{reason}")
 
 
-def grant_credits(account: str) -> Remedy:
-    return Remedy(f"sendengine credits grant --account {account}", f"POST /v1/accounts/{account}/credits")
+def grant_credits(account: str, amount: str) -> Remedy:
+    """So many at least."""
+    return Remedy(f"sendengine credits grant --account {account} {amount}", f"POST /v1/accounts/{account}/credits with `amount` {amount}")
 
 
 def list_keys(account: str | None) -> Remedy:
@@ -119,6 +120,12 @@ def resume(send: str) -> Remedy:
 
 def cancel(send: str) -> Remedy:
     return Remedy(f"sendengine cancel {send}", f"POST /v1/sends/{send}/cancel")
+
+
+def after_its_end(send: str) -> Remedy:
+    """Of one that has ended, or does: all that can yet be done."""
+    again = Remedy(f"sendengine resend --missing {send}", f"POST /v1/sends/{send}/resend")
+    return said(outcomes(send), " shows what became of each; ", again, " sends to those it did not reach")
 
 
 def move_up(send: str) -> Remedy:

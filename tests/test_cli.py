@@ -675,3 +675,22 @@ def test_a_key_that_cannot_be(run: Shell, args: tuple[str, ...], said: str) -> N
     done = run("key", "create", *args)
     assert (done.code, said in done.err) == (2, True)
     assert run("key", "list", "--json").lines == []
+
+
+def test_fsck_of_an_account_looks_at_all_its_sends(run: Shell) -> None:
+    run.submit(GOOD)
+    run("account", "create", "m2", "--tier", "60k")
+    assert [each["campaign"] for each in run("fsck", "m1", "--json").lines] == ["m1:c"]
+    assert run("fsck", "m2", "--json").lines == []
+    assert run("fsck", "m3").code == 2
+
+
+def test_account_show_has_its_credits_and_says_that_nothing_lifts_a_deletion(run: Shell) -> None:
+    assert "none were bought" in run("account", "show", "m1").out
+    run("credits", "grant", "--account", "m1", "1234.5")
+    assert "1,234.5" in run("account", "show", "m1").out
+    ended = f"{(time.time() - 11 * 86400) * 1e6:.0f}"
+    Redis.from_url(os.environ["SENDENGINE_REDIS_URL"]).hset("{m1}", mapping={"term": "active", "term_ends": ended})
+    for command in ("show", "term"):
+        said = run("account", command, "m1").out
+        assert ("nothing lifts that" in said, "--renew" in said) == (True, False), command

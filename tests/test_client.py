@@ -670,7 +670,7 @@ async def test_resend_reaches_only_those_not_sent(bench: Bench) -> None:
     assert (again.id, again.accepted) == ("m1:summer-r1", 3)
     assert (await bench.client.resend("summer")).created is False
     await bench.send_all()
-    with pytest.raises(RefusedInput, match="every recipient was sent to"):
+    with pytest.raises(Conflict, match="every recipient was sent to"):
         await bench.client.resend("summer-r1")
     reached = {outcome.recipient for outcome in await found(bench.client.outcomes("summer-r1"))}
     assert reached == {"p0@example.org", "p100@example.org", "p200@example.org"}

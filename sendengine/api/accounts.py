@@ -13,6 +13,7 @@ from sendengine.api import problems, streams
 from sendengine.api.call import Call, Reply
 from sendengine.api.operations import IDEMPOTENCY, Nothing, Operation, Param
 from sendengine.api.problems import Problem
+from sendengine.api.reading import Speed, speed_of
 from sendengine.errors import RefusedInput, about
 from sendengine.lanes import others
 from sendengine.policy.apikeys import Scope
@@ -50,18 +51,18 @@ class RelayGiven(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class NewAccount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`tier`: a tier's name, or messages per hour."""
 
-    tier: str
+    tier: Speed
     relay: RelayGiven | None = None
 
 
 class TierGiven(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    tier: str
+    tier: Speed
 
 
 class NewBoost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`rate`: messages per hour, as in 200000/h, or a tier's name. Times as in RFC 3339, or +2h."""
 
-    rate: str
+    rate: Speed
     until: str
     start: str | None = msgspec.field(name="from", default=None)
     why: str = ""
@@ -115,12 +116,12 @@ async def show(call: Call) -> Account:
 async def create(call: Call) -> Account:
     account, asked = call.account(), await call.body(NewAccount)
     way = asked.relay or RelayGiven()
-    return await call.client.create_account(account, asked.tier, relay=way.made(), retry=way.retry, who=call.who)
+    return await call.client.create_account(account, speed_of(asked.tier), relay=way.made(), retry=way.retry, who=call.who)
 
 
 async def set_tier(call: Call) -> Account:
     account, asked = call.account(), await call.body(TierGiven)
-    return await call.client.set_tier(account, asked.tier, who=call.who)
+    return await call.client.set_tier(account, speed_of(asked.tier), who=call.who)
 
 
 async def set_relay(call: Call) -> Account:
@@ -134,8 +135,8 @@ async def set_relay(call: Call) -> Account:
 
 async def boost(call: Call) -> Reply:
     account, asked = call.account(), await call.body(NewBoost)
-    key = call.idempotency_key()
-    made = await call.client.boost(account, asked.rate, until=asked.until, start=asked.start, who=call.who, why=asked.why, key=key)
+    key, rate = call.idempotency_key(), speed_of(asked.rate)
+    made = await call.client.boost(account, rate, until=asked.until, start=asked.start, who=call.who, why=asked.why, key=key)
     return Reply(made, 201)
 
 

@@ -94,7 +94,7 @@ def _detail(kind: Kind, error: SendEngineError) -> str:
     if kind is AWAY:
         return str(error).partition(":")[0]
     field = error.field if isinstance(error, RefusedInput) and kind is not NOT_FOUND else ""  # that is of the path
-    return f"{field}: {error}" if field else str(error)
+    return f"{field}: {str(error).removeprefix(field + ' ')}" if field else str(error)
 
 
 def answer(problem: Problem) -> Response:

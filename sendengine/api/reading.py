@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 import msgspec
+import msgspec.inspect
 from starlette.requests import ClientDisconnect, Request
 
 from sendengine.api import problems
 from sendengine.api.problems import Problem
 
 T = TypeVar("T")
+Speed = str | int | float  # a tier's name, or messages per hour
 JSON_TYPES = ("application/json", "")
 LIST_TYPES = ("application/x-ndjson", "application/jsonl", "text/csv", "text/plain", "application/octet-stream", "")
 BODY_S = 30.0  # for a whole JSON body
@@ -46,7 +49,10 @@ def decoded(body: bytes, type_: type[T], deepest: int) -> T:
         found = msgspec.json.decode(body or b"{}", type=type_)
     except msgspec.ValidationError as error:
         what, _, place = str(error).rpartition(" - at `$")
-        raise Problem(problems.BAD_REQUEST, f"{place.strip('.`') or 'the body'}: {what or error}", _SHAPES) from None
+        place = place.strip(".`")
+        one_of = ", ".join(values_at(type_, place)) if what.startswith("Invalid enum value") else ""
+        remedy = f"one of {one_of}" if one_of else _SHAPES
+        raise Problem(problems.BAD_REQUEST, f"{place or 'the body'}: {what or error}", remedy) from None
     except msgspec.DecodeError as error:
         raise Problem(problems.BAD_REQUEST, f"the body is no JSON: {error}") from None
     except UnicodeDecodeError as error:
@@ -56,6 +62,38 @@ def decoded(body: bytes, type_: type[T], deepest: int) -> T:
     if not is_flat(msgspec.structs.asdict(found) if isinstance(found, msgspec.Struct) else found, deepest):
         raise Problem(problems.BAD_REQUEST, f"values stand in each other deeper than {deepest}")
     return found
+
+
+def speed_of(given: Speed) -> str:
+    """As people write it: a number is one of messages per hour."""
+    return given if isinstance(given, str) else f"{given:.6f}".rstrip("0").rstrip(".")
+
+
+def values_at(type_: Any, place: str) -> list[str]:
+    """Of the enumeration that stands at a place of a body, as in `relay.tls` or `scopes[0]`."""
+    at = [msgspec.inspect.type_info(type_)]
+    for name in _PLACE_IN_LIST.sub("", place).split("."):
+        structs = [each for each in at if isinstance(each, msgspec.inspect.StructType)]
+        at = [field.type for each in structs for field in each.fields if field.encode_name == name]
+        while any(isinstance(each, _WRAPPED) for each in at):
+            at = [inner for each in at for inner in _unwrapped(each)]
+    values = [value for each in at if isinstance(each, msgspec.inspect.EnumType) for value in each.cls]
+    return [str(value) for value in (*values, *(v for each in at if isinstance(each, msgspec.inspect.LiteralType) for v in each.values))]
+
+
+_PLACE_IN_LIST = re.compile(r"\[[^]]*\]")
+_WRAPPED = (msgspec.inspect.UnionType, msgspec.inspect.ListType, msgspec.inspect.Metadata)
+
+
+def _unwrapped(found: msgspec.inspect.Type) -> list[msgspec.inspect.Type]:
+    match found:
+        case msgspec.inspect.UnionType():
+            return list(found.types)
+        case msgspec.inspect.ListType():
+            return [found.item_type]
+        case msgspec.inspect.Metadata():
+            return [found.type]
+    return [found]
 
 
 def is_flat(value: Any, deepest: int) -> bool:

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from sendengine.api import streams
 from sendengine.api.call import Call, Reply
 from sendengine.api.operations import IDEMPOTENCY, Operation
+from sendengine.api.reading import Speed, speed_of
 from sendengine.api.sends import Row, SendMade, Text, campaign_of, created, refuse_long
 from sendengine.lanes import sms_lane
 from sendengine.policy.apikeys import Scope
@@ -57,14 +58,14 @@ class NewSms(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class SmsGiven(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`rate`: SMS an hour, or a tier; `provider`: who carries them, "" the configuration's. What is null stays."""
 
-    rate: str | None = None
+    rate: Speed | None = None
     provider: str | None = None
 
 
 class NewCredits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`at`: when they were bought."""
 
-    amount: Annotated[float, Meta(gt=0, le=1e9)]
+    amount: Annotated[float, Meta(extra_json_schema={"exclusiveMinimum": 0, "maximum": 1e9})]
     at: Text | None = None
     why: Text = ""
 
@@ -99,7 +100,8 @@ async def show(call: Call) -> Account:
 
 async def change(call: Call) -> Account:
     account, asked = call.account(), await call.body(SmsGiven)
-    return await call.client.set_sms(account, rate=asked.rate, provider=asked.provider, who=call.who)
+    rate = None if asked.rate is None else speed_of(asked.rate)
+    return await call.client.set_sms(account, rate=rate, provider=asked.provider, who=call.who)
 
 
 async def credits_(call: Call) -> Credits:

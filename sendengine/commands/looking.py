@@ -88,7 +88,8 @@ def fsck(
     repair: Annotated[bool, typer.Option("--repair", help="Put back who stands nowhere, and write the counts anew.")] = False,
     json: Json = False,
 ) -> None:
-    """Prove that accepted = sum of outcomes + pending, recipient by recipient. Exit 1 when something does not add up."""
+    """Prove that accepted = sum of outcomes + pending, recipient by recipient, of a send, of an account (m1234) or of all. Exit 1 when
+    something does not add up."""
 
     async def check(client: Client) -> bool:
         sends = accepted = found = left = 0

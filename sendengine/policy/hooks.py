@@ -126,7 +126,8 @@ def check_url(url: str, may_be_private: bool) -> None:
     if len(url) > URL_LETTERS or not (url.isascii() and url.isprintable()) or " " in url:
         raise RefusedInput(f"the URL of a webhook has up to {URL_LETTERS} printable ASCII letters", example)
     if parts.scheme not in (("https", "http") if may_be_private else ("https",)) or not host:
-        raise RefusedInput("a webhook is an https:// URL", example)
+        plain = " (http:// is for a server whose operator lets webhooks go to private addresses: private_webhooks)"
+        raise RefusedInput(f"a webhook is an https:// URL{plain if parts.scheme == 'http' else ''}", example)
     if parts.username or parts.password:
         raise RefusedInput("the URL of a webhook has no password: what is sent is signed", example)
     if not may_be_private and (_is_address(host) and not is_public(host)):

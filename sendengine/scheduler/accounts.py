@@ -45,10 +45,10 @@ class Account(msgspec.Struct, frozen=True):
     """Rates in messages per hour; `rate` is the one in force now, `tier_rate` the tier's; None is unmetered. `boosts` hold now or will.
     `relay` is host:port, None for the configuration's, "unreadable" for what no release understands; `relay_user` and `relay_tls` are
     its own ones, None where it has none; `retry` the schedule of its sends, None for the configuration's.
-    `term` says where it stands in its time, `holds` what blocks it. `credits` are those free, None where none were ever bought. `edition`, `channels` and `seats` are what was sold, None where nothing
-    was: then any channel will do, and any number of seats; `billing_sequence` that of the last event from billing that has come to its
-    turn, 0 before the first; `billing_waits` what those behind it wait for, `orders` those that wait for their payment. No secret is in
-    here."""
+    `term` says where it stands in its time, `holds` what blocks it. `credits` are those free, None where none were ever bought.
+    `edition`, `channels` and `seats` are what was sold, None where nothing was: then any channel will do, and any number of seats;
+    `billing_sequence` that of the last event from billing that has come to its turn, 0 before the first; `billing_waits` what those
+    behind it wait for, `orders` those that wait for their payment. No secret is in here."""
 
     account: str
     tier: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import date, datetime
 
 import msgspec
 
@@ -18,14 +18,14 @@ from sendengine.scheduler.view import wall
 
 
 class KeyShown(msgspec.Struct, frozen=True, kw_only=True):
-    """`id` names it; what it is nobody can tell any more. `account` is None for the operator's; `last_used` is right to the day."""
+    """`id` names it; what it is nobody can tell any more. `account` is None for the operator's; `last_used` is the day, in UTC."""
 
     id: str
     account: str | None
     scopes: list[str]
     seat: str
     created_at: datetime
-    last_used: datetime | None
+    last_used: date | None
 
 
 class NewKey(KeyShown, frozen=True, kw_only=True):
@@ -79,5 +79,5 @@ async def _note(desk: Desk, what: str, who: str, key: ApiKey) -> None:
 def shown(key: ApiKey) -> KeyShown:
     return KeyShown(
         id=key.id, account=key.account or None, scopes=list(map(str, key.scopes)), seat=key.seat, created_at=wall(key.made_us / 1e6),
-        last_used=wall(key.used_us / 1e6) if key.used_us else None,
+        last_used=wall(key.used_us / 1e6).date() if key.used_us else None,
     )  # fmt: skip

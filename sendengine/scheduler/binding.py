@@ -94,7 +94,7 @@ def _buying(view: View, campaign: str, needed: int) -> tuple[str | Remedy, ...]:
     if free >= needed:
         return f"{shown(free)} credits are free, the rest of its list costs {shown(needed)}: ", again
     short = f"the rest of its list costs {shown(needed)} credits, {shown(free)} are free, {shown(needed - free)} are short: "
-    return short, remedies.grant_credits(owner(view.account)), "; then ", again
+    return short, remedies.grant_credits(owner(view.account), shown(needed - free)), "; then ", again
 
 
 def _mended(send: Mapping[str, str], name: str) -> tuple[str | Remedy, ...]:

@@ -11,7 +11,7 @@ from struct import Struct
 
 import msgspec
 
-from sendengine.errors import Conflict, NoAccount, RefusedInput
+from sendengine.errors import Conflict, NoAccount, RefusedInput, about
 from sendengine.intake import Intake
 from sendengine.lanes import sms_lane
 from sendengine.policy import credits as policy
@@ -88,6 +88,11 @@ class Cost(msgspec.Struct, frozen=True):
 
 def amount_of(text: str | float) -> int:
     """Credits as thousandths. Raises RefusedInput."""
+    with about("amount"):
+        return _amount(text)
+
+
+def _amount(text: str | float) -> int:
     try:
         exact = Decimal(str(text)) * MILLI
         if exact != int(exact) or not 0 < exact <= GRANT_MOST * MILLI:

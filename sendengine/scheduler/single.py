@@ -76,7 +76,7 @@ async def send(desk: Desk, config: Config, asked: Asked, uid: str) -> Single:
         raise Conflict(what, "give each message a key of its own")
     if stored.status == "credit":
         what = f"it costs {shown(stored.needed)} credits, {shown(stored.free)} are free: nothing was sent"
-        remedy = said(remedies.grant_credits(owner(ref.account)), ", and repeat the call")
+        remedy = said(remedies.grant_credits(owner(ref.account), shown(stored.needed - stored.free)), ", and repeat the call")
         raise LacksCredit(what, remedy, "", stored.needed / MILLI, stored.free / MILLI)
     index, message_id = BATCH_ROWS * stored.number, ""
     if not asked.prices:

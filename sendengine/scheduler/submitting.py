@@ -237,7 +237,8 @@ async def lacking(desk: Desk, ref: Ref, flight: Flight, stopped: TooDear, source
     cost, free, short = (shown(each) for each in (needed, stopped.free, needed - stopped.free))
     sums = f"costs {cost}, {free} are free, {short} are short"
     what = f"{ref} waits for credits: its list from row {stopped.first} on {sums}; nothing was sent"
-    buy = said(remedies.grant_credits(owner(ref.account)), ", and repeat the call with ", field("campaign", ref.id), ": it goes on there")
+    again = said(", and repeat the call with ", field("campaign", ref.id), ": it goes on there")
+    buy = said(remedies.grant_credits(owner(ref.account), short), again)
     return LacksCredit(what, said(buy, "; or ", remedies.cancel(str(ref))), str(ref), needed / MILLI, stopped.free / MILLI)
 
 

@@ -36,8 +36,8 @@ BAD_VALUES: list[tuple[str, str, dict[str, Any], str, str]] = [  # method, path,
     ("POST", "/v1/sms/sends", SMS | {"account": "m1", "region": "XX"}, "region", "SE"),
     ("POST", "/v1/sms/sends", SMS | {"account": "m1", "sender": "a name that is too long"}, "sender", "short code"),
     ("POST", "/v1/webhooks", {"account": "m1", "url": "http://x", "events": ["bounce"]}, "url", "https://"),
-    ("POST", "/v1/webhooks", {"account": "m1", "url": "https://x.example", "events": ["bounces"]}, "events[0]", "openapi"),
-    ("POST", "/v1/accounts/m1/boosts", {"rate": 5, "until": "+2h"}, "rate", "openapi"),
+    ("POST", "/v1/webhooks", {"account": "m1", "url": "https://x.example", "events": ["bounces"]}, "events[0]", "send.finished"),
+    ("POST", "/v1/accounts/m1/boosts", {"rate": [5], "until": "+2h"}, "rate", "openapi"),
     ("POST", "/v1/accounts/m1/suppressions", {"addresses": ["nobody"]}, "addresses", "nobody"),
     ("POST", "/v1/accounts/m1/keys", {"scopes": ["read"], "seat": ""}, "seat", "letters"),
 ]  # fmt: skip
@@ -83,3 +83,44 @@ async def test_remedies_are_requests_of_http(api: Api) -> None:
         assert ("DELETE /v1/accounts/m1/holds/content" in lift, "sendengine" in lift) == (True, False)
     again = await api("PUT", "/v1/accounts/m1", ops, json={"tier": "5k"})
     assert (again.status, again.remedy) == (409, "PUT /v1/accounts/m1/tier")
+
+
+async def test_a_tier_or_a_rate_may_be_a_number(api: Api) -> None:
+    ops = await api.key(None)
+    assert (await api("PUT", "/v1/accounts/m8", ops, json={"tier": 7500})).json["tier"] == "7500"
+    assert (await api("PUT", "/v1/accounts/m8/tier", ops, json={"tier": 1e5})).json["tier_rate"] == 100_000
+    boosted = await api("POST", "/v1/accounts/m8/boosts", ops, json={"rate": 200000, "until": "+1h"})
+    assert (boosted.status, boosted.json["rate"]) == (201, 200_000)
+    assert (await api("PUT", "/v1/accounts/m8/sms", ops, json={"rate": 7200.5})).json["rate"] == 7200.5
+    assert (await api("PUT", "/v1/accounts/m8/tier", ops, json={"tier": True})).status == 400
+
+
+async def test_a_refusal_names_its_field_once_and_what_may_stand_there(api: Api) -> None:
+    ops = await api.key(None)
+    for method, path, body, detail, allowed in (
+        ("POST", "m1/term", {"verb": "forget"}, "verb: Invalid enum value 'forget'", "one of trial, renew, cancel, reactivate, expire"),
+        ("PUT", "m1/relay", {"tls": "some"}, "tls: Invalid enum value 'some'", "one of none, opportunistic, required, verify"),
+        ("POST", "m1/keys", {"scopes": ["x"], "seat": "A"}, "scopes[0]: Invalid enum value 'x'", "one of read, send, admin"),
+        ("PUT", "m1/tier", {"tier": "77zz"}, "tier: unknown tier '77zz'; nearest is '60k'", "or a number of messages per hour"),
+        ("POST", "m1/credits", {"amount": 0}, "amount: 0.0 is no number of credits", "above 0, up to 1,000,000,000"),
+    ):
+        refused = await api(method, f"/v1/accounts/{path}", ops, json=body)
+        assert (refused.status, detail in refused.json["detail"], allowed in refused.remedy) == (400, True, True), refused.json
+    made = await api("POST", "/v1/sends", await api.key("m1"), json=MESSAGE | {"on_doubt": "x", "recipients": []})
+    assert made.json["detail"] == "on_doubt: is resend or hold, not 'x'"
+    hook = await api("POST", "/v1/webhooks", await api.key("m1"), json={"url": "http://hooks.example/x", "events": ["none"]})
+    assert "one of bounce, complaint" in hook.remedy
+    plain = await api("POST", "/v1/webhooks", await api.key("m1"), json={"url": "http://hooks.example/x", "events": ["bounce"]})
+    assert "a webhook is an https:// URL (http:// is for" in plain.json["detail"]
+
+
+async def test_what_can_be_done_about_a_send_that_has_ended(api: Api) -> None:
+    key = await api.key("m1")
+    await api("POST", "/v1/sends", key, json=MESSAGE | {"campaign": "c", "recipients": [{"email": "a@x.org", "name": "A"}]})
+    await api("POST", "/v1/sends/c/cancel", key)
+    for verb in ("pause", "resume", "reverse"):
+        refused = await api("POST", f"/v1/sends/c/{verb}", key)
+        assert (refused.status, f"takes no {verb} any more" in refused.json["detail"]) == (409, True)
+        assert refused.remedy == (
+            "GET /v1/sends/m1:c/outcomes shows what became of each; POST /v1/sends/m1:c/resend sends to those it did not reach"
+        )

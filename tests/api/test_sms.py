@@ -70,7 +70,8 @@ async def test_without_credit_nothing_is_sent_and_the_remedy_is_to_buy(api: Api)
     cost = (await api("POST", "/v1/accounts/m1/credits/estimate", key, json={"text": SMS["text"], "recipients": PEOPLE})).json["credits"]
     assert f"costs {cost:g}, 0.5 are free, {cost - 0.5:g} are short" in refused.json["detail"], "of the whole list, not of its first batch"
     assert refused.remedy == (
-        "POST /v1/accounts/m1/credits, and repeat the call with `campaign`: it goes on there; or POST /v1/sends/m1/sms:c/cancel"
+        f"POST /v1/accounts/m1/credits with `amount` {cost - 0.5:g}, and repeat the call with `campaign`: it goes on there; "
+        "or POST /v1/sends/m1/sms:c/cancel"
     )
     waiting = (await api("GET", "/v1/sends/c", key)).json["binding"]
     assert (waiting["limit"], f"{cost - 0.5:g} are short" in waiting["lift"]) == ("credits", True)

@@ -106,6 +106,10 @@ class Site(Protocol):
         """Work is coming: see that at least one session is open or opening."""
         ...
 
+    def rest(self) -> None:
+        """Nobody sends there any more: while it is in trouble it is not tried again, until it is warmed or woken."""
+        ...
+
     def throttle(self, seconds: float, reason: str) -> None:
         """Policy says to leave this site alone for a while."""
         ...

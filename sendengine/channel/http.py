@@ -131,6 +131,9 @@ class HttpSite:
         self.warm()
         self._wanted.set()
 
+    def rest(self) -> None:
+        """The provider is asked nothing but to send."""
+
     def share(self, workers: int) -> None:
         if self._throttler is not None:
             self._throttler.rate_limit, self._throttler.period = _limit(self._provider.rate / workers)

@@ -63,6 +63,9 @@ class MemorySite:
             self.sessions = self.idle = self._channel.sessions
             self.on_change()
 
+    def rest(self) -> None:
+        """Its trouble ends by itself."""
+
     def share(self, workers: int) -> None:
         """A relay has no rate of its own."""
 

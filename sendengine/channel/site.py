@@ -78,6 +78,7 @@ class SmtpSite:
         self._awaited_until = 0.0  # on trial: so long the session that was opened last is given to carry something
         self._takes_chunks = True  # until BDAT proves unknown to a relay that offers CHUNKING
         self._is_wanted = False  # work waits, as far as we were told
+        self._is_resting = False  # no account sends here
         self._throttled_until = 0.0
         self._is_closing = False
         self._is_ticking = False
@@ -92,6 +93,10 @@ class SmtpSite:
         return None if self.is_open else self._trouble
 
     def wake(self) -> None:
+        self._is_resting = False
+        self._wake()
+
+    def _wake(self) -> None:
         if self._is_closing or self._is_throttled:
             return
         was_full = not self._idle
@@ -105,8 +110,12 @@ class SmtpSite:
             self._open_one_more()
 
     def warm(self) -> None:
+        self._is_resting = False
         if not self.sessions:
             self._open_one_more()
+
+    def rest(self) -> None:
+        self._is_resting = True
 
     def share(self, workers: int) -> None:
         """A relay has no rate of its own."""
@@ -186,7 +195,7 @@ class SmtpSite:
     def _may_connect(self, opening: int) -> bool:
         """Beside `opening` others: nothing is known that forbids it."""
         now = self._clock.monotonic()
-        if self._is_closing or self._is_throttled or now < self._retry_at:
+        if self._is_closing or self._is_resting or self._is_throttled or now < self._retry_at:
             return False
         self._look_at_trial()
         if self._is_on_trial and now < self._awaited_until:
@@ -305,7 +314,7 @@ class SmtpSite:
             for connection in self._connections:
                 connection.session.may_pull = True
             self._on_change()
-            self.wake()
+            self._wake()
 
     # Time
 

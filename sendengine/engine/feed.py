@@ -54,8 +54,30 @@ class Feed:
         self._rate = 0.0  # deliveries per second that sessions took lately
         self._unwanted_until = 0.0
         self.backlog_limit = 2
+        self._lanes = 0
 
     # from the engine
+
+    def join(self) -> None:
+        """A lane sends here from now on."""
+        self._lanes += 1
+
+    def part(self) -> None:
+        self._lanes -= 1
+        if not self._lanes:
+            self.site.rest()
+
+    @property
+    def unusable(self) -> str:
+        """Why no session can be had at present; "" while one can, as far as is known."""
+        trouble = self.site.trouble
+        return "" if trouble is None else str(trouble.attempt.reply or trouble.attempt.detail or trouble.attempt.fault)
+
+    @property
+    def bind(self) -> str:
+        """What the site alone binds its lanes by (Lane.bind)."""
+        why = self.unusable
+        return f"site|{self.relay.site} can be used again (it is tried on and on; now: {why})" if why else ""
 
     def release(self, deliveries: list[Delivery]) -> None:
         """Journalled: metered ones leave at their due time, the others as soon as a session is free."""

@@ -103,6 +103,8 @@ class Takes:
             return
         feed = self._feed_for(relay)
         lane = self.lanes[account] = Lane(account, relay, feed, self._settings)
+        feed.join()
+        lane.bind = feed.bind
         lane.interval = float(fields.get("iv", 0)) / 1e6
         lane.is_known = True
         lane.listed = int(fields.get("sup", -1))
@@ -298,6 +300,7 @@ class Takes:
         self.unmetered.pop(lane, None)
         if self.lanes.get(lane.account) is lane:
             del self.lanes[lane.account]
+            lane.feed.part()
 
     async def _left(self, lane: Lane) -> None:
         try:

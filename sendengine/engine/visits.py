@@ -83,7 +83,7 @@ class Visits:
         returned = list(lane.returns)
         held = list(lane.shares.values())[:MOST_HELD]
         if lane.suspended_until <= now and lane.bind.startswith("relay"):
-            lane.bind = ""
+            lane.bind = lane.feed.bind
         bind = "=" if lane.bind == lane.bind_told else lane.bind
         want, asked_under = self._wanted(lane, now), lane.cut
         lane.must_check = lane.must_return = False

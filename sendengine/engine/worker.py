@@ -523,17 +523,14 @@ class Worker:
 
     def _on_site(self, feed: Feed) -> None:
         """A site opened, closed or is in trouble: the accounts that use it are looked at."""
-        trouble = feed.site.trouble
-        why = ""
-        if trouble is not None and not feed.site.is_open:
-            why = str(trouble.attempt.reply or trouble.attempt.detail or trouble.attempt.fault)
+        if why := feed.unusable:
             log.warning("relay_unusable", relay=feed.relay.site, why=why)
         elif feed.site.is_open:
             log.info("relay_open", relay=feed.relay.site)
         for lane in self._takes.lanes.values():
             if lane.feed is feed:
                 if not lane.bind.startswith("relay") or lane.suspended_until <= self._now():
-                    lane.bind = f"site|{feed.relay.site} can be used again (it is tried on and on; now: {why})" if why else ""
+                    lane.bind = feed.bind
                 self._attend(lane)
 
     def _attend(self, lane: Lane) -> None:

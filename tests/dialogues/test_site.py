@@ -224,6 +224,25 @@ async def test_a_relay_that_refuses_is_tried_again_ever_later() -> None:
     await channel.close(1.0)
 
 
+@pytest.mark.parametrize("throttled", [False, True])
+async def test_a_relay_at_rest_is_not_tried_again_until_it_is_needed(throttled: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    feed, clock = Feed(1), HandClock()
+    channel, site = made(port, feed, clock)
+    site.warm()
+    await feed.until(lambda: site.trouble is not None)
+    if throttled:
+        site.throttle(30.0, "slower")
+    site.rest()
+    clock.turn(600.0)
+    assert not site._opening
+    assert site.trouble is not None or throttled, "who comes to it is told what it was last"
+    site.warm()
+    assert site._opening
+    await channel.close(1.0)
+
+
 async def test_sessions_that_end_together_are_one_failure() -> None:
     """A relay that restarts cuts all of them at once: that is no reason to leave it alone for a minute."""
     feed, clock = Feed(20), HandClock()

@@ -8,7 +8,7 @@ import pytest
 
 from sendengine.engine.work import Delivery
 from sendengine.engine.worker import Worker
-from sendengine.types import Attempt, Fault, Stage
+from sendengine.types import Attempt, Fault, Relay, Reply, Stage
 from tests.engine.rig import Rig, number
 from tests.engine.test_engine import virtual
 
@@ -18,7 +18,7 @@ LONG = 7200.0
 
 def relay_goes_down(rig: Rig, seconds: float = LONG) -> None:
     [(_, _, channel)] = rig.workers.values()
-    [site] = channel.sites.values()
+    site = channel.sites[Relay("relay.test")]
     site.fail(Attempt(Stage.CONNECT, None, Fault.REFUSED, 0.0, rig.loop.time()), seconds)
 
 
@@ -82,6 +82,60 @@ def test_a_relay_that_comes_back_has_its_mail_at_once(per_hour: float | None) ->
         await rig.stop()
 
     comes_back()
+
+
+@virtual
+async def test_an_account_that_comes_to_a_relay_known_to_be_dead_is_bound_at_once() -> None:
+    rig = Rig(latency=0.05)
+    await sending(rig, None)
+    relay_goes_down(rig)
+    await rig.account("m2", host="other.test")
+    await rig.submit(2000, "c2", "m2")
+    await asyncio.sleep(2.0)
+    assert "bind" not in await rig.desk.account("m2")
+    await rig.desk.set_account("m2", {"host": "relay.test"})
+    await asyncio.sleep(2.0)
+    assert (await rig.desk.account("m2"))["bind"].startswith("site|")
+    await rig.desk.set_account("m2", {"host": "other.test"})
+    await asyncio.sleep(2.0)
+    assert "bind" not in await rig.desk.account("m2")
+    await rig.stop()
+
+
+@virtual
+async def test_a_refusal_that_is_over_leaves_the_trouble_of_its_relay() -> None:
+    refusal = Attempt(Stage.MAIL, Reply(451, "4.7.0", "too much of you"), None, 0.0, 0.0)
+    rig = Rig(latency=0.05)
+    worker = await sending(rig, None)
+    lane = worker._takes.lanes["m1"]
+    lane.refuse(rig.loop.time(), 30.0)
+    lane.bind = f"relay|{refusal.reply}"
+    relay_goes_down(rig)
+    assert lane.bind.startswith("relay|")
+    await asyncio.sleep(lane.suspended_until - rig.loop.time() + 1.0)
+    assert (await rig.desk.account("m1"))["bind"].startswith("site|")
+    await rig.stop()
+
+
+def test_a_relay_that_no_account_uses_any_more_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    @virtual
+    async def left() -> None:
+        rig = Rig(latency=0.05)
+        await sending(rig, 36_000.0, 100)
+        [(_, _, channel)] = rig.workers.values()
+        rested: list[float] = []
+        monkeypatch.setattr(channel.sites[Relay("relay.test")], "rest", lambda: rested.append(rig.loop.time()))
+        await rig.account("m2")
+        await rig.submit(300, "c2", "m2")
+        await rig.until_ended("c1", "m1")
+        await asyncio.sleep(5.0)
+        assert not rested, "the other account sends there still"
+        await rig.until_ended("c2", "m2")
+        await asyncio.sleep(5.0)
+        assert len(rested) == 1
+        await rig.stop()
+
+    left()
 
 
 @pytest.mark.parametrize("per_hour", RATES)

@@ -28,15 +28,16 @@ async def change(rig: FailureRig) -> Relay:
 
 async def test_another_relay_in_mid_send() -> None:
     async with failure_rig("--delay", "dot=0.05") as rig:
-        campaign = await rig.submit(900, per_hour=540_000)
+        campaign = await rig.submit(1500, per_hour=540_000)
         rig.start_workers(2)
         await rig.until_sent(200)
         other = await change(rig)
+        before = len(rig.ledger())  # on a slow machine some more than 200
         status = await rig.until_ended(campaign)
         first, rest = rig.ledger(), lines(other)
-    assert (status.sent, status.pending) == (900, 0)
+    assert (status.sent, status.pending) == (1500, 0)
     assert Counter(line["rcpt_to"] for line in [*first, *rest]) == Counter(rig.names)
-    assert len(rest) > 400
+    assert len(first) < before + 300, "two seconds' worth after the change"
 
 
 async def test_another_relay_when_the_first_is_dead() -> None:

@@ -112,6 +112,7 @@ class SmppSite:
         self._trouble: SmppTrouble | None = None
         self._failures = 0
         self._throttled_until = 0.0
+        self._has_carried = False  # by a bind that has ended
         self._is_wanted = self._is_closing = self._is_ticking = False
         self._empty = asyncio.Event()
 
@@ -138,6 +139,9 @@ class SmppSite:
 
     def wake(self) -> None:
         self._is_wanted = True
+        self._wake()
+
+    def _wake(self) -> None:
         for connection in self._connections:
             if connection.session.has_room:
                 connection.pull()
@@ -146,6 +150,10 @@ class SmppSite:
     def warm(self) -> None:
         self._is_wanted = True
         self._open_those_wanted()
+
+    def rest(self) -> None:
+        """Where something was sent, receipts may come still: for them it is bound to anew."""
+        self._is_wanted = self._has_carried or any(connection.session.has_carried for connection in self._connections)
 
     def share(self, workers: int) -> None:
         self.pace.share(workers)
@@ -193,6 +201,7 @@ class SmppSite:
             self._connections.remove(connection)
         if connection.session.has_carried:
             self._failures = 0
+            self._has_carried = True
         if connection.session.ended_by is not None and not self._is_closing:
             self._back_off(connection.session.ended_by)
         if not self._connections:
@@ -246,7 +255,7 @@ class SmppSite:
             self._trouble = None
             self._let(True)
             self._on_change()
-            self.wake()
+            self._wake()
 
     def _tick(self) -> None:
         self._is_ticking = False

@@ -15,13 +15,11 @@ def bind_to(state: Account, now: float, bind: str) -> None:
     """What binds now, since when; the time in which the relay refused us is no lifetime's."""
     fields = state.fields
     limit, _, lift = bind.partition("|")
-    before = fields.get("bind", "").partition("|")[0]
-    if limit == before:
-        return
-    if before in ("relay", "site"):
+    before, since, *_ = (*fields.get("bind", "").split("|", 2), "")
+    if limit != before and before in ("relay", "site"):
         fields.set_times(idle=state.idle_until(now), idle_at=now)
     if limit:
-        fields["bind"] = f"{limit}|{now:.0f}|{lift}"
+        fields["bind"] = f"{limit}|{since if limit == before else f'{now:.0f}'}|{lift}"
     else:
         fields.forget("bind")
 

@@ -144,7 +144,7 @@ async def test_what_binds_is_kept_with_its_time_and_idle_time_counts(bench: Benc
     assert (limit, lift, abs(float(since) - await bench.desk.now_us()) < 60e6) == ("relay", "x refuses", True)
     await bench.visit(0, ["c"], bind="relay|x refuses still")
     await bench.visit(0, ["c"])
-    assert (await bench.desk.account("m1"))["bind"] == bound
+    assert (await bench.desk.account("m1"))["bind"] == f"relay|{since}|x refuses still", "since as before"
     visited = await bench.visit(0, ["c"], bind="no_worker|")
     assert visited.idle_us > 0
     assert (await bench.desk.account("m1"))["bind"].startswith("no_worker|")

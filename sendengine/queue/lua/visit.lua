@@ -1,8 +1,9 @@
 -- include: lib speed
 -- A visit: outcomes in, permits out (design 3.1.4).  KEYS[1] account.
--- ARGV: permits wanted, horizon µs, lead µs (a clock that fell behind starts so late), binding ("limit|lift", "" nothing binds, "=" no change),
---       number of campaigns held, their ids, then per settlement 10: token, final mask, records, dictionary, nums, deferred, doubts,
---       mask of rows given back ("" none), blame: "", "suspect" or "kill" (docs/design/010), marks on addresses (docs/design/017).
+-- ARGV: permits wanted, horizon µs, lead µs (a clock that fell behind starts so late), binding ("limit|lift", "" nothing binds, "=" no change;
+--       the same limit with another lift binds since the same time), number of campaigns held, their ids, then per settlement 10: token,
+--       final mask, records, dictionary, nums, deferred, doubts, mask of rows given back ("" none), blame: "", "suspect" or "kill"
+--       (docs/design/010), marks on addresses (docs/design/017).
 -- Permits end before the rate changes, and before the term does; those beyond it are spaced at the rate that holds there (docs/design/009).
 -- Replies: now µs, cut number, cut µs, permits n, delay of the first µs, µs between (0 unmetered), deal (one octet a permit: place in the
 --          held list; "" when there is one), held campaigns that may not send now (octets), µs that the relay refused, settlements that
@@ -25,15 +26,14 @@ local last, iv, turn = num(a[2]), speed(tonumber(a[1]), a[7], now)
 if a[7] and not turn and a[1] ~= '0' then call('HDEL', A, 'grants') end   -- all are over
 if ARGV[4] ~= '=' then
   local limit, since = string.match(a[6] or '', '^([%a_]*)|(%d*)')
-  if limit ~= string.match(ARGV[4], '^[%a_]*') then
-    if limit == 'relay' or limit == 'site' then           -- as idle_until in gating.lua
-      local from = is_shut and math.min(since, num(call('HGET', B, 'closed_at') or gate)) or since
-      a[5] = call('HINCRBY', A, 'idle', int(math.max(0, now - math.max(from, num(call('HGET', A, 'idle_at'))))))
-      call('HSET', A, 'idle_at', int(now))
-    end
-    local new, lift = string.match(ARGV[4], '^([%a_]*)|?(.*)')
-    if new == '' then call('HDEL', A, 'bind') else call('HSET', A, 'bind', new .. '|' .. int(now) .. '|' .. lift) end
+  local new, lift = string.match(ARGV[4], '^([%a_]*)|?(.*)')
+  if limit ~= new and (limit == 'relay' or limit == 'site') then           -- as idle_until in gating.lua
+    local from = is_shut and math.min(since, num(call('HGET', B, 'closed_at') or gate)) or since
+    a[5] = call('HINCRBY', A, 'idle', int(math.max(0, now - math.max(from, num(call('HGET', A, 'idle_at'))))))
+    call('HSET', A, 'idle_at', int(now))
   end
+  if new ~= '' then call('HSET', A, 'bind', new .. '|' .. (limit == new and since or int(now)) .. '|' .. lift)
+  elseif limit then call('HDEL', A, 'bind') end
 end
 local stopped, sharers, most, is_held = {}, {}, 0, false
 if is_shut then

@@ -132,6 +132,17 @@ def move_up(send: str) -> Remedy:
     return Remedy(f"sendengine move {send} up", f"POST /v1/sends/{send}/move")
 
 
+def submit_again(send: str) -> Remedy:
+    return said("its list is submitted again with ", field("campaign", send.partition(":")[2]), ": it goes on where it stopped")
+
+
+def complete(send: str, batches: int) -> Remedy:
+    """What a list lacks that has no end yet; so many batches of it stand."""
+    upload = f"POST /v1/sends/{send}/recipients"
+    brings = f"{upload} repeats its list, or goes on behind it with first_batch={batches}" if batches else f"{upload} brings its list"
+    return Remedy(submit_again(send).cli, f"{brings}; POST /v1/sends/{send}/seal ends it")
+
+
 def replay(send: str) -> Remedy:
     return Remedy(f"sendengine quarantine replay {send}", f"POST /v1/sends/{send}/replay")
 

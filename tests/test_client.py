@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,11 @@ import msgspec
 import pytest
 
 from sendengine.client import Client
+from sendengine.commands import views
 from sendengine.config import Config
 from sendengine.errors import Conflict, NotFound, RefusedInput, Unavailable
 from sendengine.intake import PackedBatch, Rejected
-from sendengine.policy.times import format_time
+from sendengine.policy.times import format_time, parse_time
 from sendengine.ports import Desk, Settlement, Stored
 from sendengine.queue import keys
 from sendengine.queue.desk import RedisDesk
@@ -26,7 +29,7 @@ from sendengine.queue.redis import RedisQueue
 from sendengine.records import DEFERRED, FIRST_TRY, NUMS, OUTCOME, rows_of
 from sendengine.render.message import Message
 from sendengine.scheduler.status import status
-from sendengine.scheduler.view import look
+from sendengine.scheduler.view import look, wall
 from sendengine.types import Outcome, Relay
 
 MESSAGE = Message(sender="Shop <news@shop.example>", subject="Hi {{ name }}", text="Hello {{ name }}")
@@ -466,8 +469,10 @@ async def test_silence_of_the_only_worker_binds(bench: Bench) -> None:
     assert binding is not None
     assert binding.since is not None
     assert binding.limit == "no_worker"
-    assert binding.since.timestamp() == pytest.approx(time.time() - 8, abs=4)
-    assert binding.lift == f"worker dead has been silent since {format_time(binding.since.timestamp())}: sendengine worker"
+    assert binding.since == await _since(bench, "runs_since"), "the send came after the worker's last word"
+    silent = re.fullmatch(r"worker dead has been silent since (\S+): sendengine worker", binding.lift)
+    assert silent is not None
+    assert parse_time(silent[1], 0.0) == pytest.approx(time.time() - 8, abs=4)
     said = (await bench.client.workers())["dead"]
     assert (said["pid"], said["silent_s"], said["last_seen"].timestamp()) == (
         41, pytest.approx(8, abs=4), pytest.approx(time.time() - 8, abs=4),
@@ -499,6 +504,98 @@ async def test_running_send_is_bound_by_rate_or_share(bench: Bench, sends: int, 
     binding = await bench.client.why("c0")
     assert binding is not None
     assert binding.limit == limit
+
+
+async def _since(bench: Bench, *names: str, campaign: str = "summer") -> datetime:
+    """The latest of these times of a send."""
+    fields = await bench.desk.campaign("m1", campaign)
+    return wall(max(int(fields[name]) for name in names) / 1e6)
+
+
+async def _bound_since(bench: Bench, limit: str, campaign: str = "summer") -> datetime:
+    binding = await bench.client.why(campaign)
+    assert binding is not None
+    assert (binding.limit, binding.since is not None) == (limit, True)
+    assert binding.since is not None
+    return binding.since
+
+
+async def _worker(bench: Bench) -> None:
+    await bench.queue.register("w1", b"worker-1")
+    await bench.queue.tell("w1", b"{}")
+
+
+@pytest.mark.parametrize("verb", ["pause", "hold", "boost"])
+async def test_rate_binds_since_nothing_else_does(bench: Bench, verb: str) -> None:
+    await _worker(bench)
+    await bench.submit(people(10))
+    first = await _bound_since(bench, "rate")
+    assert first == await _since(bench, "created", "runs_since")
+    if verb == "pause":
+        await bench.client.pause("summer")
+        await bench.client.resume("summer")
+        assert await _bound_since(bench, "rate") == await _since(bench, "resumed_at", "runs_since") > first
+    elif verb == "hold":
+        await bench.client.hold("m1", "content")
+        await bench.client.release("m1", "content")
+        idle_at = int((await bench.desk.account("m1"))["idle_at"])
+        assert await _bound_since(bench, "rate") == wall(idle_at / 1e6) > first
+    else:
+        await bench.client.boost("m1", "120000/h", until="+100s", who="ops", why="sale")
+        assert await _bound_since(bench, "rate") == first
+
+
+async def test_a_relay_in_trouble_binds_no_send_before_it_was_there(bench: Bench) -> None:
+    await _worker(bench)
+    await bench.desk.set_account("m1", {"bind": "site|1000000|the relay answers"})
+    await bench.submit(people(10))
+    assert await _bound_since(bench, "site") == await _since(bench, "created", "runs_since")
+
+
+async def test_share_binds_both_since_the_second_came(bench: Bench) -> None:
+    await _worker(bench)
+    await bench.submit(people(10), campaign="a")
+    await bench.submit(people(10), campaign="b")
+    assert await _bound_since(bench, "share", "a") == await _since(bench, "created", "runs_since", campaign="b")
+    assert await _bound_since(bench, "share", "b") == await _since(bench, "created", "runs_since", campaign="b")
+
+
+async def test_a_window_binds_since_it_closed_or_the_send_came_to_it(bench: Bench) -> None:
+    await bench.submit(people(10), at="2099-01-01T00:00:00Z")
+    assert await _bound_since(bench, "window") == await _since(bench, "created")
+    await bench.client.pause("summer")
+    await bench.client.resume("summer")
+    assert await _bound_since(bench, "window") == await _since(bench, "resumed_at")
+    today = datetime.now(UTC)
+    elsewhere = (today + timedelta(days=3)).strftime("%a")
+    await bench.submit(people(10), campaign="b", window=f"{elsewhere} 09:00-17:00 UTC")
+    await bench.client.pause("b")
+    await bench.client.resume("b")
+    assert await _bound_since(bench, "window", "b") == await _since(bench, "resumed_at", campaign="b")
+
+
+async def test_a_boost_in_force_is_named_where_the_rate_binds(bench: Bench) -> None:
+    await _worker(bench)
+    await bench.submit(people(10))
+    await bench.client.boost("m1", "30000/h", until="+300s", who="ops", why="slower than the tier")
+    assert "boost 1" not in (await bench.client.why("summer")).lift
+    await bench.client.boost("m1", "120000/h", until="+200s", who="ops", why="sale")
+    (_, boost) = (await bench.client.account("m1")).boosts
+    assert (await bench.client.why("summer")).lift.startswith(
+        f"boost 2 gives 120,000 messages per hour until {format_time(boost.end.timestamp())}; a faster tier: "
+    )
+
+
+async def test_a_list_without_an_end_has_no_finish_time_and_is_told_how_to_go_on(bench: Bench) -> None:
+    await _worker(bench)
+    for strict in (True, False):
+        name = f"c{strict:d}"
+        await bench.client.open(account="m1", message=MESSAGE, campaign=name, strict=strict)
+        found = await bench.client.status(name)
+        assert found.binding is not None
+        assert (found.binding.limit, found.finish_estimate) == ("unsealed", None)
+        assert found.binding.lift == f"its list is submitted again with --campaign {name}: it goes on where it stopped"
+    assert dict(views.facts(found))["will be through"] == "–"
 
 
 async def test_sequential_send_waits_for_its_turn(bench: Bench) -> None:

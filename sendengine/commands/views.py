@@ -55,10 +55,12 @@ def _is_loading(send: Status) -> bool:
 
 
 def _estimate(send: Status) -> str | None:
+    from sendengine.scheduler.binding import UNTIMED
+
     limit = send.binding.limit if send.binding else ""
     if send.finish_estimate is not None:
         return common.shown(send.finish_estimate) + (" if a worker runs" if limit == "no_worker" else "")
-    return common.shown(None) if limit in ("site", "relay") else None
+    return common.shown(None) if limit in UNTIMED else None
 
 
 def said(binding: Binding | None) -> str | None:

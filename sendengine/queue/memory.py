@@ -213,7 +213,7 @@ class MemoryQueue:
             state.looks.pop(campaign, None)
             return
         if found.state == SendState.SCHEDULED:
-            state.start(found)
+            state.start(found, now)
         state.looks.pop(campaign, None)
         if next_us is not None:
             state.looks[campaign] = float(round(next_us))
@@ -225,7 +225,7 @@ class MemoryQueue:
         if not is_open:
             found.fields.set_times(closed_at=now)
         state.rest(found, now)
-        state.sync_run(found)
+        state.sync_run(found, now)
         store.spread(account, *state.cut(now, self._cut_delay))
 
     async def leave(self, account: str) -> None:

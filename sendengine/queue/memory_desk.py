@@ -358,7 +358,7 @@ class MemoryDesk:
             made.fields.set_times(at=at_us)
             state.looks[made.id] = at_us
         else:
-            state.start(made)
+            state.start(made, now)
             if "window_at" in made.fields:
                 state.looks[made.id] = float(made.fields["window_at"])
 
@@ -425,8 +425,8 @@ class MemoryDesk:
         campaign.fields.set_times(sealed_at=now)
         campaign.fields.forget("prints")
         campaign.fingerprints.clear()
-        state.sync_run(campaign)
-        state.advance()
+        state.sync_run(campaign, now)
+        state.advance(now)
         state.finish_if_done(campaign, now)
 
     async def transact(self, account: str, payload: bytes, message: bytes, key: str, digest: bytes, price: bytes = b"") -> Stored:
@@ -512,7 +512,7 @@ class MemoryDesk:
         found = self._campaign(account, campaign)
         if found is None:
             return "missing"
-        answer = reverse(self._store.accounts[account], found)
+        answer = reverse(self._store.accounts[account], found, self._now())
         if answer == DONE:
             self._tell(account)
             self._noted(account, line)

@@ -28,8 +28,8 @@ def restore(account: Account, campaign: Campaign, repair: Repair, now: float) ->
     if back and campaign.state == SendState.FINISHED:
         campaign.fields["state"] = SendState.SENDING.value
         campaign.fields.forget("finished", "through")
-    account.mend_line(campaign)
-    account.sync_run(campaign)
+    account.mend_line(campaign, now)
+    account.sync_run(campaign, now)
     account.finish_if_done(campaign, now)
     return back
 

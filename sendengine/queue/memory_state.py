@@ -193,7 +193,7 @@ class Account:
             self.home.add("sup", len(changed))
         return new
 
-    def sync_run(self, campaign: Campaign) -> None:
+    def sync_run(self, campaign: Campaign, now: float) -> None:
         """Served counts start anew whenever a campaign joins, so shares are equal from then on."""
         if campaign.id == TRANSACTIONAL:
             return
@@ -202,10 +202,11 @@ class Account:
         may_send = campaign.state == SendState.SENDING and is_complete and fields.get("open") != "0"
         if may_send and campaign.id not in self.run:
             self.run = dict.fromkeys([*self.run, campaign.id], 0)
+            fields.set_times(runs_since=now)
         elif not may_send:
             self.run.pop(campaign.id, None)
 
-    def advance(self) -> None:
+    def advance(self, now: float) -> None:
         """When no sequential campaign sends, the first sealed one that waits its turn starts, and stands at the head from then on."""
         waiting = [self.campaigns[name] for name in self.line]
         if any(campaign.state == SendState.SENDING for campaign in waiting):
@@ -215,16 +216,16 @@ class Account:
                 campaign.fields["state"] = SendState.SENDING.value
                 self.line.remove(campaign.id)
                 self.line.insert(0, campaign.id)
-                self.sync_run(campaign)
+                self.sync_run(campaign, now)
                 self.has_begun = True
                 return
 
-    def leave_line(self, campaign: Campaign) -> None:
+    def leave_line(self, campaign: Campaign, now: float) -> None:
         if campaign.id in self.line:
             self.line.remove(campaign.id)
-            self.advance()
+            self.advance(now)
 
-    def mend_line(self, campaign: Campaign) -> None:
+    def mend_line(self, campaign: Campaign, now: float) -> None:
         """Where it should stand, whatever happened: in the line while it is sequential and not through."""
         fields = campaign.fields
         if fields.get("sequential") == "1" and "through" not in fields and campaign.state not in ENDED:
@@ -232,7 +233,7 @@ class Account:
                 self.line.append(campaign.id)
         elif campaign.id in self.line:
             self.line.remove(campaign.id)
-        self.advance()
+        self.advance(now)
 
     def shut_since(self, now: float) -> float | None:
         """Since when the account's gate is shut; None while it is open."""
@@ -258,15 +259,15 @@ class Account:
             fields.add("idle", int(max(0.0, now - fields.number("resting") - counted)))
             fields.forget("resting", "rested")
 
-    def start(self, campaign: Campaign) -> None:
+    def start(self, campaign: Campaign, now: float) -> None:
         """Its time has come: a scheduled campaign takes its place; one of the line that is through has left that."""
         self.looks.pop(campaign.id, None)
         if campaign.fields.get("sequential") == "1" and "through" not in campaign.fields:
             campaign.fields["state"] = SendState.SEQUENTIAL.value
-            self.advance()
+            self.advance(now)
         else:
             campaign.fields["state"] = SendState.SENDING.value
-            self.sync_run(campaign)
+            self.sync_run(campaign, now)
 
     def cut(self, now: float, delay: float) -> tuple[int, float]:
         """Permits later than now + delay, granted under a smaller number, are void; the clock goes back on its grid (design 3.2)."""
@@ -327,13 +328,13 @@ class Account:
         is_done = (is_sealed or is_cancelled) and done >= accepted
         if is_sealed and not is_cancelled and "through" not in fields and (is_done or fields.number("tried") >= accepted):
             fields["through"] = fields.get("first_mail_last", f"{now:.0f}")
-            self.leave_line(campaign)
+            self.leave_line(campaign, now)
         if not is_done:
             return
         fields["finished"] = f"{now:.0f}" if is_cancelled else fields.get("last_mail", f"{now:.0f}")
         fields["state"] = (SendState.CANCELLED if is_cancelled else SendState.FINISHED).value
-        self.sync_run(campaign)
-        self.leave_line(campaign)
+        self.sync_run(campaign, now)
+        self.leave_line(campaign, now)
         self.looks.pop(campaign.id, None)
 
 

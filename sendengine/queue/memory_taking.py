@@ -26,7 +26,7 @@ def look_at_schedules(state: Account, now: float) -> tuple[str, ...]:
         if campaign.fields.get("window"):
             look.append(name)
         elif campaign.state == SendState.SCHEDULED:
-            state.start(campaign)
+            state.start(campaign, now)
         else:
             del state.looks[name]
     return tuple(look)

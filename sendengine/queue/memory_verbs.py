@@ -27,8 +27,8 @@ def pause(account: Account, campaign: Campaign, now: float, why: str = "") -> st
     if why:
         campaign.fields["why"] = why
     account.rest(campaign, now)
-    account.sync_run(campaign)
-    account.advance()
+    account.sync_run(campaign, now)
+    account.advance(now)
     return DONE
 
 
@@ -46,7 +46,7 @@ def resume(account: Account, campaign: Campaign, now: float) -> str:
     account.rest(campaign, now)
     if before != SendState.SCHEDULED or fields.number("at") <= now:
         look = account.looks.get(campaign.id)
-        account.start(campaign)
+        account.start(campaign, now)
         if look is not None and fields.get("window"):
             account.looks[campaign.id] = look
     return DONE
@@ -72,8 +72,8 @@ def cancel(account: Account, campaign: Campaign, now: float) -> str:
     campaign.fields.update(state=SendState.CANCELLED.value, deferred="0")
     campaign.fields.set_times(cancelled_at=now)
     account.looks.pop(campaign.id, None)
-    account.sync_run(campaign)
-    account.leave_line(campaign)
+    account.sync_run(campaign, now)
+    account.leave_line(campaign, now)
     account.finish_if_done(campaign, now)
     return DONE
 
@@ -87,12 +87,12 @@ def _cancelled(campaign: Campaign, now: float) -> dict[str, int]:
     return {"cancelled": rest - unknown, "unknown": unknown}
 
 
-def reverse(account: Account, campaign: Campaign) -> str:
+def reverse(account: Account, campaign: Campaign, now: float) -> str:
     """The order of what is not taken yet. An unsealed campaign waits for its seal while it is reversed."""
     if campaign.id == TRANSACTIONAL or campaign.state in ENDED:
         return campaign.state
     campaign.fields["reversed"] = "0" if campaign.fields.get("reversed") == "1" else "1"
-    account.sync_run(campaign)
+    account.sync_run(campaign, now)
     return DONE
 
 

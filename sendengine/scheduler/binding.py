@@ -20,6 +20,7 @@ from sendengine.remedies import Remedy
 from sendengine.scheduler.view import ENDED, View, is_loading, is_silent, moment, number, pending, untried, waits_for_seal, wall
 
 PACED = ("rate", "share")  # that which is sold binds: all is well
+UNTIMED = ("site", "relay", "credits", "unsealed")  # how long, nobody can tell
 
 
 class Binding(msgspec.Struct, frozen=True):
@@ -37,7 +38,8 @@ def binding(view: View, campaign: str) -> Binding | None:
     send = view.sends[campaign]
     if send["state"] in ENDED or (campaign == TRANSACTIONAL and not pending(send)):
         return None
-    return _gate_binds(view) or _state_binds(view, campaign, send) or _surroundings_bind(view, send) or _rest_binds(view, campaign, send)
+    own = _gate_binds(view) or _state_binds(view, campaign, send)
+    return own or _surroundings_bind(view, campaign, send) or _rest_binds(view, campaign, send)
 
 
 def account_binding(view: View) -> Binding | None:
@@ -62,34 +64,54 @@ def binding_send(view: View) -> str | None:
 
 
 def _gate_binds(view: View) -> Binding | None:
-    """A hold, or a term that is over: whatever else stands in the way, nothing of the account goes before that is lifted."""
+    """A hold, or a term that is over: whatever else stands in the way, nothing of the account goes before that is lifted. It takes no
+    sends meanwhile: each was there before."""
     shut = view.shut
     return None if shut is None else _bound(view, shut.limit, wall(shut.since), shut.lift)
 
 
+# since when: no send is bound by anything before it was there to be bound
+
+_ASKED_FOR = ("created", "at", "resumed_at")
+
+
+def _latest(send: Mapping[str, str], *names: str) -> datetime:
+    return wall(max(number(send, name) for name in names) / 1e6)
+
+
+def _runs_since(send: Mapping[str, str]) -> datetime:
+    """Since when none of its own conditions keeps it; of one that began under the release before, from what that kept."""
+    return _latest(send, *_ASKED_FOR, "runs_since")
+
+
+def _goes_since(view: View, send: Mapping[str, str]) -> datetime:
+    """Since when it goes as fast as it may: from its first message, or from when nothing has stopped all of the account's since."""
+    return max(_latest(send, "runs_since", "first_mail", *_ASKED_FOR), _latest(view.fields, "idle_at"))
+
+
 def _state_binds(view: View, campaign: str, send: Mapping[str, str]) -> Binding | None:
     name = f"{view.account}:{campaign}"
-    created = moment(send, "created")
     if send["state"] == "paused":
         why = send.get("why", "")
         return _bound(view, "paused", moment(send, "paused_at"), f"{why}; " if why else "", remedies.resume(name), *_mended(send, name))
     if send["state"] == "scheduled":
-        return _bound(view, "window", created, f"it starts at {format_time(number(send, 'at') / 1e6)}")
+        return _bound(view, "window", _latest(send, "created", "resumed_at"), f"it starts at {format_time(number(send, 'at') / 1e6)}")
     if send["state"] == "sequential":
-        return _bound(view, "turn", _turn_since(send), _before(view, campaign, name))
+        return _bound(view, "turn", _latest(send, *_ASKED_FOR), _before(view, campaign, name))
     if is_loading(send) and "lacks" in send:
-        return _bound(view, "credits", moment(send, "lacks_at"), *_buying(view, campaign, number(send, "lacks")))
+        return _bound(view, "credits", _latest(send, "lacks_at", *_ASKED_FOR), *_buying(view, campaign, number(send, "lacks")))
     if waits_for_seal(send):
-        return _bound(view, "unsealed", created, "the list is complete")
+        return _bound(view, "unsealed", _latest(send, *_ASKED_FOR), remedies.complete(name, number(send, "batches")))
     if send.get("open") == "0":
         opens = Window.parse(send["window"]).next_open(view.now)
-        return _bound(view, "window", moment(send, "closed_at"), f"the window {send['window']!r} opens at {format_time(opens)}")
+        since = _latest(send, "closed_at", *_ASKED_FOR, *(("sealed_at",) if send.get("need_seal") == "1" else ()))
+        return _bound(view, "window", since, f"the window {send['window']!r} opens at {format_time(opens)}")
     return None
 
 
 def _buying(view: View, campaign: str, needed: int) -> tuple[str | Remedy, ...]:
     """What the rest of its list costs was read when it was refused; what is free may be more by now."""
-    again = remedies.said("its list is submitted again with ", remedies.field("campaign", campaign), ": it goes on where it stopped")
+    again = remedies.submit_again(f"{view.account}:{campaign}")
     free = view.free or 0
     if free >= needed:
         return f"{shown(free)} credits are free, the rest of its list costs {shown(needed)}: ", again
@@ -103,11 +125,6 @@ def _mended(send: Mapping[str, str], name: str) -> tuple[str | Remedy, ...]:
         return ()
     other = ", and submit the mended message under another id to those it did not reach"
     return "; or, where the message is at fault, ", remedies.cancel(name), other
-
-
-def _turn_since(send: Mapping[str, str]) -> datetime:
-    """From its creation, its time, or its last resume, whichever came last: a paused send gives up its turn."""
-    return wall(max(number(send, name) for name in ("created", "at", "resumed_at")) / 1e6)
 
 
 def _before(view: View, campaign: str, name: str) -> str | Remedy:
@@ -128,15 +145,16 @@ def _is_passed(send: Mapping[str, str]) -> bool:
     return send["state"] in ("paused", "scheduled") or (send["state"] == "sequential" and is_loading(send))
 
 
-def _surroundings_bind(view: View, send: Mapping[str, str]) -> Binding | None:
+def _surroundings_bind(view: View, campaign: str, send: Mapping[str, str]) -> Binding | None:
     if pending(send) == 0 and is_loading(send):
-        return _bound(view, "unsealed", moment(send, "created"), "more of the list, or its end, is submitted")
+        more = remedies.complete(f"{view.account}:{campaign}", number(send, "batches"))
+        return _bound(view, "unsealed", _latest(send, "last_mail", *_ASKED_FOR), more)
     if pending(send) and (silence := _silence(view, send)) is not None:
         return silence
     limit, _, rest = view.fields.get("bind", "").partition("|")
     if limit:
         since, _, lift = rest.partition("|")
-        return _bound(view, limit, wall(float(since) / 1e6), lift, *_other_way(view, limit))
+        return _bound(view, limit, max(wall(float(since) / 1e6), _runs_since(send)), lift, *_other_way(view, limit))
     return None
 
 
@@ -157,12 +175,12 @@ def _silence(view: View, send: Mapping[str, str]) -> Binding | None:
         return None
     ages = {name: worker.age for name, worker in silent.items() if worker.age is not None and (is_deserted or name in view.lessees)}
     if not ages:
-        since = moment(send, "last_mail") or moment(send, "created")
+        since = max(_runs_since(send), _latest(send, "last_mail"))
         return _bound(view, "no_worker", since, remedies.start_worker()) if is_deserted else None
     last = min(ages, key=ages.__getitem__)
     at = view.now - ages[last]
     remedy = remedies.start_worker() if is_deserted else "another takes over when that has lasted dead_after_s"
-    return _bound(view, "no_worker", wall(at), f"worker {last} has been silent since {format_time(at)}: ", remedy)
+    return _bound(view, "no_worker", max(wall(at), _runs_since(send)), f"worker {last} has been silent since {format_time(at)}: ", remedy)
 
 
 def _rest_binds(view: View, campaign: str, send: Mapping[str, str]) -> Binding | None:
@@ -171,11 +189,21 @@ def _rest_binds(view: View, campaign: str, send: Mapping[str, str]) -> Binding |
         is_all = aside and aside == pending(send)
         replay = remedies.replay(f"{view.account}:{campaign}")
         return _bound(view, "quarantine", moment(send, "last_mail"), replay, ", or cancel it") if is_all else None
-    since = moment(send, "first_mail") or moment(send, "created")
+    since = _goes_since(view, send)
     if len(view.running) > 1 and campaign != TRANSACTIONAL:  # single messages go ahead of all others
+        since = max(since, sorted(_runs_since(view.sends[other]) for other in view.running)[1])  # when the second of them came
         others = len(view.running) - 1
         return _bound(view, "share", since, f"{others} other send{'s' if others > 1 else ''} of the account ends, or a faster tier")
     if view.rate is None:
         return _bound(view, "connections", since, remedies.more_sessions())
     boost = () if is_paid(view.account) else (", or boost for a time: ", remedies.boost(view.account))
-    return _bound(view, "rate", since, "a faster tier: ", remedies.set_tier(view.account), *boost)
+    return _bound(view, "rate", since, _boost_in_force(view), "a faster tier: ", remedies.set_tier(view.account), *boost)
+
+
+def _boost_in_force(view: View) -> str:
+    """Until the rate becomes another one."""
+    held = [grant for grant in view.grants if grant.holds(view.now) and grant.rate == view.rate]
+    if not held or view.rate == view.tier_rate:
+        return ""
+    boost = max(held, key=lambda grant: grant.end)
+    return f"boost {boost.number} gives {boost.rate:,.0f} messages per hour until {format_time(boost.end)}; "

@@ -7,7 +7,7 @@ from datetime import datetime
 import msgspec
 
 from sendengine.lanes import is_paid, owner
-from sendengine.scheduler.binding import Binding, binding
+from sendengine.scheduler.binding import UNTIMED, Binding, binding
 from sendengine.scheduler.names import Ref
 from sendengine.scheduler.view import ENDED, View, finish_estimate, moment, number, passes_term, pending, rate_achieved, wall
 
@@ -59,8 +59,7 @@ class Send(Status, frozen=True, kw_only=True, omit_defaults=True):
 def status(view: View, campaign: str) -> Status:
     send = view.sends[campaign]
     bound = binding(view, campaign)
-    is_slowed = bound is not None and bound.limit in ("site", "relay")  # by what no estimate knows
-    estimate = None if is_slowed else finish_estimate(view, campaign)
+    estimate = None if bound is not None and bound.limit in UNTIMED else finish_estimate(view, campaign)
     return Status(
         campaign=str(Ref(view.account, campaign)),
         account=owner(view.account),

@@ -173,6 +173,28 @@ async def test_window_holds_a_campaign_and_lets_it_go(bench: Bench) -> None:
     assert (await bench.queue.need("m1"))[0] == -1
 
 
+async def test_a_campaign_runs_since_nothing_keeps_it_any_more(bench: Bench) -> None:
+    async def runs_since(name: str) -> float:
+        return float((await bench.fields(name)).get("runs_since", 0))
+
+    await bench.account()
+    await bench.campaign("c", 10, sealed=False, need_seal="1")
+    assert not await runs_since("c")
+    await bench.desk.seal("m1", "c", 1)
+    sealed = await runs_since("c")
+    await bench.desk.pause("m1", "c")
+    await bench.queue.window("m1", "c", False, None)
+    await bench.desk.resume("m1", "c")
+    assert await runs_since("c") == sealed > 0
+    await bench.queue.window("m1", "c", True, None)
+    assert await runs_since("c") > sealed
+    for name in ("first", "second"):
+        await bench.campaign(name, 10, sequential="1")
+    assert (await runs_since("first") > 0, await runs_since("second")) == (True, 0)
+    await bench.desk.cancel("m1", "first")
+    assert await runs_since("second") > 0
+
+
 async def test_pause_outside_the_window_rests_once(bench: Bench) -> None:
     await bench.account()
     await bench.campaign("c", 10, window="w")

@@ -12,6 +12,7 @@ local function sync_run(id)
       call('ZADD', A .. ':ready', 'XX', 0, other)
     end
     call('ZADD', A .. ':run', 0, id)
+    call('HSET', send_key(id), 'runs_since', int(clock()))
   elseif is and not may then call('ZREM', A .. ':run', id) end
   note_work(id)
 end

@@ -104,6 +104,29 @@ async def test_another_list_in_the_same_place_is_refused_by_the_row_that_differs
 
 
 @pytest.mark.parametrize(
+    ("octets", "first"),
+    [
+        (ndjson(range(400)), 0),  # longer than what stands
+        (ndjson([7000]), 0),  # other rows
+        (ndjson([7000]), 3),  # behind the end
+        (ndjson([7000]), 5),  # ahead of it
+    ],
+)
+async def test_who_uploads_what_does_not_fit_is_told_how_to_go_on(bench: Bench, octets: bytes, first: int) -> None:  # noqa: F811
+    await opened(bench)
+    await bench.client.load("m1:c", pieces(ndjson(range(250))))
+    if first != 3:  # else it goes on
+        with pytest.raises(Conflict) as refused:
+            await bench.client.load("m1:c", pieces(octets), first_batch=first)
+        assert "first_batch=3 goes on" in str(refused.value.remedy)
+    await bench.client.seal("m1:c")
+    with pytest.raises(Conflict) as refused:
+        await bench.client.load("m1:c", pieces(octets), first_batch=first)
+    said = f"{refused.value} {refused.value.remedy}"
+    assert ("it is sealed" in said, "first_batch" in said, "another --campaign" in said) == (True, False, True)
+
+
+@pytest.mark.parametrize(
     ("other", "row"),
     [
         (ndjson(range(2000)), 250),  # the first one had ended, by a batch that was not full

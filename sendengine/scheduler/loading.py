@@ -20,7 +20,7 @@ from sendengine.ports import Desk
 from sendengine.render.message import load as message_of
 from sendengine.scheduler import sources
 from sendengine.scheduler.names import Ref, campaign_id
-from sendengine.scheduler.submitting import Flight, OnReject, Order, TooDear, compiled, create, intake_of, lacking, reporting
+from sendengine.scheduler.submitting import Flight, OnReject, Order, TooDear, compiled, create, going_on, intake_of, lacking, reporting
 from sendengine.scheduler.view import number
 
 ENDED = ("cancelled", "finished")
@@ -53,7 +53,7 @@ async def load(
     and for one ahead of its turn."""
     fields = await _open_fields(desk, ref)
     if (stands := number(fields, "batches")) < first:
-        raise Conflict(f"{ref}: batch {first} is ahead of its turn, {stands} is the next", f"first_batch={stands} goes on there")
+        raise Conflict(f"{ref}: batch {first} is ahead of its turn, {stands} is the next", going_on(stands, fields.get("sealed") == "1"))
     message = message_of(await desk.message(ref.account, ref.id))
     region, priority = fields.get("region", ""), fields.get("priority", "")
     order = Order(ref=ref, message=message, sender=fields["sender"], priority=priority, region=region, prices=prices)

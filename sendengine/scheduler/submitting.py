@@ -28,7 +28,7 @@ from sendengine.policy.prices import MILLI, PriceTable, shown
 from sendengine.policy.senders import sender_id
 from sendengine.policy.window import Window
 from sendengine.ports import Desk, Stored
-from sendengine.remedies import field, said
+from sendengine.remedies import Remedy, field, said
 from sendengine.render.compile import Skeleton
 from sendengine.render.compile import compile as compile_message
 from sendengine.render.message import Message, dump
@@ -36,6 +36,7 @@ from sendengine.render.sms import Pricing, SmsText
 from sendengine.scheduler import sources
 from sendengine.scheduler.names import Ref, envelope_sender
 from sendengine.scheduler.sources import TOGETHER, Recipients
+from sendengine.scheduler.view import number
 from sendengine.types import OnDoubt
 
 IN_FLIGHT = 64
@@ -219,6 +220,13 @@ def _window_fields(text: str, now: float) -> dict[str, str]:
     return fields
 
 
+def going_on(batches: int, is_sealed: bool) -> Remedy:
+    """What is done with rows that have no place where they were uploaded to; so many batches stand."""
+    if is_sealed:
+        return said("it is sealed: for more rows ", _ANOTHER)
+    return said(f"first_batch={batches} goes on behind what stands, with the rows that follow; for other ones ", _ANOTHER)
+
+
 class TooDear(Exception):
     """A batch was not stored: it costs more than is free."""
 
@@ -237,8 +245,8 @@ async def lacking(desk: Desk, ref: Ref, flight: Flight, stopped: TooDear, source
     cost, free, short = (shown(each) for each in (needed, stopped.free, needed - stopped.free))
     sums = f"costs {cost}, {free} are free, {short} are short"
     what = f"{ref} waits for credits: its list from row {stopped.first} on {sums}; nothing was sent"
-    again = said(", and repeat the call with ", field("campaign", ref.id), ": it goes on there")
-    buy = said(remedies.grant_credits(owner(ref.account), short), again)
+    again = said("the upload") if flight.is_piece else said("the call with ", field("campaign", ref.id))
+    buy = said(remedies.grant_credits(owner(ref.account), short), ", and repeat ", again, ": it goes on there")
     return LacksCredit(what, said(buy, "; or ", remedies.cancel(str(ref))), str(ref), needed / MILLI, stopped.free / MILLI)
 
 
@@ -254,16 +262,18 @@ class Flight:
     A batch that is not full ends the list, and goes with the seal; of a piece, which others may follow, it goes as the others."""
 
     def __init__(self, desk: Desk, ref: Ref, line_of: Callable[[int], int | None], is_piece: bool = False) -> None:
-        self._desk, self._ref, self._line_of, self._is_piece = desk, ref, line_of, is_piece
+        self._desk, self._ref, self._line_of, self.is_piece = desk, ref, line_of, is_piece
         self._flying: deque[tuple[PackedBatch, asyncio.Task[Stored]]] = deque()
         self._last: PackedBatch | None = None  # of what was sent
         self._standing: int | None = None  # batches that stood there before
+        self._is_sealed = False  # and nothing may follow them
         self._rows = self._batches = 0
         self.added = 0  # rows that were stored
 
     async def send(self, batch: PackedBatch) -> None:
         if self._standing is None:
-            self._standing = int((await self._desk.campaign(self._ref.account, self._ref.id)).get("batches", 0))
+            fields = await self._desk.campaign(self._ref.account, self._ref.id)
+            self._standing, self._is_sealed = number(fields, "batches"), fields.get("sealed") == "1"
         if batch.number == self._standing or self._ends(batch):
             await self.land_all()
         self._rows += batch.rows
@@ -302,7 +312,7 @@ class Flight:
         return flying
 
     def _ends(self, batch: PackedBatch) -> bool:
-        return batch.rows < BATCH_ROWS and not self._is_piece
+        return batch.rows < BATCH_ROWS and not self.is_piece
 
     async def _submit(self, batch: PackedBatch) -> Stored:
         return await self._desk.submit(self._ref.account, self._ref.id, batch, is_last=self._ends(batch))
@@ -323,6 +333,7 @@ class Flight:
         if stored.status == "credit":
             raise TooDear(batch, stored)
         if stored.status == "closed" and stored.state == "sealed":
+            self._is_sealed = True
             raise self._differs(100 * batch.number, "its list ended before this row")
         if stored.status == "closed":
             raise Conflict(f"{self._ref} is {stored.state}: it takes no more rows")
@@ -335,10 +346,10 @@ class Flight:
             return self._differs(row, f"it has rows beyond the {self._rows} of this list")
         if position < rows_in(standing):
             return self._differs(row, "it stands with other rows")
-        beyond = f"first_batch={batch.number + 1} goes on there, with the rows that follow" if self._is_piece else ""
-        return self._differs(row, "a list of it ended before this row", beyond)
+        return self._differs(row, "a list of it ended before this row")
 
-    def _differs(self, row: int, what: str, remedy: str = "") -> Conflict:
+    def _differs(self, row: int, what: str) -> Conflict:
         line = self._line_of(row)
         place = f"row {row}" + (f" (line {line})" if line else "")
-        return Conflict(f"{self._ref} exists: {what}; the first that differs is {place}", remedy or _ANOTHER)
+        remedy = going_on(self._standing or 0, self._is_sealed) if self.is_piece else _ANOTHER
+        return Conflict(f"{self._ref} exists: {what}; the first that differs is {place}", remedy)

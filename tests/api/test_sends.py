@@ -39,6 +39,20 @@ async def test_a_send_with_its_recipients_in_the_body(api: Api) -> None:
     assert (await api.client.desk.campaign("m1", "summer"))["created_by"] == "Ann"
 
 
+async def test_what_lifts_an_unsealed_send_is_its_upload_and_its_seal(api: Api) -> None:
+    key = await api.key("m1", "send", "read")
+    send = (await api("POST", "/v1/sends", key, json=MESSAGE | {"strict": True})).json["id"]
+    path = f"/v1/sends/{send}"
+    empty = (await api("GET", path, key)).json
+    await api("POST", path + "/recipients", key, data=uploaded(NDJSON))
+    loaded = (await api("GET", path, key)).json
+    assert [(each["binding"]["limit"], each["finish_estimate"]) for each in (empty, loaded)] == [("unsealed", None)] * 2
+    assert empty["binding"]["lift"] == f"POST {path}/recipients brings its list; POST {path}/seal ends it"
+    assert loaded["binding"]["lift"] == (
+        f"POST {path}/recipients repeats its list, or goes on behind it with first_batch=3; POST {path}/seal ends it"
+    )
+
+
 async def test_a_list_is_uploaded_and_sealed(api: Api) -> None:
     key = await api.key("m1", "send", "read")
     made = await api("POST", "/v1/sends", key, json=MESSAGE)

@@ -91,6 +91,7 @@ async def test_an_upload_that_is_too_dear_is_told_its_whole_price_and_goes_on(ap
     ndjson = b"".join(orjson.dumps(each) + b"\n" for each in PEOPLE)
     refused = await api("POST", "/v1/sends/c/recipients", key, data=ndjson)
     assert (refused.status, "from row 0 on" in refused.json["detail"]) == (402, True)
+    assert "repeat the upload: it goes on there" in refused.remedy
     await bought(api, 1000)
     assert (await api("POST", "/v1/sends/c/recipients", key, data=ndjson)).status == 200
     assert (await api("GET", "/v1/sends/c", key)).json["binding"]["limit"] == "unsealed"

@@ -690,7 +690,8 @@ def test_account_show_has_its_credits_and_says_that_nothing_lifts_a_deletion(run
     run("credits", "grant", "--account", "m1", "1234.5")
     assert "1,234.5" in run("account", "show", "m1").out
     ended = f"{(time.time() - 11 * 86400) * 1e6:.0f}"
-    Redis.from_url(os.environ["SENDENGINE_REDIS_URL"]).hset("{m1}", mapping={"term": "active", "term_ends": ended})
+    with Redis.from_url(os.environ["SENDENGINE_REDIS_URL"]) as redis:
+        redis.hset("{m1}", mapping={"term": "active", "term_ends": ended})
     for command in ("show", "term"):
         said = run("account", command, "m1").out
         assert ("nothing lifts that" in said, "--renew" in said) == (True, False), command

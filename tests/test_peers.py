@@ -67,14 +67,14 @@ def test_ratios_are_taken_within_a_round_and_the_absent_are_named() -> None:
     def round_(speed: float, count: int = 10) -> Round:
         return Round(Arrival(speed, count, 10), 5.0)
 
-    wire = PEERS[1].name
+    wire = PEERS[2].name
     rounds = {"sendengine": [round_(100), round_(300), round_(200)], wire: [round_(50), round_(100), round_(100, 3)]}
 
-    result = suite._result(rounds, {PEERS[2].name: "it has no wheels"})
+    result = suite._result(rounds, {PEERS[3].name: "it has no wheels"})
 
     lines = {row[0]: row for row in result.rows}
     assert lines[f"{wire} (1 of 3 rounds cut short)"][5] == "2.0 (2.0 to 3.0)"
-    assert lines[PEERS[2].name][1] == "skipped: it has no wheels"
+    assert lines[PEERS[3].name][1] == "skipped: it has no wheels"
     [figure] = result.figures
     assert figure.holds
 

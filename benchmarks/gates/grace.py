@@ -91,7 +91,7 @@ def result(found: Found) -> Result:
     whole = found.whole
     is_refused = found.event == "refused" and "its grace ended" in found.verb
     figures = [
-        figure_of("renewal to the first MAIL, s", f"<= {WITHIN:g}", [found.resumed], 0 <= found.resumed <= WITHIN),
+        figure_of("renewal to the first MAIL, s", f"<= {WITHIN:g}", [found.resumed], found.resumed <= WITHIN),
         Figure("lost, twice", "0, 0", f"{whole.lost}, {whole.twice}", whole.is_whole),
         figure_of("above the ceiling, over the whole ledger", "<= 0", [found.excess], found.excess <= 0, 1),
         Figure("too late: event, verb", "refused", f"{found.event}: {found.verb}", is_refused),

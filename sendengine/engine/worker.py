@@ -344,8 +344,9 @@ class Worker:
             feed.measure()
         until = now + self._settings.lead + self._settings.tick
         for lane in self._due.take(until):
-            lane.is_queued = False
-            self._use_permits(lane, until)
+            if lane.due_at and lane.due_at <= until + self._settings.tick:  # else it was looked at sooner, and is due later again
+                lane.due_at = 0.0
+                self._use_permits(lane, until)
         self._visits.run_due(now)
         self._receipts.turn(now)
         self._pump()
@@ -402,8 +403,8 @@ class Worker:
 
     def _queue_due(self, lane: Lane) -> None:
         due = lane.permits.next_due()
-        if due is not None and not lane.is_queued:
-            lane.is_queued = True
+        if due is not None and (not lane.due_at or due < lane.due_at):  # a faster tier's first permit may be due before a slower one's next
+            lane.due_at = due
             self._due.put(due, lane)
 
     def _pump(self) -> None:

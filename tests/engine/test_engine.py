@@ -305,6 +305,29 @@ def lately(rig: Rig) -> float:
     return len([at for at in rig.times() if end - 5 < at <= end]) / 5
 
 
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_faster_tier_is_in_force_within_a_second_whatever_the_slow_one_was(workers: int) -> None:
+    """Permits of the slow tier were due seconds ahead; those of the fast one are looked at when they are due."""
+
+    @virtual
+    async def raising() -> None:
+        rig = Rig()
+        await rig.account(per_hour=1200)
+        await rig.submit(2000)
+        for at in range(workers):
+            rig.start(f"w{at}", EngineSettings(spread_above=0.0))
+        await asyncio.sleep(18.3)  # one has just gone
+        begun = rig.loop.time()
+        await rig.desk.set_rate("m1", "t", 36_000)
+        await asyncio.sleep(12)
+        times = [at for at in rig.times() if begun + 1.0 <= at < begun + 11.0]
+        assert len(times) >= 0.98 * 10 * 10
+        for at in range(workers):
+            await rig.stop(f"w{at}")
+
+    raising()
+
+
 @virtual
 async def test_sessions_that_are_all_busy_bind_and_more_workers_lift_it() -> None:
     """Twenty sessions of a second a message carry twenty a second; the account has bought fifty-five."""

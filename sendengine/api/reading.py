@@ -66,7 +66,7 @@ def decoded(body: bytes, type_: type[T], deepest: int) -> T:
 
 def speed_of(given: Speed) -> str:
     """As people write it: a number is one of messages per hour."""
-    return given if isinstance(given, str) else f"{given:.6f}".rstrip("0").rstrip(".")
+    return f"{given:.6f}".rstrip("0").rstrip(".") if isinstance(given, float) else str(given)
 
 
 def values_at(type_: Any, place: str) -> list[str]:

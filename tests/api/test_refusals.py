@@ -88,6 +88,8 @@ async def test_remedies_are_requests_of_http(api: Api) -> None:
 async def test_a_tier_or_a_rate_may_be_a_number(api: Api) -> None:
     ops = await api.key(None)
     assert (await api("PUT", "/v1/accounts/m8", ops, json={"tier": 7500})).json["tier"] == "7500"
+    endless = await api("PUT", "/v1/accounts/m8/tier", ops, json={"tier": 10**400})
+    assert endless.status in (400, 404), endless.json
     assert (await api("PUT", "/v1/accounts/m8/tier", ops, json={"tier": 1e5})).json["tier_rate"] == 100_000
     boosted = await api("POST", "/v1/accounts/m8/boosts", ops, json={"rate": 200000, "until": "+1h"})
     assert (boosted.status, boosted.json["rate"]) == (201, 200_000)

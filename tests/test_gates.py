@@ -39,6 +39,7 @@ async def test_cancelled_account_sends_to_the_second_its_term_ends_and_is_held_t
 
 async def test_renewal_in_the_last_second_of_grace_resumes_and_one_behind_it_is_refused_and_purged() -> None:
     found = await grace.measure(120)
+    assert found.asked >= 0
     assert found.resumed <= WITHIN  # below 0: the script had renewed it, and its caller was not told yet
     assert found.whole.is_whole
     assert found.excess <= 0

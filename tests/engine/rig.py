@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import msgspec
 
@@ -15,6 +16,7 @@ from sendengine.intake import Intake
 from sendengine.keyring import Keyring
 from sendengine.policy.replies import ReplyRules
 from sendengine.policy.tiers import interval_us
+from sendengine.ports import Visited
 from sendengine.queue.memory import MemoryDesk, MemoryQueue, MemoryStore
 from sendengine.records import decode_outcomes
 from sendengine.render.message import Message, dump
@@ -66,6 +68,19 @@ class Rig:
         )  # fmt: skip
         self.workers[name] = (worker, self.loop.as_process(name, worker.run()), channel)
         return worker
+
+    def count_visits(self, name: str = "w1") -> Callable[[], int]:
+        """How many the worker has made since."""
+        queue, made = self.workers[name][0]._queue, 0
+        visit = queue.visit
+
+        async def counting(*args: Any) -> Visited:
+            nonlocal made
+            made += 1
+            return await visit(*args)
+
+        queue.visit = counting  # type: ignore[method-assign]
+        return lambda: made
 
     async def stop(self, name: str = "w1") -> None:
         worker, task, _ = self.workers.pop(name)

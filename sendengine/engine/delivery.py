@@ -173,11 +173,10 @@ class Deliveries:
     # attempt -> outcome
 
     def withdraw(self, delivery: Delivery) -> None:
-        """It was journalled and will not be written: no MAIL, no try, back to its lane."""
+        """It was journalled and no try came of it: back to its lane."""
         self._journal.resolve(delivery, records.KIND_WITHDRAWN, bytes((delivery.row,)), 0.0, records.NO_REPLY)
         delivery.lease.open -= 1
         delivery.lane.return_row(delivery.lease, delivery.row)
-        self._attend(delivery.lane)
 
     def finish(self, delivery: Delivery, attempt: Attempt) -> None:
         """What the channel saw, judged and journalled."""
@@ -199,6 +198,7 @@ class Deliveries:
             self._feed_back(lane, lease.campaign, attempt, verdict)
             if verdict.action is Action.RETURNED:
                 self.withdraw(delivery)
+                self._attend(lane)
                 if attempt.fault is Fault.UNSUITABLE and not lease.is_closing:
                     lane.give_back(lease)  # to be rendered anew, for what the site turned out to be
                 return

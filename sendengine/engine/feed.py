@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from sendengine.engine.work import Delivery
@@ -25,6 +26,8 @@ BACKLOG_MOST = 256
 SHORT_AFTER, SHORT_FOR = 1.0, 5.0  # seconds that permits must go on lapsing for want of a session, and that the last one is remembered
 AT_ONCE = 0.001  # a session that ended a delivery so long ago was busy until now
 RATE_WINDOW = 0.1
+LATE = 0.05  # seconds after which what is due shows that sessions do not keep up
+LOOKED_THROUGH = 64  # of what is due then: for whose turn it is
 UNWANTED_FOR = 1.0  # unmetered deliveries grew old here: no more are prepared for so long, or until a session asks
 
 
@@ -104,7 +107,7 @@ class Feed:
     @property
     def is_full(self) -> bool:
         """Sessions do not keep up with what is due already."""
-        return len(self._due) > self.backlog_limit and self._due[0].due < self._now() - 0.05
+        return len(self._due) + self.preparing > self.backlog_limit and bool(self._due) and self._due[0].due < self._now() - LATE
 
     @property
     def is_short(self) -> bool:
@@ -165,6 +168,8 @@ class Feed:
                 self._unwanted_until = 0.0
                 self._hungry(self)
                 return None
+            if queue is due and due[0].due < now - LATE:
+                self._put_first(now)
             if in_company and queue[0].is_alone:
                 return None
             delivery = queue.popleft()
@@ -175,7 +180,22 @@ class Feed:
                 continue
             self.on_wire += 1
             self._taken += 1
+            delivery.lane.served_at = now
             return delivery
+
+    def _put_first(self, now: float) -> None:
+        """Sessions do not keep up: of what is due it is the turn of the account that was served longest ago. In the order of their times
+        alone, accounts whose permits fall due just after others' would get nothing for hours."""
+        place, longest = 0, now
+        for at, delivery in enumerate(islice(self._due, LOOKED_THROUGH)):
+            if delivery.due > now:
+                break
+            if delivery.lane.served_at < longest:
+                place, longest = at, delivery.lane.served_at
+        if place:
+            delivery = self._due[place]
+            del self._due[place]
+            self._due.appendleft(delivery)
 
     def done(self, delivery: Envelope, attempt: Attempt) -> None:
         if TYPE_CHECKING:

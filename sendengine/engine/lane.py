@@ -59,6 +59,7 @@ class Lane:
         self.take_at = 0.0  # not to be looked at before, when hungry (and each share has a time of its own)
         self.wake_at = float("inf")  # a retry, a schedule or a window falls due, hungry or not
         self.is_visiting = self.is_taking = self.is_leaving = self.must_check = False
+        self.served_at = 0.0  # when a session last took a delivery of it
         self.due_at = 0.0  # when its permits are looked at next; 0.0: it has none
         self.must_return = False  # a visit was due while one was under way, which asked before whatever has changed
         self.must_refresh = False  # the account's settings changed

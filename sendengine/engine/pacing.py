@@ -7,7 +7,7 @@ Permits end in two ways, lapse and cut (design 3.2); they are never given back o
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -59,6 +59,13 @@ class Permits:
         if run.left > 0:
             self.runs.append(run)
 
+    def put_back(self, run: Run) -> None:
+        """A permit that was taken out and not used: among the others by its time."""
+        place = 0
+        while place < len(self.runs) and self.runs[place].at < run.at:
+            place += 1
+        self.runs.insert(place, run)
+
     def next_due(self) -> float | None:
         return self.runs[0].at if self.runs else None
 
@@ -69,19 +76,19 @@ class Permits:
     def count(self) -> int:
         return sum(run.left for run in self.runs)
 
-    def until(self, when: float) -> Iterator[tuple[float, Any, Run]]:
-        """Permits due before `when`, taken out: (due, turn, run)."""
-        runs = self.runs
-        while runs and runs[0].at < when:
-            run = runs[0]
-            due, turn = run.pop()
-            if not run.left:
-                runs.popleft()
-            yield due, turn, run
+    def pop(self, before: float) -> tuple[float, Any, Run] | None:
+        """The next permit, if it is due before that: (due, turn, run)."""
+        run = self.runs[0] if self.runs else None
+        if run is None or run.at >= before:
+            return None
+        due, turn = run.pop()
+        if not run.left:
+            self.runs.popleft()
+        return due, turn, run
 
     def lapse(self, before: float) -> None:
         """Those due before it are over, unused."""
-        for _ in self.until(before):
+        while self.pop(before):
             pass
 
     def apply_cut(self, number: int, cut_us: float) -> None:

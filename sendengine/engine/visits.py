@@ -33,9 +33,9 @@ class Visits:
 
     def __init__(
         self, queue: Queue, journal: Journal, settings: EngineSettings, meter: Meter, now: Callable[[], float],
-        visited: Callable[[Lane], None], spawn: Callable[[Coroutine[object, object, None]], None],
+        jitter: Callable[[], float], visited: Callable[[Lane], None], spawn: Callable[[Coroutine[object, object, None]], None],
     ) -> None:  # fmt: skip
-        self._queue, self._journal, self._settings, self._meter, self._now = queue, journal, settings, meter, now
+        self._queue, self._journal, self._settings, self._meter, self._now, self._jitter = queue, journal, settings, meter, now, jitter
         self._visited, self._spawn = visited, spawn
         # a fresh clock starts where its first message can still be journalled in time: the grid is kept from the first MAIL on
         self._lead_us = (settings.tick + settings.lead) * 1e6 + CREDIT_US
@@ -134,12 +134,11 @@ class Visits:
         end = lane.permits.end()
         if not lane.interval:
             when = now + UNMETERED_VISIT if lane.rows else None
-        elif end is not None:
-            when = end - _ahead(lane)
-        elif want and not reply.permits:
-            when = now + reply.delay_us / 1e6 - _ahead(lane)
         elif want:
-            when = now + self._settings.tick
+            soonest = now if reply.permits else now + reply.delay_us / 1e6 - self._ahead(lane)  # no more was to be had: not before there is
+            when = soonest if end is None else max(soonest, end - self._ahead(lane))
+        elif end is not None:
+            when = end if end > now else end + lane.lapse  # they are enough; whom they do not reach after all needs others then
         else:
             when = None
         if lane.rows and lane.closes_at < (now + CLOSES_SOON if when is None else when):
@@ -154,6 +153,11 @@ class Visits:
             when = min(when or float("inf"), oldest + lane.settle_after, bars + LISTED_WITHIN)
         if when is not None:
             self.at(lane, max(when, now + self._settings.tick / 2))
+
+    def _ahead(self, lane: Lane) -> float:
+        """How long before its permits end it is asked for more: not always the same. Of several workers that came in turns, at a distance
+        that stays, each would get what has become due since the one before it: one more than its sessions can use, the others less."""
+        return min(lane.horizon / 2 * (1 + 0.5 * self._jitter()), ASKED_AHEAD)
 
     # settlement
 
@@ -279,8 +283,3 @@ class Visits:
             owed.pop(identity, None)
         if not owed:
             self._owed.pop(account, None)
-
-
-def _ahead(lane: Lane) -> float:
-    """How long before its permits end it is asked for more."""
-    return min(lane.horizon / 2, ASKED_AHEAD)

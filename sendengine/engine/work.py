@@ -61,9 +61,14 @@ class Delivery:
         """A cut since its permit was granted reaches back to it, its campaign was stopped, or its recipient is suppressed. One without a
         permit is reached by any cut since it was picked: its intent may have been journalled after a stop, by a worker that stood still,
         and that answer is fresh."""
-        lane, lease = self.lane, self.lease
-        is_cut = self.cut < lane.cut and (not self.permit_us or self.permit_us > lane.void_after(self.cut))
-        return is_cut or lease.is_closing or lane.is_distrusted or self.row in lease.barred
+        lease = self.lease
+        return self.is_cut or lease.is_closing or self.row in lease.barred
+
+    @property
+    def is_cut(self) -> bool:
+        """Nobody may go on its permit any more."""
+        lane = self.lane
+        return lane.is_distrusted or (self.cut < lane.cut and (not self.permit_us or self.permit_us > lane.void_after(self.cut)))
 
 
 class Lease:

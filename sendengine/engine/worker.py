@@ -21,7 +21,7 @@ from sendengine.engine.health import HealthWatch
 from sendengine.engine.identity import Identity
 from sendengine.engine.journal import Journal
 from sendengine.engine.lane import LISTED_WITHIN, Lane
-from sendengine.engine.pacing import Wheel
+from sendengine.engine.pacing import Run, Wheel
 from sendengine.engine.purges import Purges
 from sendengine.engine.receipts import Receipts
 from sendengine.engine.screening import Screening
@@ -63,6 +63,7 @@ class Worker:
         self._error: BaseException | None = None
         self._feeds: dict[Way, Feed] = {}
         self._due: Wheel[Lane] = Wheel(settings.tick)
+        self._held_up: list[Lane] = []  # their permits are due and cannot be used yet
         self._stopping = asyncio.Event()
         self._attached = asyncio.Event()  # an account was, or we stop
         self._pump_is_set = False
@@ -78,7 +79,7 @@ class Worker:
         self._deliveries = Deliveries(
             self.journal, settings, rules, meter, now, jitter, self._attend, self._suspend, keyring, self._signer, self._receipts.expect
         )  # fmt: skip
-        self._visits = Visits(queue, self.journal, settings, meter, now, self._on_visited, self._spawn)
+        self._visits = Visits(queue, self.journal, settings, meter, now, jitter, self._on_visited, self._spawn)
         self._screening = Screening(queue, self._deliveries, self._to_feeds, self._spawn)
         self._takes = Takes(
             queue, self.journal, self._deliveries, self._visits, self._screening, settings, self._identity, now, self._feed_for, relay_of,
@@ -343,10 +344,8 @@ class Worker:
         for feed in self._feeds.values():
             feed.measure()
         until = now + self._settings.lead + self._settings.tick
-        for lane in self._due.take(until):
-            if lane.due_at and lane.due_at <= until + self._settings.tick:  # else it was looked at sooner, and is due later again
-                lane.due_at = 0.0
-                self._use_permits(lane, until)
+        for lane in self._whose_permits_are_due(until):
+            self._use_permits(lane, until)
         self._visits.run_due(now)
         self._receipts.turn(now)
         self._pump()
@@ -363,21 +362,35 @@ class Worker:
             journal.append()
             self._meter.appended(self.journal.latency, self.journal.doubtful)
 
+    def _whose_permits_are_due(self, until: float) -> list[Lane]:
+        """Where some wait since a tick before, there is not enough for all: who was served longest ago goes first."""
+        lanes = []
+        for lane in [*self._held_up, *self._due.take(until)]:
+            if lane.due_at and lane.due_at <= until + self._settings.tick:  # else it was looked at sooner, and is due later again
+                lane.due_at = 0.0
+                lanes.append(lane)
+        if self._held_up:
+            self._held_up.clear()
+            lanes.sort(key=_served_at)
+        return lanes
+
     def _use_permits(self, lane: Lane, until: float) -> None:
-        """Permits that fall due before `until`: each goes to whoever is next, or ends unused. While the lane is screened, and while no
-        further intent may be written, they wait, until they lapse."""
+        """Permits that fall due before `until`: each goes to whoever is next, or ends unused. While the lane is screened, while no
+        further intent may be written, and while sessions do not keep up, they wait, until they lapse."""
         if lane.must_screen:
             self._queue_due(lane)
             return
         lane.permits.lapse(self._now() - lane.lapse)
         may = self._may_pick(lane)
         self._note_fullness(lane)
-        if not self._is_at_most_doubtful:
-            for due, turn, run in lane.permits.until(until):
-                may = may and not lane.feed.is_full and self._deliveries.pick(lane, due, turn, run)
-                if self._is_at_most_doubtful:
-                    break
-        self._queue_due(lane)
+        while not (may and (self._is_at_most_doubtful or lane.feed.is_full)) and (permit := lane.permits.pop(until)):
+            may = may and self._deliveries.pick(lane, *permit)
+        due = lane.permits.next_due()
+        if due is not None and due < until:
+            lane.due_at = due
+            self._held_up.append(lane)
+        else:
+            self._queue_due(lane)
         self._takes.feed(lane)
 
     @property
@@ -436,7 +449,7 @@ class Worker:
         feed = self._feeds.get(relay)
         if feed is None:
             feed = Feed(
-                relay, self._settings.append_fresh, self._now, self._deliveries.finish, self._deliveries.withdraw, self._on_hungry,
+                relay, self._settings.append_fresh, self._now, self._deliveries.finish, self._on_unsent, self._on_hungry,
                 self._receipts.arrive,
             )
             feed.site = self._channel.site(relay, feed, lambda: self._on_site(feed))
@@ -514,6 +527,17 @@ class Worker:
         if not lane.interval:
             self._set_pump()
 
+    def _on_unsent(self, delivery: Delivery) -> None:
+        """No session took it in time, or it must not go any more. Its permit may serve another until it lapses; else a visit brings one."""
+        lane = delivery.lane
+        self._deliveries.withdraw(delivery)
+        if self._now() <= delivery.lapses_at and not delivery.is_cut:
+            offset = delivery.permit_us / 1e6 - delivery.due
+            lane.permits.put_back(Run(delivery.due, lane.interval, 1, delivery.cut, offset, b"\0", [delivery.lease.share]))
+            self._queue_due(lane)
+        elif not lane.visit_at:
+            self._attend(lane)
+
     def _on_hungry(self, feed: Feed) -> None:
         self._set_pump()
 
@@ -566,3 +590,7 @@ class Worker:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, Unavailable):
             self.fail(error)
+
+
+def _served_at(lane: Lane) -> float:
+    return lane.served_at

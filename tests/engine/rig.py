@@ -37,12 +37,14 @@ def replied(stage: Stage, code: int, text: str = "no") -> Attempt:
 class Rig:
     """`log` holds (time, recipient) of each MAIL that the relay saw; `answer` decides what becomes of it."""
 
-    def __init__(self, answer: Callable[[str], Attempt] | None = None, latency: float = 0.001) -> None:
+    def __init__(
+        self, answer: Callable[[str], Attempt] | None = None, latency: float = 0.001, jitter: Callable[[], float] = lambda: 0.0,
+    ) -> None:  # fmt: skip
         self.loop = virtual_loop()
         self.store = MemoryStore()
         self.desk = MemoryDesk(self.store, self.now_us)
         self.answer = answer or (lambda recipient: DELIVERED)
-        self.latency = latency
+        self.latency, self.jitter = latency, jitter
         self.log: list[tuple[float, str]] = []
         self.accepted: list[str] = []
         self.workers: dict[str, tuple[Worker, asyncio.Task[None], MemoryChannel]] = {}
@@ -64,7 +66,7 @@ class Rig:
         queue = MemoryQueue(self.store, self.now_us)
         worker = Worker(
             queue, channel, SilentMeter(), ReplyRules([]), settings or EngineSettings(), name,
-            lambda fields: Relay(fields.get("host", "relay.test")), self.loop.time, Keyring(), jitter=lambda: 0.0,
+            lambda fields: Relay(fields.get("host", "relay.test")), self.loop.time, Keyring(), jitter=self.jitter,
         )  # fmt: skip
         self.workers[name] = (worker, self.loop.as_process(name, worker.run()), channel)
         return worker

@@ -116,7 +116,8 @@ class World:
         last = lane.permits.end()
         if self.now >= sender.mute_until and (last is None or last - self.now < lane.horizon / 2):
             self.visit(sender)
-        for due, _, run_ in lane.permits.until(self.now):
+        while permit := lane.permits.pop(self.now):
+            due, _, run_ = permit
             use_at = max(self.now, due + sender.uses * (lane.lapse - TICK))
             if sender.mute_until > due + lane.lapse or use_at > due + lane.lapse:
                 continue

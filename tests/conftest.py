@@ -35,6 +35,7 @@ def redis_url(valkey_url: str) -> str:
     with Redis.from_url(valkey_url) as redis:
         redis.flushall()
         redis.script_flush()
+        redis.function_flush()
     return valkey_url
 
 

@@ -225,7 +225,7 @@ class Cluster:
             self._moves.pop().finish()
         self.until_whole()  # a node that the machine kept waiting may have been missed by the others
         for each in self.masters:
-            until(lambda each=each: each.client.flushall() and each.client.script_flush())  # type: ignore[misc]
+            until(lambda each=each: each.client.flushall() and each.client.script_flush() and each.client.function_flush())  # type: ignore[misc]
 
     def begin_move(self, key: str) -> Move:
         """Of the slot of a key to another master."""

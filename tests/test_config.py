@@ -75,10 +75,10 @@ def test_every_key_has_a_variable_of_its_own() -> None:
 
 
 def test_bounds_are_checked_over_file_and_environment_together() -> None:
-    environ = {"SENDENGINE_ENGINE_HORIZON_MIN_MS": "6000", "SENDENGINE_ENGINE_HORIZON_MAX_MS": "7000"}
-    assert config.load(None, environ).engine.horizon_min_ms == 6000
+    environ = {"SENDENGINE_ENGINE_HORIZON_MIN_MS": "6800", "SENDENGINE_ENGINE_HORIZON_MAX_MS": "7000"}
+    assert config.load(None, environ).engine.horizon_min_ms == 6800
     with pytest.raises(ConfigError, match="horizon_min_ms is above horizon_max_ms"):
-        config.load(None, {"SENDENGINE_ENGINE_HORIZON_MIN_MS": "6000"})
+        config.load(None, {"SENDENGINE_ENGINE_HORIZON_MIN_MS": "6800"})
 
 
 @pytest.mark.parametrize(

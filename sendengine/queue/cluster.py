@@ -25,7 +25,7 @@ ANSWER_SECONDS = 10.0  # one node of many may be silent while the others answer:
 LOOK_SECONDS = 2.0
 LOOK_EVERY = 0.2
 _KEYLESS = frozenset(("TIME", "PING", "INFO", "CONFIG", "SCRIPT"))
-_SCRIPTS = frozenset((b"EVALSHA", b"EVAL"))
+_SCRIPTS = frozenset((b"EVALSHA", b"EVAL", b"FCALL"))
 
 
 def open_link(url: str, timeout: float | None = None, wait_ms: int = 0, connect_within: float = CONNECT_SECONDS) -> Caller:

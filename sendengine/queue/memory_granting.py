@@ -8,7 +8,7 @@ from math import floor
 from sendengine.queue.memory_state import Account
 
 LATE_US = 10_000.0  # of an account whose clock fell behind, so much is made up for
-LATEST_US = 5e6  # nobody asks for permits further ahead
+LATEST_US = 6.5e6  # nobody asks for permits further ahead
 
 
 def bind_to(state: Account, now: float, bind: str) -> None:

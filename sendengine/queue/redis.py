@@ -116,9 +116,9 @@ class RedisQueue:
         key = keys.account(account)
         settle = "settle_paid" if is_paid(account) else "settle"
         if settlements and not held:  # a rescue, or what was settled lately once more: the journal that proves it goes afterwards
-            reply = await scripts.commit(self._link, settle, (key,), *args, mark=keys.mark(key))
+            reply = await scripts.commit_kept(self._link, settle, (key,), *args, mark=keys.mark(key))
         else:
-            reply = await self._script(settle if settlements else "visit", key, *args)
+            reply = await scripts.run_kept(self._link, settle if settlements else "visit", (key,), *args)
         now, cut, cut_us, n, delay, interval, deal, stopped, idle, acted, begun, closes, listed, spent = reply
         return Visited(
             float(now), cut, float(cut_us), n, float(delay), float(interval), deal, stopped, float(idle), tuple(acted), bool(begun),

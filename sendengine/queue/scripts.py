@@ -1,4 +1,8 @@
-"""The Lua scripts: each file's head says its contract; `-- include:` names the shared parts put in front of it."""
+"""The Lua scripts: each file's head says its contract; `-- include:` names the shared parts put in front of it.
+
+Visits, by far the most calls, are kept as functions of the server, where the shared parts are made once; all others are scripts, which make
+theirs in each call (docs/design/025). Both have a digest of their text in their name, so releases beside each other keep their own.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,9 @@ from hashlib import sha1
 from importlib.resources import files
 from typing import Any
 
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
 
+from sendengine.errors import Unavailable
 from sendengine.queue.link import Argument, Caller
 
 INCLUDE = "-- include:"
@@ -51,3 +56,64 @@ async def _run(call: Callable[..., Awaitable[Any]], name: str, keys: tuple[Argum
         return await call(b"EVALSHA", digest(name), len(keys), *keys, *args)
     except NoScriptError:
         return await call(b"EVAL", source(name), len(keys), *keys, *args)
+
+
+# what is kept as a function
+
+IN_EACH_CALL = ("lib", "visit")  # of the parts of a visit; the others define functions only
+FOUND_WITHIN = 5  # loads: a slot of a Cluster may move meanwhile
+_MISSING = "Function not found"
+_LOADED = "already exists"  # by another call of the first moment
+
+
+async def run_kept(link: Caller, name: str, keys: tuple[Argument, ...], *args: Argument) -> Any:
+    """As `run`, of a function that the server keeps."""
+    return await _run_kept(link, link.call, name, keys, args)
+
+
+async def commit_kept(link: Caller, name: str, keys: tuple[Argument, ...], *args: Argument, mark: Argument | None = None) -> Any:
+    """As `commit`, of a function that the server keeps."""
+    return await _run_kept(link, partial(link.commit, mark=mark), name, keys, args)
+
+
+async def _run_kept(
+    link: Caller, call: Callable[..., Awaitable[Any]], name: str, keys: tuple[Argument, ...], args: tuple[Argument, ...]
+) -> Any:  # fmt: skip
+    for _ in range(FOUND_WITHIN):
+        try:
+            return await call(b"FCALL", function(name), len(keys), *keys, *args)
+        except ResponseError as error:
+            if _MISSING not in str(error):
+                raise
+        await _load(await link.at(as_key(keys[0])), name)
+    raise Unavailable(f"Redis forgets the function {name} as soon as it is loaded", "the same call may go through later")
+
+
+async def _load(link: Caller, name: str) -> None:
+    try:
+        await link.call(b"FUNCTION", b"LOAD", library(name))
+    except ResponseError as error:
+        if _LOADED not in str(error):
+            raise
+
+
+def as_key(key: Argument) -> str:
+    return key.decode() if isinstance(key, bytes) else str(key)
+
+
+@cache
+def function(name: str) -> bytes:
+    return b"sendengine_" + digest(name)
+
+
+@cache
+def library(name: str) -> str:
+    """Its one function. While a library is loaded hardly anything may be called: the parts are made with the first call."""
+    parts = list(dict.fromkeys(_parts(name)))
+    made = "".join(_text(part) for part in parts if part not in IN_EACH_CALL)
+    called = "".join(_text(part) for part in parts if part in IN_EACH_CALL)
+    known = function(name).decode()
+    return (
+        f"#!lua name={known}\nlocal function make()\n{made}return function(KEYS, ARGV)\n{called}end end\nlocal main\n"
+        f"redis.register_function('{known}', function(KEYS, ARGV) main = main or make() return main(KEYS, ARGV) end)\n"
+    )

@@ -54,7 +54,7 @@ local n, first, want, horizon = 0, now, tonumber(ARGV[1]), tonumber(ARGV[2])
 if want > 0 and (is_held or #sharers > 0) then
   if iv == 0 then n = want
   else
-    local latest = now + math.max(horizon, 5e6) + iv      -- nobody asks further ahead: Redis' clock stepped back
+    local latest = now + math.max(horizon, 6.5e6) + iv      -- nobody asks further ahead: Redis' clock stepped back
     if last > latest then last = latest call('HSET', A, 'last', string.format('%.3f', last)) end
     local function soonest(from) return math.max(last + iv, from, now + tonumber(ARGV[3]) - math.min(10000, iv)) end
     first = soonest(0)

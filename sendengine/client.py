@@ -400,10 +400,7 @@ class Client:
         Raises RefusedInput, Conflict (other rows stand there), Unavailable: the same call goes on."""
         ref = await names.resolve(self.desk, campaign)
         table = await self._prices(ref, await self._now()) if is_paid(ref.account) else None
-        loaded = await loading.load(self.desk, ref, table, chunks, first_batch, pool, on_reject)
-        if loaded.added:
-            await self.note(owner(ref.account), "send.load", who, send=ref.id)
-        return loaded
+        return await loading.load(self.desk, ref, table, chunks, first_batch, pool, on_reject, who)
 
     async def seal(self, campaign: str, *, rows: int | None = None, who: str = "") -> Send:
         """The list of an opened send is complete. `rows`: how many it must have. Raises Conflict, RefusedInput."""
@@ -686,10 +683,7 @@ class Client:
             yield Checked(names.lane_id(campaign), 0, await prepaid.check(self.desk, campaign))
             return
         for ref in await self._refs(campaign, account):
-            checked = await fsck.check(self.desk, ref, repair)
-            if repair and checked.findings:
-                await self.note(owner(ref.account), "send.repair", who, send=ref.id)
-            yield checked
+            yield await fsck.check(self.desk, ref, repair, _line("send.repair", ref, who))
         for lane in [] if campaign else filter(is_paid, await self._lanes(account)):
             if found := await prepaid.check(self.desk, lane):
                 yield Checked(lane, 0, found)
@@ -730,7 +724,7 @@ class Client:
 
 def _made_by(order: Order, what: str, who: str, **facts: str) -> Order:
     """With its line for the audit trail."""
-    return msgspec.structs.replace(order, line=_line(what, order.ref, who, **facts))
+    return msgspec.structs.replace(order, line=_line(what, order.ref, who, **facts), who=who)
 
 
 def _line(what: str, ref: Ref, who: str, **facts: str) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -86,7 +86,40 @@ async def test_sms_that_lack_credit_are_told_once(bench: Bench) -> None:
             await bench.client.submit_sms(**asked)
     await bench.client.grant_credits("m1", 100)
     assert (await bench.client.submit_sms(**asked)).sealed
-    assert [each.what for each in await told(bench)] == ["sms.create", "credits.grant"]
+    assert [each.what for each in await told(bench)] == ["sms.create", "credits.grant", "send.load"]
+
+
+async def test_rows_that_came_before_an_upload_failed_are_told(bench: Bench) -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"email\n" + b"".join(b"p%d@x.org\n" % n for n in range(1000))
+        raise OSError("the line broke")
+
+    await bench.client.open(account="m1", message=MESSAGE, campaign="c", who="anna")
+    with pytest.raises(OSError, match="the line broke"):
+        await bench.client.load("c", broken(), who="ben")
+    stands = (await bench.client.status("c")).rows
+    assert stands
+    assert [(each.what, each.who, each.facts) for each in await told(bench)][1:] == [
+        ("send.load", "ben", {"send": "c", "added": str(stands)}),
+    ]  # fmt: skip
+
+
+async def test_rows_that_come_to_a_standing_send_are_told_and_a_repeat_is_not(bench: Bench) -> None:
+    people = [{"email": f"p{n}@x.org", "name": "A"} for n in range(250)]
+
+    def broken() -> Iterator[dict[str, Any]]:
+        yield from people
+        raise OSError("the line broke")
+
+    asked: dict[str, Any] = {"account": "m1", "message": MESSAGE, "campaign": "c"}
+    with pytest.raises(OSError, match="the line broke"):
+        await bench.client.submit(**asked, recipients=broken(), who="anna")
+    stood = (await bench.client.status("c")).rows
+    for _ in range(2):
+        await bench.client.submit(**asked, recipients=people, who="ben")
+    assert [(each.what, each.who, each.facts) for each in await told(bench)] == [
+        ("send.create", "anna", {"send": "c"}), ("send.load", "ben", {"send": "c", "added": str(250 - stood)}),
+    ]  # fmt: skip
 
 
 def test_the_command_line_leaves_the_lines_that_http_does(run: Shell) -> None:

@@ -3,11 +3,13 @@ outlives the account."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 
 import msgspec
 
+from sendengine.errors import Unavailable
 from sendengine.ports import AuditLine, Desk
 from sendengine.scheduler.view import wall
 
@@ -34,6 +36,24 @@ class Entry(msgspec.Struct, frozen=True):
 
 def line(what: str, who: str, why: str = "", **facts: str) -> bytes:
     return msgspec.json.encode(Line(what, who, why, {name: value for name, value in facts.items() if value}))
+
+
+@asynccontextmanager
+async def told(desk: Desk, account: str, done: Callable[[], bytes]) -> AsyncIterator[None]:
+    """A change made in parts leaves its line however it ends, by an error or a cancellation too. `done`: the line of what was changed by
+    then, b"" where nothing was."""
+    try:
+        yield
+    except BaseException:
+        with suppress(Unavailable):  # the caller hears what broke it off
+            await _note(desk, account, done())
+        raise
+    await _note(desk, account, done())
+
+
+async def _note(desk: Desk, account: str, said: bytes) -> None:
+    if said:
+        await desk.note(account, said)
 
 
 async def read(desk: Desk, account: str) -> AsyncIterator[Entry]:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from sendengine.batch import BATCH_ROWS, unpack
+from sendengine.lanes import owner
 from sendengine.ports import Desk, OutcomeChunk, Repair
 from sendengine.records import MASK_OCTETS, TRANSACTIONAL, decode_outcomes, rows_of, seen
 from sendengine.scheduler.names import Ref
@@ -109,8 +110,8 @@ class _Reading:
         return max(0, unrecorded - (number(self.after, "cancelled") - self.counted["cancelled"]))
 
 
-async def check(desk: Desk, ref: Ref, repair: bool = False) -> Checked:
-    """What does not add up; with `repair`, what it was."""
+async def check(desk: Desk, ref: Ref, repair: bool = False, line: bytes = b"") -> Checked:
+    """What does not add up; with `repair`, what it was. `line`: for the audit trail, where anything was mended."""
     reading = await _read(desk, ref)
     found = _findings(ref, reading)
     for _ in range(_READINGS - 1):
@@ -122,6 +123,8 @@ async def check(desk: Desk, ref: Ref, repair: bool = False) -> Checked:
         found = [finding for finding in found if finding in again]
     for _ in range(_READINGS if repair and found else 0):
         if await desk.restore(ref.account, ref.id, _repair(reading)) >= 0:
+            if not set(found) <= set(_findings(ref, await _read(desk, ref))):
+                await desk.note(owner(ref.account), line)
             break
         reading = await _read(desk, ref)  # it moved on meanwhile
     return Checked(str(ref), number(reading.after, "accepted"), [await _named(desk, ref, finding) for finding in found])

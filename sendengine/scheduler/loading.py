@@ -15,10 +15,11 @@ from sendengine import rows as reading
 from sendengine.addressing import BY_MAIL, by_phone
 from sendengine.config import Config
 from sendengine.errors import Conflict, RefusedInput, Unavailable
+from sendengine.lanes import owner
 from sendengine.policy.prices import PriceTable
 from sendengine.ports import Desk
 from sendengine.render.message import load as message_of
-from sendengine.scheduler import sources
+from sendengine.scheduler import audit, sources
 from sendengine.scheduler.names import Ref, campaign_id
 from sendengine.scheduler.submitting import Flight, OnReject, Order, TooDear, compiled, create, going_on, intake_of, lacking, reporting
 from sendengine.scheduler.view import number
@@ -46,7 +47,7 @@ async def open_send(desk: Desk, config: Config, order: Order, uid: str, strict: 
 
 async def load(
     desk: Desk, ref: Ref, prices: PriceTable | None, chunks: AsyncIterable[bytes], first: int, pool: Executor | None,
-    on_reject: OnReject | None = None,
+    on_reject: OnReject | None = None, who: str = "",
 ) -> Loaded:  # fmt: skip
     """CSV or NDJSON, in chunks cut anywhere, in constant memory. `prices`: those of a send that costs something. What was stored when it
     breaks off stays; the same call goes on. Raises RefusedInput for a list that cannot be read, Conflict for another one than stands there,
@@ -63,20 +64,21 @@ async def load(
     flight = Flight(desk, ref, lambda row: None, is_piece=True)
     rows = rejected = batches = 0
     source = reporting(sources.uploaded(sources.Upload(chunks, pool), intake), on_reject)
-    try:
-        async for batch in source:
-            await flight.send(batch)
-            rows, rejected, batches = rows + batch.rows, rejected + len(batch.rejected), batches + 1
-        await flight.land_all()
-    except TooDear as stopped:
-        raise await lacking(desk, ref, flight, stopped, source) from None
-    except Unavailable as error:
-        raise Unavailable(str(error), "repeat the upload: what stands already is recognised") from error
-    except reading.MissingColumn as error:
-        whom = by_phone(region) if prices else BY_MAIL
-        raise reading.MissingColumn(error.column, error.nearest, skeleton.users(error.column), whom) from None
-    finally:
-        flight.give_up()
+    async with audit.told(desk, owner(ref.account), lambda: flight.line(who)):
+        try:
+            async for batch in source:
+                await flight.send(batch)
+                rows, rejected, batches = rows + batch.rows, rejected + len(batch.rejected), batches + 1
+            await flight.land_all()
+        except TooDear as stopped:
+            raise await lacking(desk, ref, flight, stopped, source) from None
+        except Unavailable as error:
+            raise Unavailable(str(error), "repeat the upload: what stands already is recognised") from error
+        except reading.MissingColumn as error:
+            whom = by_phone(region) if prices else BY_MAIL
+            raise reading.MissingColumn(error.column, error.nearest, skeleton.users(error.column), whom) from None
+        finally:
+            await flight.give_up()
     return Loaded(rows, flight.added, rejected, first, first + batches, intake.absent)
 
 

@@ -33,13 +33,14 @@ from sendengine.render.compile import Skeleton
 from sendengine.render.compile import compile as compile_message
 from sendengine.render.message import Message, dump
 from sendengine.render.sms import Pricing, SmsText
-from sendengine.scheduler import sources
+from sendengine.scheduler import audit, sources
 from sendengine.scheduler.names import Ref, envelope_sender
 from sendengine.scheduler.sources import TOGETHER, Recipients
 from sendengine.scheduler.view import number
 from sendengine.types import OnDoubt
 
 IN_FLIGHT = 64
+COUNTED_FOR = 2.0  # seconds in which what flew when a submit broke off may still answer
 _PRICE = Struct("<I")
 _ANOTHER = said("choose another ", field("campaign"))
 OnReject = Callable[[Sequence[Rejected]], None]
@@ -72,6 +73,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     region: str = ""  # SMS: where numbers without a country code are at home
     prices: PriceTable | None = None  # SMS: by which its rows are priced
     line: bytes = b""  # for the audit trail, when it is made
+    who: str = ""  # and where rows come to one that stands
 
     def definition(self) -> bytes:
         """What makes it this send, by digests: a repeat says the same, and one that does not is told what differs."""
@@ -105,18 +107,19 @@ async def submit(
         raise RefusedInput("the list is empty: it has no rows")
     created = await create(desk, config, order, uid, skeleton, strict, sources.expected_rows(recipients))
     flight = Flight(desk, order.ref, lambda row: sources.line_of(recipients, wanted, row))
-    try:
-        await flight.send(first)
-        async for batch in source:
-            await flight.send(batch)
-        await flight.seal()
-    except TooDear as stopped:
-        raise await lacking(desk, order.ref, flight, stopped, source) from None
-    except Unavailable as error:
-        again = said("repeat the call with ", field("campaign", order.ref.id), ": it goes on where it stopped")
-        raise Unavailable(str(error), again) from error
-    finally:
-        flight.give_up()
+    async with audit.told(desk, owner(order.ref.account), lambda: b"" if created else flight.line(order.who)):
+        try:
+            await flight.send(first)
+            async for batch in source:
+                await flight.send(batch)
+            await flight.seal()
+        except TooDear as stopped:
+            raise await lacking(desk, order.ref, flight, stopped, source) from None
+        except Unavailable as error:
+            again = said("repeat the call with ", field("campaign", order.ref.id), ": it goes on where it stopped")
+            raise Unavailable(str(error), again) from error
+        finally:
+            await flight.give_up()
     if on_absent is not None:
         for name, nearest in intake.absent.items():
             on_absent(name, nearest)
@@ -238,7 +241,7 @@ class TooDear(Exception):
 async def lacking(desk: Desk, ref: Ref, flight: Flight, stopped: TooDear, source: AsyncIterator[PackedBatch]) -> LacksCredit:
     """The list is read to its end, so that its caller knows at once what to buy. Duplicates in what is left are priced, too: it costs that
     at most."""
-    needed = stopped.needed + sum(map(_price, flight.give_up()))
+    needed = stopped.needed + sum(map(_price, await flight.give_up()))
     async for batch in source:
         needed += _price(batch)
     await desk.lacks(ref.account, ref.id, needed)
@@ -303,13 +306,21 @@ class Flight:
         while self._flying:
             await self._land()
 
-    def give_up(self) -> list[PackedBatch]:
-        """Whatever still flies when the submit ended by an error is not waited for; which batches that are."""
+    async def give_up(self) -> list[PackedBatch]:
+        """What still flies when the submit ended by an error is not looked at any more, but counted where it was stored; which batches
+        that are."""
         flying = [batch for batch, _ in self._flying]
-        for _, task in self._flying:
-            task.cancel()
+        if flying:
+            await asyncio.wait([task for _, task in self._flying], timeout=COUNTED_FOR)
+        for batch, task in self._flying:
+            if not task.cancel() and not task.cancelled() and task.exception() is None and task.result().status == "stored":
+                self.added += batch.rows
         self._flying.clear()
         return flying
+
+    def line(self, who: str) -> bytes:
+        """For the audit trail: rows that were stored; b"" for none."""
+        return audit.line("send.load", who, send=self._ref.id, added=str(self.added)) if self.added else b""
 
     def _ends(self, batch: PackedBatch) -> bool:
         return batch.rows < BATCH_ROWS and not self.is_piece

@@ -36,7 +36,7 @@ from sendengine.policy.entitlements import EMAIL, SMS
 from sendengine.policy.numbers import checked_region
 from sendengine.policy.prices import PriceTable
 from sendengine.policy.senders import sender_id
-from sendengine.policy.suppression import Reason, Suppressed
+from sendengine.policy.suppression import Listed, Reason, Suppressed
 from sendengine.policy.term import Verb
 from sendengine.policy.tiers import parse_rate, unknown
 from sendengine.policy.times import parse_duration, parse_time, possible
@@ -244,24 +244,24 @@ class Client:
 
     # who gets nothing any more
 
-    async def suppress(self, account: str, addresses: Iterable[str], reason: str = "manual") -> int:
+    async def suppress(self, account: str, addresses: Iterable[str], reason: str = "manual", *, who: str = "") -> Listed:
         """E-mail addresses, and numbers as in +46701234567, onto the account's list, within 1 s for every worker, mid-send too: who of a
         send was not reached by then ends as `suppressed`.
         `reason`: unsubscribed (single messages go to them yet), manual, soft-bounced, hard-bounced or complained; the graver one stands.
-        How many were not on it. Raises NotFound, RefusedInput: then nothing was changed."""
+        How many were not on it, or stood there for a lighter reason. Raises NotFound, RefusedInput: then nothing was changed."""
         await names.existing_account(self.desk, names.account_id(account))
-        listed = list(addresses)
-        added = await suppressions.add(self.desk, account, listed, reason, await self._now())
+        named = list(addresses)
+        listed = await suppressions.add(self.desk, account, named, reason, await self._now(), who)
         if suppressions.reason_named(reason) is Reason.COMPLAINED:
-            if added:
-                await self.desk.complain(account, added)
-            await hooks.complained(self.desk, account, listed)  # told again by a repeat: its caller heard no answer
-        return added
+            if listed:
+                await self.desk.complain(account, listed.added + listed.changed)
+            await hooks.complained(self.desk, account, named)  # told again by a repeat: its caller heard no answer
+        return listed
 
-    async def unsuppress(self, account: str, addresses: Iterable[str]) -> int:
+    async def unsuppress(self, account: str, addresses: Iterable[str], *, who: str = "") -> int:
         """Off the list, whatever the reason; how many stood on it. A send that passed them by does not come back to them."""
         await names.existing_account(self.desk, names.account_id(account))
-        return await suppressions.remove(self.desk, account, addresses)
+        return await suppressions.remove(self.desk, account, addresses, who)
 
     async def suppressed(
         self, account: str, addresses: Iterable[str] | None = None, *, reason: str | None = None
@@ -276,12 +276,13 @@ class Client:
             yield each
 
     async def import_suppressed(
-        self, account: str, source: suppressions.Source, reason: str = "manual", on_reject: suppressions.OnReject | None = None
-    ) -> Imported:
+        self, account: str, source: suppressions.Source, reason: str = "manual", on_reject: suppressions.OnReject | None = None, *,
+        who: str = "",
+    ) -> Imported:  # fmt: skip
         """Any (async) iterable of addresses or of mappings with `email`, and where they have them `reason` and `since`; or a Path to CSV,
         NDJSON or bare addresses (`-` is standard input). In constant memory; the same again changes nothing."""
         await names.existing_account(self.desk, names.account_id(account))
-        return await suppressions.load(self.desk, account, source, reason, await self._now(), on_reject)
+        return await suppressions.load(self.desk, account, source, reason, await self._now(), on_reject, who)
 
     # API keys
 
@@ -666,9 +667,9 @@ class Client:
             return await why.of_account(self.desk, name, self._tongue)
         return await why.of_send(self.desk, await names.resolve(self.desk, name), self._tongue)
 
-    async def fsck(self, campaign: str | None = None, *, repair: bool = False) -> AsyncIterator[Finding]:
+    async def fsck(self, campaign: str | None = None, *, repair: bool = False, who: str = "") -> AsyncIterator[Finding]:
         """What does not add up, of one send or of all. Nothing is changed without `repair`."""
-        async for checked in self.check(campaign, repair=repair):
+        async for checked in self.check(campaign, repair=repair, who=who):
             for finding in checked.findings:
                 yield finding
 

@@ -18,6 +18,7 @@ from sendengine.policy.durability import Persistence
 from sendengine.policy.health import Health
 from sendengine.policy.holds import Hold
 from sendengine.policy.signing import KeyEntry
+from sendengine.policy.suppression import Listed
 from sendengine.render.dkim import SigningKey
 from sendengine.types import Attempt, Envelope, Outcome, Receipt, Way
 
@@ -629,9 +630,9 @@ class Desk(Protocol):
         """From now on it does not hold; False when there is no such grant, or it is over."""
         ...
 
-    async def suppress(self, account: str, entries: Mapping[bytes, bytes], tells: bool = True) -> int | None:
-        """Addresses onto the account's list (policy.suppression.encode), a thousand at most; how many are new, None where there is no such
-        account. Without `tells` workers find out by themselves, within some seconds: for a part of many, whose last one tells."""
+    async def suppress(self, account: str, entries: Mapping[bytes, bytes], tells: bool = True) -> Listed | None:
+        """Addresses onto the account's list (policy.suppression.encode), a thousand at most; None where there is no such account. Without
+        `tells` workers find out by themselves, within some seconds: for a part of many, whose last one tells."""
         ...
 
     async def unsuppress(self, account: str, addresses: Sequence[bytes]) -> int:

@@ -894,8 +894,10 @@ async def test_fsck_names_and_repairs_rows_that_stand_nowhere(redis_url: str) ->
         await desk._link.call("XDEL", "{m1}:c:summer:q0", "2-0")
         lost = await found(bench.client.fsck("summer"))
         assert [(one.batch, one.row, one.recipient) for one in lost] == [(1, 100 + n, f"p{100 + n}@example.org") for n in range(30)]
-        await found(bench.client.fsck("summer", repair=True))
-        assert await found(bench.client.fsck("summer")) == []
+        await found(bench.client.fsck("summer", repair=True, who="ann"))
+        assert await found(bench.client.fsck("summer", repair=True, who="ann")) == []
+        [line] = [each async for each in bench.client.audit("m1") if each.what == "send.repair"]
+        assert (line.who, line.facts) == ("ann", {"send": "summer"})
         await bench.send_all()
         assert (await bench.client.status("summer")).sent == 130
     await bench.queue.close()

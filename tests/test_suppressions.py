@@ -15,7 +15,7 @@ from sendengine.commands import common
 from sendengine.config import Config
 from sendengine.errors import NotFound, RefusedInput
 from sendengine.intake import Rejected
-from sendengine.policy.suppression import Reason
+from sendengine.policy.suppression import Listed, Reason
 from sendengine.queue.memory_desk import MemoryDesk
 from sendengine.queue.memory_state import MemoryStore
 from tests.test_cli import Shell, run
@@ -29,8 +29,8 @@ async def reasons(bench: Bench) -> dict[str, str]:
 
 
 async def test_added_listed_and_removed(bench: Bench) -> None:
-    assert await bench.client.suppress("m1", ["A@X.org", " b@x.org ", "A@x.org"]) == 2
-    assert await bench.client.suppress("m1", ["b@x.org"], "complained") == 0
+    assert await bench.client.suppress("m1", ["A@X.org", " b@x.org ", "A@x.org"]) == Listed(2)
+    assert await bench.client.suppress("m1", ["b@x.org"], "complained") == Listed(0, 1)
     assert await reasons(bench) == {"A@x.org": "manual", "b@x.org": "complained"}
     assert [each.address async for each in bench.client.suppressed("m1", reason="complained")] == ["b@x.org"]
     assert [each.address async for each in bench.client.suppressed("m1", ["c@x.org", "b@X.ORG"])] == ["b@x.org"]
@@ -64,7 +64,7 @@ async def test_rows_of_any_source(bench: Bench) -> None:
     assert (found.rows, found.added, found.rejected) == (250, 250, 0)
     assert sorted((await reasons(bench)).values()) == ["complained"] * 125 + ["unsubscribed"] * 125
     found = await bench.client.import_suppressed("m1", (f"s{at}@x.org" for at in range(240, 3240)), "complained")
-    assert (found.rows, found.added) == (3000, 2990)
+    assert (found.rows, found.added, found.changed) == (3000, 2990, 5)
     assert set((await reasons(bench)).values()) == {"complained", "unsubscribed"}
     assert sum(reason == "complained" for reason in (await reasons(bench)).values()) == 120 + 3000
 
@@ -129,7 +129,7 @@ class Deaf(MemoryDesk):
 
     told: list[bool]
 
-    async def suppress(self, account: str, entries: Mapping[bytes, bytes], tells: bool = True) -> int | None:
+    async def suppress(self, account: str, entries: Mapping[bytes, bytes], tells: bool = True) -> Listed | None:
         self.told.append(tells)
         return await super().suppress(account, entries, tells)
 
@@ -180,8 +180,8 @@ async def test_resend_missing_leaves_out_who_is_suppressed_by_then(bench: Bench)
 
 def test_the_verbs(run: Shell) -> None:
     done = run("suppress", "add", "a@x.org", "B@X.org", "--account", "m1", "--reason", "complained", "--json")
-    assert done.json == {"account": "m1", "added": 2}
-    assert run("suppress", "add", "a@x.org", "--account", "m1").out == "0 added\n"
+    assert done.json == {"account": "m1", "added": 2, "changed": 0}
+    assert run("suppress", "add", "a@x.org", "--account", "m1").out == "0 added, 0 changed\n"
     done = run("suppress", "list", "--account", "m1", "--json")
     assert sorted((row["address"], row["reason"]) for row in done.lines) == [("B@x.org", "complained"), ("a@x.org", "complained")]
     assert run("suppress", "list", "--account", "m1", "B@x.org").out.startswith("B@x.org\tcomplained\t20")
@@ -194,20 +194,20 @@ def test_an_export_is_an_import(run: Shell) -> None:
     rows = [f"u{at}@x.org,{list(Reason)[at % 5]},2026-01-{at % 28 + 1:02}T00:00:00Z\n" for at in range(2345)]
     text = "email,reason,since\n" + "".join(rows)
     done = run("suppress", "import", run.list(text), "--account", "m1", "--json")
-    assert done.json == {"account": "m1", "rows": 2345, "added": 2345, "rejected": 0}
+    assert done.json == {"account": "m1", "rows": 2345, "added": 2345, "changed": 0, "rejected": 0}
     assert run("suppress", "export", "out.csv", "--account", "m1", "--json").json == {"account": "m1", "exported": 2345}
     exported = (run.folder / "out.csv").read_text()
     assert sorted(exported.splitlines()) == sorted(text.splitlines())
     printed = run("suppress", "export", "-", "--account", "m1", "--reason", "complained")
     assert (printed.code, len(printed.out.splitlines())) == (0, 469 + 1)
     assert run("account", "create", "m2", "--tier", "60k").code == 0
-    assert run("suppress", "import", "out.csv", "--account", "m2").out == "2,345 rows: 2,345 added, 0 rejected\n"
+    assert run("suppress", "import", "out.csv", "--account", "m2").out == "2,345 rows: 2,345 added, 0 changed, 0 rejected\n"
     assert sorted(run("suppress", "export", "-", "--account", "m2").out.splitlines()) == sorted(exported.splitlines())
 
 
 def test_refused_rows_are_shown_or_kept(run: Shell) -> None:
     done = run("suppress", "import", run.list("a@x.org\nnobody\n"), "--account", "m1")
-    assert (done.code, done.out) == (0, "2 rows: 1 added, 1 rejected\n")
+    assert (done.code, done.out) == (0, "2 rows: 1 added, 0 changed, 1 rejected\n")
     assert "rejected: line 2: an address needs an @" in done.err
     done = run("suppress", "import", run.list("a@x.org\nnobody\n"), "--account", "m1", "--rejects", "bad.ndjson")
     assert "see bad.ndjson" in done.err
@@ -233,13 +233,41 @@ def test_the_trail_tells_who_changed_the_list_and_of_no_repeat(run: Shell) -> No
     for _ in range(2):
         assert run("suppress", "import", run.list("a@x.org\nb@x.org\n"), "--account", "m1", "--reason", "unsubscribed").code == 0
         assert run("suppress", "add", "c@x.org", "--account", "m1").code == 0
+    assert run("suppress", "add", "c@x.org", "b@x.org", "--account", "m1", "--reason", "complained").out == "0 added, 2 changed\n"
     for _ in range(2):
         assert run("suppress", "remove", "c@x.org", "--account", "m1").code == 0
     told = run("account", "audit", "m1", "--json").lines
     assert [(each["what"], each["who"], each["facts"]) for each in told[1:]] == [
         ("suppress.import", common.user(), {"reason": "unsubscribed", "added": "2"}),
-        ("suppress", common.user(), {"reason": "manual", "added": "1"}), ("unsuppress", common.user(), {"removed": "1"}),
+        ("suppress", common.user(), {"reason": "manual", "addresses": "c@x.org", "added": "1"}),
+        ("suppress", common.user(), {"reason": "complained", "addresses": "c@x.org b@x.org", "changed": "2"}),
+        ("unsuppress", common.user(), {"removed": "1", "addresses": "c@x.org"}),
     ]  # fmt: skip
+
+
+async def test_an_import_that_breaks_off_is_told_by_what_it_did(bench: Bench) -> None:
+    async def broken() -> AsyncIterator[Mapping[str, Any]]:
+        for at in range(1000):
+            yield {"email": f"s{at}@x.org", "reason": "complained" if at % 2 else "unsubscribed"}
+        raise OSError("the line broke")
+
+    await bench.client.create_account("m1", "60k")
+    with pytest.raises(OSError, match="the line broke"):
+        await bench.client.import_suppressed("m1", broken(), who="ben")
+    await bench.client.suppress("m1", (f"s{at}@x.org" for at in range(12)), "hard-bounced", who="eve")
+    told = [each async for each in bench.client.audit("m1")][1:]
+    assert [(each.what, each.who, each.facts) for each in told] == [
+        ("suppress.import", "ben", {"reason": "complained unsubscribed", "added": "1000"}),
+        ("suppress", "eve", {"reason": "hard-bounced", "changed": "6"}),
+    ]  # fmt: skip
+
+
+async def test_a_complaint_of_somebody_listed_for_less_counts_once(bench: Bench) -> None:
+    await bench.client.create_account("m1", "60k")
+    await bench.client.suppress("m1", ["a@x.org"], "unsubscribed")
+    for _ in range(2):
+        await bench.client.suppress("m1", ["a@x.org"], "complained")
+    assert (await bench.queue.health("m1", 24)).complaints == 1
 
 
 async def test_an_import_takes_constant_memory(redis_url: str) -> None:

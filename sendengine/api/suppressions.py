@@ -13,7 +13,7 @@ from sendengine.api.call import Call
 from sendengine.api.operations import Operation, Param
 from sendengine.api.sends import Noted, Refusals
 from sendengine.policy.apikeys import Scope
-from sendengine.policy.suppression import Reason, Suppressed
+from sendengine.policy.suppression import Listed, Reason, Suppressed
 from sendengine.scheduler.sources import Upload
 
 MOST = 10_000
@@ -29,12 +29,6 @@ class Unsuppressing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     addresses: Addresses
 
 
-class Added(msgspec.Struct, frozen=True):
-    """How many were not on the list."""
-
-    added: int
-
-
 class Removed(msgspec.Struct, frozen=True):
     """How many stood on the list."""
 
@@ -44,16 +38,14 @@ class Removed(msgspec.Struct, frozen=True):
 class ListImported(msgspec.Struct, frozen=True):
     rows: int
     added: int
+    changed: int
     rejected: int
     refused: Refusals
 
 
-async def add(call: Call) -> Added:
+async def add(call: Call) -> Listed:
     account, asked = call.account(), await call.body(NewSuppressions)
-    added = await call.client.suppress(account, asked.addresses, asked.reason)
-    if added:
-        await call.note("suppress", reason=asked.reason, added=str(added))
-    return Added(added)
+    return await call.client.suppress(account, asked.addresses, asked.reason, who=call.who)
 
 
 async def remove(call: Call) -> Removed:
@@ -66,10 +58,7 @@ async def remove_one(call: Call) -> Removed:
 
 
 async def _removed(call: Call, account: str, addresses: list[str]) -> Removed:
-    removed = await call.client.unsuppress(account, addresses)
-    if removed:
-        await call.note("unsuppress", removed=str(removed))
-    return Removed(removed)
+    return Removed(await call.client.unsuppress(account, addresses, who=call.who))
 
 
 async def listed(call: Call) -> Response:
@@ -84,11 +73,9 @@ async def load(call: Call) -> ListImported:
     reason = call.query("reason").text("reason") or Reason.MANUAL
     with call.services.door.uploads.one(call.key.digest):
         upload = Upload(call.upload(), call.services.pool)
-        found = await call.services.bulk.import_suppressed(account, upload, reason, refused)
+        found = await call.services.bulk.import_suppressed(account, upload, reason, refused, who=call.who)
     call.services.meter.rows(found.rows)
-    if found.added:
-        await call.note("suppress.import", reason=reason, added=str(found.added))
-    return ListImported(found.rows, found.added, found.rejected, refused.told())
+    return ListImported(found.rows, found.added, found.changed, found.rejected, refused.told())
 
 
 _LIST = "/v1/accounts/{account}/suppressions"
@@ -100,7 +87,7 @@ OPERATIONS = (
         summary="Who gets nothing any more, in no order.",
     ),
     Operation(
-        name="suppress", method="POST", path=_LIST, scope=Scope.SEND, handler=add, body=NewSuppressions, answer=Added,
+        name="suppress", method="POST", path=_LIST, scope=Scope.SEND, handler=add, body=NewSuppressions, answer=Listed,
         summary="Onto the list, within 1 s and in mid-send too; the graver reason stands.",
     ),
     Operation(

@@ -18,7 +18,6 @@ from sendengine.commands.sends import Rejects, opened
 if TYPE_CHECKING:
     from sendengine.client import Client
     from sendengine.policy.suppression import Suppressed
-    from sendengine.scheduler.suppressions import Imported
 
 app = common.group("The list of those who get nothing any more of an account.")
 
@@ -32,27 +31,18 @@ COLUMNS = ("email", "reason", "since")
 def add(addresses: Addresses, account: AccountFlag, reason: Why = "manual", json: Json = False) -> None:
     """Send them nothing more; within 1 s, mid-send too. Who unsubscribed gets single messages yet, the others get none."""
 
-    async def put(client: Client) -> int:
-        added = await client.suppress(account, addresses, reason)
-        if added:
-            await client.note(account, "suppress", common.user(), reason=reason, added=str(added))
-        return added
-
-    added = common.call(put)
-    common.emit({"account": account, "added": added}) if json else print(f"{added:,} added")
+    found = common.call(lambda client: client.suppress(account, addresses, reason, who=common.user()))
+    if json:
+        common.emit({"account": account, "added": found.added, "changed": found.changed})
+    else:
+        print(f"{found.added:,} added, {found.changed:,} changed")
 
 
 @app.command()
 def remove(addresses: Addresses, account: AccountFlag, json: Json = False) -> None:
     """Send to them again; sends that passed them by do not come back to them."""
 
-    async def take(client: Client) -> int:
-        removed = await client.unsuppress(account, addresses)
-        if removed:
-            await client.note(account, "unsuppress", common.user(), removed=str(removed))
-        return removed
-
-    removed = common.call(take)
+    removed = common.call(lambda client: client.unsuppress(account, addresses, who=common.user()))
     common.emit({"account": account, "removed": removed}) if json else print(f"{removed:,} removed")
 
 
@@ -82,22 +72,16 @@ def import_(
 ) -> None:
     """Put a file of any length onto the list. Columns `reason` and `since` hold for their rows. The same file again changes nothing."""
 
-    async def load(client: Client, refused: Rejects) -> Imported:
-        found = await client.import_suppressed(account, Path(source), reason, refused)
-        if found.added:
-            await client.note(account, "suppress.import", common.user(), reason=reason, added=str(found.added))
-        return found
-
     with ExitStack() as stack:
         refused = Rejects(opened(stack, rejects), rejects)
-        found = common.call(lambda client: load(client, refused))
+        found = common.call(lambda client: client.import_suppressed(account, Path(source), reason, refused, who=common.user()))
         if rejects is None:
             refused.show()
         refused.name_file()
     if json:
-        common.emit({"account": account, "rows": found.rows, "added": found.added, "rejected": found.rejected})
+        common.emit({"account": account, "rows": found.rows, "added": found.added, "changed": found.changed, "rejected": found.rejected})
     else:
-        print(f"{found.rows:,} rows: {found.added:,} added, {found.rejected:,} rejected")
+        print(f"{found.rows:,} rows: {found.added:,} added, {found.changed:,} changed, {found.rejected:,} rejected")
 
 
 @app.command()

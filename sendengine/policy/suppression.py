@@ -38,6 +38,19 @@ class Suppressed(msgspec.Struct, frozen=True):
     since: datetime
 
 
+class Listed(msgspec.Struct, frozen=True):
+    """Addresses that were not on the list, and those that stood there for a lighter reason than now."""
+
+    added: int = 0
+    changed: int = 0
+
+    def __add__(self, other: Listed) -> Listed:
+        return Listed(self.added + other.added, self.changed + other.changed)
+
+    def __bool__(self) -> bool:
+        return self.added + self.changed > 0
+
+
 def encode(reason: Reason, since: float) -> bytes:
     """What the list holds of an address."""
     return _ENTRY.pack(WEIGHTS[reason], max(0, min(LATEST, int(since))))

@@ -18,6 +18,7 @@ from sendengine.policy.credits import Entry, Kind, Lot, Purchase
 from sendengine.policy.durability import Persistence
 from sendengine.policy.grants import SPAN
 from sendengine.policy.signing import KeyEntry, encode, field
+from sendengine.policy.suppression import Listed
 from sendengine.policy.tiers import interval_us
 from sendengine.ports import AuditLine, Bill, Booked, Booking, Gated, Heard, LedgerEntry, OutcomeChunk, Repair, Standing, Stored
 from sendengine.queue import gates, keys, purging, scripts, trail
@@ -191,17 +192,17 @@ class RedisDesk:
 
     # who gets nothing any more
 
-    async def suppress(self, account: str, entries: Mapping[bytes, bytes], tells: bool = True) -> int | None:
+    async def suppress(self, account: str, entries: Mapping[bytes, bytes], tells: bool = True) -> Listed | None:
         if not entries:
-            return 0
+            return Listed()
         reply = await self._script("suppress", account, *(item for pair in entries.items() for item in pair))
         if not reply:
             return None
-        new, _, changes = reply
+        new, changed, changes = reply
         if tells:  # a repeat, too: who asked before may have died before it told anybody
             for lane in await gates.lanes(self._link, account):
                 await spread_news(self._link, lane, 0, 0.0, changes)
-        return int(new)
+        return Listed(new, changed - new)
 
     async def unsuppress(self, account: str, addresses: Sequence[bytes]) -> int:
         """Workers need not hear of it: whom they barred has an outcome, and whom they open later they ask for."""

@@ -14,6 +14,7 @@ from sendengine.policy.credits import Lot, Purchase
 from sendengine.policy.durability import Persistence
 from sendengine.policy.grants import BOOSTED, FIELD, SPAN, granted_under
 from sendengine.policy.signing import KeyEntry, decode, encode, field
+from sendengine.policy.suppression import Listed
 from sendengine.policy.tiers import interval_us
 from sendengine.ports import AuditLine, Bill, Booked, Booking, Gated, Heard, LedgerEntry, OutcomeChunk, Repair, Standing, Stored
 from sendengine.queue.keys import INFO_SECONDS
@@ -230,15 +231,15 @@ class MemoryDesk:
 
     # who gets nothing any more
 
-    async def suppress(self, account: str, entries: Mapping[bytes, bytes], tells: bool = True) -> int | None:
+    async def suppress(self, account: str, entries: Mapping[bytes, bytes], tells: bool = True) -> Listed | None:
         state = self._store.accounts.get(account)
         if state is None or not entries:
-            return None if state is None else 0
-        new = state.suppress(entries)
+            return None if state is None else Listed()
+        listed = state.suppress(entries)
         if tells:
             for lane in self._store.lanes(account):
                 self._store.spread(account + lane, listed=state.listed)
-        return new
+        return listed
 
     async def unsuppress(self, account: str, addresses: Sequence[bytes]) -> int:
         state = self._store.accounts.get(account, Account())

@@ -14,6 +14,7 @@ from sendengine.lanes import is_paid, owner
 from sendengine.policy.apikeys import ApiKey
 from sendengine.policy.durability import Persistence
 from sendengine.policy.grants import BOOSTED, FIELD, SPAN
+from sendengine.policy.suppression import Listed
 from sendengine.ports import AuditLine, News, OutcomeChunk, Queued
 from sendengine.queue.keys import CHANNELS, LEVELS
 from sendengine.queue.memory_money import Bill, Money
@@ -183,15 +184,15 @@ class Account:
         """Changes of the list of suppressed addresses; -1 when there is none."""
         return int(self.home.get("sup", -1))
 
-    def suppress(self, entries: Mapping[bytes, bytes]) -> int:
-        """The graver reason stands, the first of equal ones. How many are new."""
+    def suppress(self, entries: Mapping[bytes, bytes]) -> Listed:
+        """The graver reason stands, the first of equal ones."""
         changed = {name: entry for name, entry in entries.items() if entry[0] > self.suppressed.get(name, b"\0")[0]}
         new = len(changed.keys() - self.suppressed.keys())
         self.suppressed.update(changed)
         self.late += changed
         if changed:
             self.home.add("sup", len(changed))
-        return new
+        return Listed(new, len(changed) - new)
 
     def sync_run(self, campaign: Campaign, now: float) -> None:
         """Served counts start anew whenever a campaign joins, so shares are equal from then on."""

@@ -19,11 +19,12 @@ from sendengine import rows as reading
 from sendengine.addressing import BY_EITHER, EMAIL
 from sendengine.errors import NoAccount, RefusedInput, about
 from sendengine.intake import Rejected, normalise_all, rejected_row
-from sendengine.policy.suppression import Reason, Suppressed, decode, encode, graver
+from sendengine.policy.suppression import Listed, Reason, Suppressed, decode, encode, graver, reason_of
 from sendengine.policy.tiers import nearest
 from sendengine.policy.times import parse_time
 from sendengine.ports import Desk
 from sendengine.rows import Rows, Wanted
+from sendengine.scheduler import audit
 from sendengine.scheduler.sources import STDIN, Upload, chunks_of, opened, read_upload, sniffed
 
 T = TypeVar("T")
@@ -31,16 +32,19 @@ Source = Path | Upload | Iterable[Mapping[str, Any] | str] | AsyncIterable[Mappi
 OnReject = Callable[[Sequence[Rejected]], None]
 
 PART = 500  # addresses a call: a millisecond of the server's time
+NAMED_MOST = 10
 TELL_EVERY = 0.25  # seconds between two calls of a long import that tell the workers; the last one always does
 _REASON, _SINCE = "reason", "since"
 _WANTED = Wanted((_REASON, _SINCE), frozenset())
 
 
 class Imported(msgspec.Struct, frozen=True):
-    """`rows` read; `added` of them new on the list; `rejected` as no address, or with a reason or time that there is not."""
+    """`rows` read; `added` of them new on the list, `changed` there for a lighter reason before; `rejected` as no address, or with a reason
+    or time that there is not."""
 
     rows: int
     added: int
+    changed: int
     rejected: int
 
 
@@ -52,20 +56,39 @@ def reason_named(text: str) -> Reason:
         raise RefusedInput(f"no reason {text!r}{near}", f"one of {' '.join(Reason)}") from None
 
 
-async def add(desk: Desk, account: str, addresses: Iterable[str], reason: str, now: float) -> int:
-    """How many were not on the list. Raises RefusedInput, and then nothing was changed, NotFound."""
-    entry = encode(reason_named(reason), now)
-    names = [_normal(address) for address in addresses]
-    added = 0
-    for part in _parts(names):
-        added += _existing(await desk.suppress(account, dict.fromkeys(part, entry)), account)
-    return added
+async def add(desk: Desk, account: str, addresses: Iterable[str], reason: str, now: float, who: str) -> Listed:
+    """Raises RefusedInput, and then nothing was changed, NotFound."""
+    named = reason_named(reason)
+    entry, names = encode(named, now), [_normal(address) for address in addresses]
+    listed = Listed()
+    async with audit.told(desk, account, lambda: _line("suppress", who, listed, reason=named, addresses=_some(names))):
+        for part in _parts(names):
+            listed += _existing(await desk.suppress(account, dict.fromkeys(part, entry)), account)
+    return listed
 
 
-async def remove(desk: Desk, account: str, addresses: Iterable[str]) -> int:
+async def remove(desk: Desk, account: str, addresses: Iterable[str], who: str) -> int:
     """How many stood on the list."""
-    names = [_normal(address) for address in addresses]
-    return sum([await desk.unsuppress(account, part) for part in _parts(names)])
+    names, removed = [_normal(address) for address in addresses], 0
+
+    def line() -> bytes:
+        return audit.line("unsuppress", who, removed=str(removed), addresses=_some(names)) if removed else b""
+
+    async with audit.told(desk, account, line):
+        for part in _parts(names):
+            removed += await desk.unsuppress(account, part)
+    return removed
+
+
+def _line(what: str, who: str, listed: Listed, **facts: str) -> bytes:
+    """For the audit trail; b"" where nothing was changed."""
+    counts = {name: str(n) for name, n in msgspec.structs.asdict(listed).items() if n}
+    return audit.line(what, who, **facts, **counts) if listed else b""
+
+
+def _some(names: Sequence[bytes]) -> str:
+    """The trail names them where they are few."""
+    return " ".join(name.decode() for name in dict.fromkeys(names)) if len(names) <= NAMED_MOST else ""
 
 
 async def found(desk: Desk, account: str, addresses: Iterable[str]) -> AsyncIterator[Suppressed]:
@@ -90,17 +113,20 @@ async def listed(desk: Desk, account: str, reason: str | None) -> AsyncIterator[
             return
 
 
-async def load(desk: Desk, account: str, source: Source, reason: str, now: float, on_reject: OnReject | None) -> Imported:
+async def load(
+    desk: Desk, account: str, source: Source, reason: str, now: float, on_reject: OnReject | None, who: str
+) -> Imported:  # fmt: skip
     """A file or rows with `email`, and where they have them `reason` and `since`; a file may be nothing but addresses, one a line. Twice is
     once. Raises RefusedInput for what cannot be read at all, NotFound; what came before stays on the list."""
     loading = _Loading(desk, account, on_reject)
     reader = _Reader(reason_named(reason), now)
-    try:
-        async for rows in _rows_of(source):
-            await loading.take(*reader.read(rows))
-    finally:
-        await loading.finish()
-    return Imported(reader.rows, loading.added, reader.rejected)
+    async with audit.told(desk, account, lambda: _line("suppress.import", who, loading.listed, reason=" ".join(sorted(loading.reasons)))):
+        try:
+            async for rows in _rows_of(source):
+                await loading.take(*reader.read(rows))
+        finally:
+            await loading.finish()
+    return Imported(reader.rows, loading.listed.added, loading.listed.changed, reader.rejected)
 
 
 class _Loading:
@@ -110,15 +136,17 @@ class _Loading:
         self._desk, self._account, self._on_reject = desk, account, on_reject
         self._part: dict[bytes, bytes] = {}
         self._last: dict[bytes, bytes] = {}
-        self._writing: asyncio.Task[int | None] | None = None
+        self._writing: asyncio.Task[Listed | None] | None = None
         self._told_at = time.monotonic()
-        self.added = 0
+        self.listed = Listed()
+        self.reasons: set[Reason] = set()
 
     async def take(self, entries: Mapping[bytes, bytes], rejected: Sequence[Rejected]) -> None:
         if rejected and self._on_reject is not None:
             self._on_reject(rejected)
         for name, entry in entries.items():
             self._part[name] = graver(self._part.get(name), entry)
+        self.reasons.update(map(reason_of, set(entries.values())))
         if len(self._part) > PART - 100:  # a hundred rows come at once
             await self._write(time.monotonic() - self._told_at >= TELL_EVERY)
 
@@ -141,7 +169,7 @@ class _Loading:
     async def _written(self) -> None:
         writing, self._writing = self._writing, None
         if writing is not None:
-            self.added += _existing(await writing, self._account)
+            self.listed += _existing(await writing, self._account)
 
 
 class _Reader:
@@ -255,7 +283,7 @@ def _hundreds(items: Iterable[T], size: int = 100) -> Iterator[list[T]]:
         yield taken
 
 
-def _existing(added: int | None, account: str) -> int:
-    if added is None:
+def _existing(listed: Listed | None, account: str) -> Listed:
+    if listed is None:
         raise NoAccount(f"no account {account}")
-    return added
+    return listed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,16 @@ async def test_a_channel_that_was_not_sold_is_a_conflict_with_its_remedy_and_a_g
     for path in ("/v1/accounts/m1", "/v1/accounts/m1/why"):
         waits = (await api("GET", path, key)).json["billing_waits"]
         assert (waits["sequence"], waits["events"], waits["why"]) == (2, 1, None)
+
+
+async def test_an_event_of_a_purged_account_is_told_when_it_went(api: Api) -> None:
+    now = await api.client.desk.now_us() / 1e6
+    over = {"term": "active", "term_ends": f"{(now - 11 * 86_400) * 1e6:.0f}", "grace": "10", "purge_after": "10"}
+    await api.client.desk.set_gate("m1", {}, over)
+    await api.client.purge("m1")
+    gone = await bring(api, event(1, "seats.changed", seats=2))
+    day = datetime.fromtimestamp(now, UTC).date().isoformat()
+    assert (gone.status, f"m1 was deleted at {day}" in gone.json["detail"], bool(gone.remedy)) == (400, True, True)
 
 
 async def test_what_is_not_genuine_is_refused_and_says_nothing_of_any_account(api: Api) -> None:

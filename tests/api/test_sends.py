@@ -101,6 +101,8 @@ async def test_verbs_steer_and_say_the_state(api: Api) -> None:
     assert (await api("POST", "/v1/sends/c/resend", key)).status == 200
     assert [line["campaign"] for line in (await api("GET", "/v1/sends", key)).lines] == ["m1:c-r1"]
     assert len((await api("GET", "/v1/sends?ended=true&account=m1", key)).lines) == 2
+    early = await api("POST", "/v1/sends/c-r1/resend", key)
+    assert (early.status, "remedy" in early.json) == (409, True)
 
 
 async def test_sequential_sends_are_moved(api: Api) -> None:

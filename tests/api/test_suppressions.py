@@ -14,9 +14,9 @@ from tests.api.bench import Api
 async def test_addresses_are_put_on_the_list_read_and_taken_off(api: Api) -> None:
     key = await api.key("m1")
     added = await api("POST", "/v1/accounts/m1/suppressions", key, json={"addresses": ["A@X.org", "b@x.org"], "reason": "unsubscribed"})
-    assert (added.status, added.json) == (200, {"added": 2})
+    assert (added.status, added.json) == (200, {"added": 2, "changed": 0})
     again = await api("POST", "/v1/accounts/m1/suppressions", key, json={"addresses": ["b@x.org"], "reason": "complained"})
-    assert again.json == {"added": 0}
+    assert again.json == {"added": 0, "changed": 1}
     lines = (await api("GET", "/v1/accounts/m1/suppressions", key)).lines
     assert {line["address"]: line["reason"] for line in lines} == {"A@x.org": "unsubscribed", "b@x.org": "complained"}
     assert len((await api("GET", "/v1/accounts/m1/suppressions?reason=complained", key)).lines) == 1

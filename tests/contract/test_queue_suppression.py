@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from queue_bench import NOON, Bench, outcomes, settlement
 
-from sendengine.policy.suppression import Limits, Mark, Reason, encode, pack_mark, reason_of
+from sendengine.policy.suppression import Limits, Listed, Mark, Reason, encode, pack_mark, reason_of
 from sendengine.ports import Late
 from sendengine.types import Outcome
 
@@ -56,7 +56,7 @@ async def test_no_account_gets_no_list(bench: Bench) -> None:
 
 
 async def test_an_address_is_added_found_and_removed(sending: Bench) -> None:
-    assert await sending.desk.suppress("m1", entries("a@x.cz", "b@x.cz")) == 2
+    assert await sending.desk.suppress("m1", entries("a@x.cz", "b@x.cz")) == Listed(2)
     found = await sending.queue.standings("m1", [b"c@x.cz", b"b@x.cz", b"a@x.cz"])
     assert (sorted(found.barred), found.soft) == ([1, 2], frozenset())
     assert await listed(sending) == 2
@@ -68,7 +68,7 @@ async def test_an_address_is_added_found_and_removed(sending: Bench) -> None:
 async def test_a_repeat_changes_nothing_and_is_told_again(sending: Bench) -> None:
     await sending.queue.register("w1", b"token")
     for new in (1, 0):
-        assert await sending.desk.suppress("m1", entries("a@x.cz", at=AT + new)) == new
+        assert await sending.desk.suppress("m1", entries("a@x.cz", at=AT + new)) == Listed(new)
     assert await everybody(sending) == entries("a@x.cz", at=AT + 1)
     told = (await sending.queue.append("w1", b"token", 0, [], [])).news
     assert [(news.account, news.cut, news.listed) for news in told] == [("m1", 0, 1)] * 2
@@ -76,7 +76,7 @@ async def test_a_repeat_changes_nothing_and_is_told_again(sending: Bench) -> Non
 
 async def test_a_part_that_does_not_tell_tells_nobody(sending: Bench) -> None:
     await sending.queue.register("w1", b"token")
-    assert await sending.desk.suppress("m1", entries("a@x.cz"), tells=False) == 1
+    assert await sending.desk.suppress("m1", entries("a@x.cz"), tells=False) == Listed(1)
     assert (await sending.queue.append("w1", b"token", 0, [], [])).news == ()
     assert await listed(sending) == 1
 
@@ -85,9 +85,9 @@ async def test_a_part_that_does_not_tell_tells_nobody(sending: Bench) -> None:
 @pytest.mark.parametrize("second", Reason)
 async def test_the_graver_reason_stands(sending: Bench, first: Reason, second: Reason) -> None:
     await sending.desk.suppress("m1", entries("a@x.cz", reason=first, at=AT))
-    await sending.desk.suppress("m1", entries("a@x.cz", reason=second, at=AT + 9))
     order = list(Reason)
     is_graver = order.index(second) > order.index(first)
+    assert await sending.desk.suppress("m1", entries("a@x.cz", reason=second, at=AT + 9)) == Listed(0, is_graver)
     assert await everybody(sending) == entries("a@x.cz", reason=second if is_graver else first, at=AT + 9 * is_graver)
     assert await listed(sending) == 1 + is_graver
     assert await sending.desk.count_suppressed("m1") == 1
@@ -113,7 +113,7 @@ async def test_too_many_are_not_named(sending: Bench) -> None:
 
 
 async def test_a_thousand_at_once(sending: Bench) -> None:
-    assert await sending.desk.suppress("m1", entries(*(f"u{at}@x.cz" for at in range(1000)))) == 1000
+    assert await sending.desk.suppress("m1", entries(*(f"u{at}@x.cz" for at in range(1000)))) == Listed(1000)
     assert await sending.queue.late("m1", 0) == Late(1000, None)
     assert len((await sending.queue.standings("m1", [b"u%d@x.cz" % at for at in range(500, 1500)])).barred) == 500
 

@@ -12,7 +12,7 @@ import pytest
 
 from sendengine.batch import Batch, pack
 from sendengine.engine.settings import EngineSettings
-from sendengine.policy.suppression import Limits, Reason, encode, reason_of
+from sendengine.policy.suppression import Limits, Listed, Reason, encode, reason_of
 from sendengine.ports import Late, Standings
 from sendengine.queue.memory import MemoryQueue
 from sendengine.records import TRANSACTIONAL
@@ -84,7 +84,7 @@ async def test_suppressed_before_dispatch_is_not_sent_and_counted() -> None:
     await rig.account()
     names = await rig.submit(250)
     barred = [names[0], names[99], names[100], names[249]]
-    assert await rig.desk.suppress("m1", entries(barred)) == 4
+    assert await rig.desk.suppress("m1", entries(barred)) == Listed(4)
     rig.start()
     fields = await rig.until_ended()
     assert (number(fields, "suppressed"), number(fields, "sent"), number(fields, "tried")) == (4, 246, 250)

@@ -404,7 +404,8 @@ class Client:
         return await loading.load(self.desk, ref, table, chunks, first_batch, pool, on_reject, who)
 
     async def seal(self, campaign: str, *, rows: int | None = None, who: str = "") -> Send:
-        """The list of an opened send is complete. `rows`: how many it must have. Raises Conflict, RefusedInput."""
+        """The list of an opened send is complete. `rows`: how many it must have; without it, a list whose upload has begun and not ended is
+        refused. Raises Conflict, RefusedInput."""
         ref = await names.resolve(self.desk, campaign)
         is_new = await loading.seal(self.desk, ref, rows, _line("send.seal", ref, who))
         return as_send(await self._status(ref), is_new)

@@ -381,9 +381,9 @@ class Meter(Protocol):
 
 
 class Stored(msgspec.Struct, frozen=True, gc=False):
-    """What became of a submitted batch. `status`: stored, same (a repeat), differs (payload: what stands there), expected
-    (number: the batch that is due), apart (what stands before it is another list), closed (state: why nothing is taken), credit (needed is
-    more than is free, in 1/1000 credit)."""
+    """What became of a submitted batch. `status`: stored, sealed, unended (Desk.uploaded), same (a repeat), differs (payload: what
+    stands there), expected (number: the batch that is due), apart (what stands before it is another list), closed (state: why nothing is
+    taken), credit (needed is more than is free, in 1/1000 credit)."""
 
     status: str
     accepted: int = 0
@@ -714,8 +714,16 @@ class Desk(Protocol):
         lacks nothing any more."""
         ...
 
-    async def seal(self, account: str, campaign: str, batches: int, digests: bytes = b"", *, line: bytes = b"") -> Stored:
-        """The list is complete: so many batches, the last with these digests (PackedBatch.digests; b"": whatever stands)."""
+    async def uploaded(self, account: str, campaign: str, batches: int) -> bool:
+        """An upload has ended behind so many batches. From the first batch that is stored, or refused for want of credit, until then a
+        list is `unended`; so it stays where more batches stand: another upload has gone on. Whether it was, and is no more."""
+        ...
+
+    async def seal(
+        self, account: str, campaign: str, batches: int, digests: bytes = b"", *, must_have_ended: bool = False, line: bytes = b""
+    ) -> Stored:
+        """The list is complete: so many batches, the last with these digests (PackedBatch.digests; b"": whatever stands).
+        `must_have_ended`: the answer is `unended` where `uploaded` is still to come."""
         ...
 
     async def transact(self, account: str, payload: bytes, message: bytes, key: str, digest: bytes, price: bytes = b"") -> Stored:

@@ -143,6 +143,13 @@ def complete(send: str, batches: int) -> Remedy:
     return Remedy(submit_again(send).cli, f"{brings}; POST /v1/sends/{send}/seal ends it")
 
 
+def end_list(send: str, rows: int) -> Remedy:
+    """What a list lacks that was begun and has not ended; so many rows of it stand."""
+    here = Remedy("", f" (POST /v1/sends/{send}/recipients)")
+    anyway = Remedy(f"rows={rows}", f'{{"rows": {rows}}} in the body')
+    return said("repeat the upload", here, " or the call that began it: it goes on where it stopped; or seal what stands with ", anyway)
+
+
 def replay(send: str) -> Remedy:
     return Remedy(f"sendengine quarantine replay {send}", f"POST /v1/sends/{send}/replay")
 

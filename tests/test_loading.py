@@ -69,6 +69,58 @@ async def test_a_repeated_upload_changes_nothing_and_one_broken_off_goes_on(benc
     assert (await bench.client.seal("m1:c", rows=2000)).duplicates == 0
 
 
+async def test_a_list_that_broke_off_is_not_sealed(bench: Bench) -> None:  # noqa: F811
+    async def broken() -> AsyncIterator[bytes]:
+        yield ndjson(range(1500))
+        raise ConnectionResetError("the sender is gone")
+
+    await opened(bench)
+    with pytest.raises(ConnectionResetError):
+        await bench.client.load("m1:c", broken())
+    stands = (await bench.client.status("m1:c")).rows
+    with pytest.raises(Conflict, match=f"has not ended: {stands:,} rows of it stand") as refused:
+        await bench.client.seal("m1:c")
+    assert "repeat" in refused.value.remedy
+    assert f"rows={stands}" in refused.value.remedy
+    with pytest.raises(Conflict, match=f"{stands:,} rows, not {stands + 1:,}"):
+        await bench.client.seal("m1:c", rows=stands + 1)
+    await bench.client.load("m1:c", pieces(ndjson(range(stands))))  # all that it was, says who repeats it
+    await bench.client.load("m1:c", pieces(ndjson(range(stands, 2000))), first_batch=stands // 100)
+    assert (await bench.client.seal("m1:c")).accepted == 2000
+
+
+async def test_what_stands_of_a_list_that_broke_off_is_sealed_by_its_number(bench: Bench) -> None:  # noqa: F811
+    async def broken() -> AsyncIterator[bytes]:
+        yield ndjson(range(1500))
+        raise ConnectionResetError("the sender is gone")
+
+    await opened(bench)
+    await bench.client.load("m1:c", pieces(ndjson(range(250))))
+    with pytest.raises(ConnectionResetError):
+        await bench.client.load("m1:c", broken(), first_batch=3)
+    stands = (await bench.client.status("m1:c")).rows
+    with pytest.raises(Conflict, match="has not ended"):
+        await bench.client.seal("m1:c")
+    await bench.client.load("m1:c", pieces(ndjson(range(250))))  # the list before it
+    with pytest.raises(Conflict, match="has not ended"):
+        await bench.client.seal("m1:c")
+    assert (await bench.client.seal("m1:c", rows=stands)).rows == stands
+
+
+async def test_a_submit_that_broke_off_is_not_sealed(bench: Bench) -> None:  # noqa: F811
+    async def broken() -> AsyncIterator[dict[str, str]]:
+        for n in range(1000):
+            yield {"email": f"p{n}@example.org", "name": f"N{n}"}
+        raise ConnectionResetError("the source is gone")
+
+    with pytest.raises(ConnectionResetError):
+        await bench.client.submit(account="m1", message=MESSAGE, recipients=broken(), campaign="c")
+    with pytest.raises(Conflict, match="has not ended"):
+        await bench.client.seal("m1:c")
+    rows = [{"email": f"p{n}@example.org", "name": f"N{n}"} for n in range(1001)]
+    assert (await bench.submit(rows, campaign="c")).sealed
+
+
 async def test_a_second_list_goes_on_where_the_first_ended(bench: Bench) -> None:  # noqa: F811
     await opened(bench)
     first = await bench.client.load("m1:c", pieces(ndjson(range(150))))

@@ -121,7 +121,8 @@ class ListLoaded(msgspec.Struct, frozen=True):
 
 
 class Sealing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`rows`: how many the send must have, to be sure that none was lost on the way."""
+    """`rows`: how many the send must have, to be sure that none was lost on the way. With it what stands of a list that was begun
+    and has not ended is sealed, too."""
 
     rows: Annotated[int, Meta(ge=0, le=10**12)] | None = None
 
@@ -296,7 +297,7 @@ OPERATIONS = (
     ),
     Operation(
         name="sealSend", method="POST", path=_SEND + "/seal", scope=Scope.SEND, handler=seal, body=Sealing, answer=Send,
-        summary="The list is complete.",
+        summary="The list is complete. 409 while an upload of it has begun and not ended, unless `rows` is the number that stands.",
     ),
     Operation(
         name="watchSend", method="GET", path=_SEND + "/events", scope=Scope.READ, handler=watch, answer=Status, media=streams.EVENTS,

@@ -305,8 +305,13 @@ class RedisDesk:
         elif is_running and not is_attached:
             await self._link.call("ZADD", keys.INDEX, "LT", 0, account)
 
-    async def seal(self, account: str, campaign: str, batches: int, digests: bytes = b"", *, line: bytes = b"") -> Stored:
-        reply = await self._script("seal", account, campaign, batches, digests, line)
+    async def uploaded(self, account: str, campaign: str, batches: int) -> bool:
+        return bool(await self._script("uploaded", account, campaign, batches))
+
+    async def seal(
+        self, account: str, campaign: str, batches: int, digests: bytes = b"", *, must_have_ended: bool = False, line: bytes = b""
+    ) -> Stored:
+        reply = await self._script("seal", account, campaign, batches, digests, line, "1" if must_have_ended else "")
         stored = _stored(reply)
         if stored.status in ("sealed", "same"):
             await self._tell(account)

@@ -376,7 +376,7 @@ class MemoryDesk:
         if found.bill is not None:
             short = found.bill.reserve(batch.number, prices_by_row(batch.prices, batch.positions, accepted), self._now())
             if short is not None:
-                found.fields |= {"lacks": str(short[0]), "lacks_at": f"{self._now():.0f}"}
+                found.fields |= {"lacks": str(short[0]), "lacks_at": f"{self._now():.0f}", "unended": "1"}
                 return Stored("credit", needed=short[0], free=short[1])
             for name in ("lacks", "lacks_at"):
                 found.fields.pop(name, None)
@@ -388,6 +388,7 @@ class MemoryDesk:
                 found.levels[level][batch.number] = mask
         for name, by in (("batches", 1), ("prints", n), ("rows", batch.rows), ("accepted", n)):
             found.fields.add(name, by)
+        found.fields["unended"] = "1"
         found.count({"duplicates": duplicates, "rejected": len(batch.rejected)})
         if is_last:
             self._conclude(account, found)
@@ -402,7 +403,15 @@ class MemoryDesk:
         elif campaign.id in state.run and not state.leases:
             self._store.offer(account, 0)
 
-    async def seal(self, account: str, campaign: str, batches: int, digests: bytes = b"", *, line: bytes = b"") -> Stored:
+    async def uploaded(self, account: str, campaign: str, batches: int) -> bool:
+        found = self._campaign(account, campaign)
+        if found is None or len(found.batches) != batches:
+            return False
+        return found.fields.pop("unended", None) is not None
+
+    async def seal(
+        self, account: str, campaign: str, batches: int, digests: bytes = b"", *, must_have_ended: bool = False, line: bytes = b""
+    ) -> Stored:
         found = self._campaign(account, campaign)
         if found is None:
             return Stored("closed", state="missing")
@@ -415,6 +424,8 @@ class MemoryDesk:
             return Stored("same")
         if found.state == SendState.CANCELLED:
             return Stored("closed", state=found.state)
+        if must_have_ended and "unended" in found.fields:
+            return Stored("unended")
         self._conclude(account, found)
         self._tell(account)
         self._noted(account, line)
@@ -424,7 +435,7 @@ class MemoryDesk:
         state, now = self._store.accounts[account], self._now()
         campaign.fields["sealed"] = "1"
         campaign.fields.set_times(sealed_at=now)
-        campaign.fields.forget("prints")
+        campaign.fields.forget("prints", "unended")
         campaign.fingerprints.clear()
         state.sync_run(campaign, now)
         state.advance(now)

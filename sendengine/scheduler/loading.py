@@ -11,6 +11,7 @@ from concurrent.futures import Executor
 
 import msgspec
 
+from sendengine import remedies
 from sendengine import rows as reading
 from sendengine.addressing import BY_MAIL, by_phone
 from sendengine.config import Config
@@ -70,6 +71,8 @@ async def load(
                 await flight.send(batch)
                 rows, rejected, batches = rows + batch.rows, rejected + len(batch.rejected), batches + 1
             await flight.land_all()
+            if batches:
+                await desk.uploaded(ref.account, ref.id, first + batches)
         except TooDear as stopped:
             raise await lacking(desk, ref, flight, stopped, source) from None
         except Unavailable as error:
@@ -84,7 +87,8 @@ async def load(
 
 async def seal(desk: Desk, ref: Ref, rows: int | None, line: bytes) -> bool:
     """The list is complete; False when it was already. `rows`: how many the caller has given, to be sure. Raises Conflict where there are
-    others, RefusedInput where nothing can be sent, or, if it is strict, where a row was refused."""
+    others, or, without `rows`, where an upload or a submit has begun and not ended; RefusedInput where nothing can be sent, or, if it is
+    strict, where a row was refused."""
     fields = await desk.campaign(ref.account, ref.id)
     stands, rejected = number(fields, "rows"), number(fields, "rejected")
     if rows is not None and rows != stands:
@@ -94,9 +98,11 @@ async def seal(desk: Desk, ref: Ref, rows: int | None, line: bytes) -> bool:
         raise RefusedInput(f"{ref}: nothing can be sent: {said}", "upload recipients, or cancel it")
     if fields.get("strict") == "1" and rejected:
         raise RefusedInput(f"{ref} is strict, and {rejected:,} of its rows were refused", "it is not sent: cancel it, submit a good list")
-    stored = await desk.seal(ref.account, ref.id, number(fields, "batches"), line=line)
+    stored = await desk.seal(ref.account, ref.id, number(fields, "batches"), must_have_ended=rows is None, line=line)
     if stored.status == "closed":
         raise Conflict(f"{ref} is {stored.state}: its list takes no end any more")
+    if stored.status == "unended":
+        raise Conflict(f"{ref}: its list was begun and has not ended: {stands:,} rows of it stand", remedies.end_list(str(ref), stands))
     if stored.status == "expected":
         raise Conflict(f"{ref}: rows came while it was sealed", "seal it when every upload has been answered")
     return stored.status == "sealed"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import aiohttp
 import orjson
 import pytest
 
@@ -69,6 +70,26 @@ async def test_a_list_is_uploaded_and_sealed(api: Api) -> None:
     assert (sealed.status, sealed.json["sealed"], sealed.json["accepted"]) == (200, True, 251)
     assert (await api("POST", path + "/recipients", key, data=NDJSON)).status == 200  # a repeat is no harm
     assert (await api("GET", path, key)).json["rows"] == 252
+
+
+async def test_a_list_whose_connection_broke_is_sealed_when_it_was_repeated(api: Api) -> None:
+    key = await api.key("m1", "send", "read")
+    path = f"/v1/sends/{(await api('POST', '/v1/sends', key, json=MESSAGE)).json['id']}"
+    whole = b"".join(orjson.dumps({"email": f"p{n}@example.org", "name": f"N{n}"}) + b"\n" for n in range(20_000))
+
+    async def broken() -> AsyncIterator[bytes]:
+        async for part in uploaded(whole[:700_000], 100_000):
+            yield part
+        raise ConnectionResetError
+
+    with pytest.raises(aiohttp.ClientError):
+        await api("POST", path + "/recipients", key, data=broken())
+    async with asyncio.timeout(30):
+        while "has not ended" not in (sealed := await api("POST", path + "/seal", key)).json["detail"]:
+            assert sealed.status in (400, 409)  # nothing of it stands yet, or rows come
+    assert sealed.status == 409
+    assert (await api("POST", path + "/recipients", key, data=whole)).json["rows"] == 20_000
+    assert (await api("POST", path + "/seal", key)).json["accepted"] == 20_000
 
 
 async def test_an_idempotency_key_names_the_send(api: Api) -> None:

@@ -98,6 +98,41 @@ async def test_an_upload_that_is_too_dear_is_told_its_whole_price_and_goes_on(ap
     assert (await api("POST", "/v1/sends/c/seal", key)).json["accepted"] == 150
 
 
+async def test_an_upload_that_lacks_credit_in_the_middle_is_not_sealed(api: Api) -> None:
+    people = [{"phone": f"+4206011{n:05}", "name": f"N{n:03}"} for n in range(300)]
+    key = await api.key("m1")
+    cost = (await api("POST", "/v1/accounts/m1/credits/estimate", key, json={"text": SMS["text"], "recipients": people})).json["credits"]
+    await bought(api, cost / 2)
+    csv = "phone,name\n" + "".join(f"{each['phone']},{each['name']}\n" for each in people)
+    headers = {"Content-Type": "text/csv"}
+    await api("POST", "/v1/sms/sends", key, json=SMS | {"campaign": "c"})
+    refused = await api("POST", "/v1/sends/c/recipients", key, data=csv, headers=headers)
+    assert (refused.status, "from row 100 on" in refused.json["detail"]) == (402, True)
+    sealed = await api("POST", "/v1/sends/c/seal", key)
+    assert (sealed.status, "100 rows" in sealed.json["detail"]) == (409, True)
+    assert sealed.remedy == (
+        'repeat the upload (POST /v1/sends/m1/sms:c/recipients) or the call that began it: it goes on where it stopped; '
+        'or seal what stands with {"rows": 100} in the body'
+    )
+    await bought(api, cost)
+    assert (await api("POST", "/v1/sends/c/recipients", key, data=csv, headers=headers)).json["rows"] == 300
+    assert (await api("POST", "/v1/sends/c/seal", key)).json["accepted"] == 300
+
+
+async def test_a_whole_call_that_lacks_credit_is_not_sealed_by_another(api: Api) -> None:
+    people = [{"phone": f"+4206011{n:05}", "name": f"N{n:03}"} for n in range(300)]
+    key = await api.key("m1")
+    cost = (await api("POST", "/v1/accounts/m1/credits/estimate", key, json={"text": SMS["text"], "recipients": people})).json["credits"]
+    await bought(api, cost / 2)
+    whole = SMS | {"recipients": people, "campaign": "c"}
+    assert (await api("POST", "/v1/sms/sends", key, json=whole)).status == 402
+    assert (await api("POST", "/v1/sends/c/seal", key)).status == 409
+    assert (await api("POST", "/v1/sends/c/seal", key, json={"rows": 300})).status == 409
+    await bought(api, cost)
+    again = await api("POST", "/v1/sms/sends", key, json=whole)
+    assert (again.status, again.json["sealed"], again.json["accepted"]) == (200, True, 300)
+
+
 async def test_lists_have_both_lanes_of_an_account_and_no_other(api: Api) -> None:
     ops = await bought(api)
     key, other = await api.key("m1"), await api.key("m2")

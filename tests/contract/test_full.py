@@ -84,6 +84,7 @@ EITHER: dict[str, Step] = {
     "take": lambda s: s.bench.take(1000),
     "find": lambda s: s.bench.queue.find(10),
     "seal": lambda s: s.bench.desk.seal("m1", "open", 0),
+    "uploaded": lambda s: s.bench.desk.uploaded("m1", "open", 0),
     "pause": lambda s: s.bench.desk.pause("m1", "c"),
     "resume": lambda s: s.bench.desk.resume("m1", "paused"),
     "reverse": lambda s: s.bench.desk.reverse("m1", "c"),

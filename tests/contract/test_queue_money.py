@@ -91,6 +91,20 @@ async def test_rows_are_reserved_as_they_are_stored_and_spent_as_they_are_sent(t
     assert await till.facts() == (0, 300_000, 700_000)
 
 
+async def test_list_that_lacks_credit_is_not_sealed_until_it_has_ended(till: Till) -> None:
+    await till.open(250_000)
+    await till.desk.create(LANE, "a", b"digest", None, b"message", SETTINGS)
+    first, second = priced(150)
+    await till.desk.submit(LANE, "a", first)
+    assert await till.desk.uploaded(LANE, "a", 1)
+    assert (await till.desk.submit(LANE, "a", second)).status == "credit"
+    assert await till.desk.seal(LANE, "a", 1, must_have_ended=True) == Stored("unended")
+    assert await till.desk.grant_credits(LANE, "more", 50_000, 1e15, FAR, "till", "bought")
+    assert (await till.desk.submit(LANE, "a", second)).status == "stored"
+    assert await till.desk.uploaded(LANE, "a", 2)
+    assert await till.desk.seal(LANE, "a", 2, must_have_ended=True) == Stored("sealed")
+
+
 async def test_repeated_settlement_charges_once(till: Till) -> None:
     await till.open(1_000_000)
     await till.campaign("a", priced(10))

@@ -95,6 +95,41 @@ async def test_last_batch_of_nothing_new_ends_the_campaign(bench: Bench) -> None
     assert (await bench.fields("c"))["state"] == "finished"
 
 
+async def test_list_that_was_begun_and_has_not_ended_is_not_sealed(bench: Bench) -> None:
+    await bench.account()
+    await bench.campaign("c", 0, sealed=False)
+    assert not await bench.desk.uploaded("m1", "c", 0)
+    first, second, third = batches(addresses(250))
+    await bench.desk.submit("m1", "c", first)
+    assert (await bench.fields("c"))["unended"] == "1"
+    assert await bench.desk.seal("m1", "c", 1, must_have_ended=True) == Stored("unended")
+    assert await bench.desk.uploaded("m1", "c", 1)
+    await bench.desk.submit("m1", "c", first)  # a repeat
+    assert "unended" not in await bench.fields("c")
+    for batch in (second, third):
+        await bench.desk.submit("m1", "c", batch)
+    assert not await bench.desk.uploaded("m1", "c", 1)  # another upload has gone on
+    assert await bench.desk.seal("m1", "c", 3, must_have_ended=True) == Stored("unended")
+    assert await bench.desk.uploaded("m1", "c", 3)
+    assert await bench.desk.seal("m1", "c", 3, must_have_ended=True) == Stored("sealed")
+    assert await bench.desk.seal("m1", "c", 3, must_have_ended=True) == Stored("same")
+    assert not await bench.desk.uploaded("m1", "none", 0)
+
+
+async def test_seal_of_who_knows_the_whole_list_ends_it(bench: Bench) -> None:
+    await bench.account()
+    await bench.campaign("a", 0, sealed=False)
+    await bench.campaign("b", 0, sealed=False)
+    first, second = batches(addresses(150))
+    for name in ("a", "b"):
+        await bench.desk.submit("m1", name, first)
+    assert await bench.desk.seal("m1", "a", 1, first.digests) == Stored("sealed")
+    assert (await bench.desk.submit("m1", "b", second, is_last=True)).status == "stored"
+    for name in ("a", "b"):
+        fields = await bench.fields(name)
+        assert (fields["sealed"], "unended" in fields) == ("1", False)
+
+
 async def test_batch_ahead_of_its_turn_is_refused(bench: Bench) -> None:
     await bench.account()
     await bench.campaign("c", 0, sealed=False)

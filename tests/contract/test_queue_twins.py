@@ -83,9 +83,13 @@ class Twins(RuleBasedStateMachine):
             stored = self.both(lambda bench, batch=batch: bench.desk.submit("m1", name, batch))  # type: ignore[misc]
             self.loaded[name] += stored.status == "stored"
 
-    @rule(name=campaign)
-    def seal(self, name: str) -> None:
-        self.both(lambda bench: bench.desk.seal("m1", name, self.loaded[name]))
+    @rule(name=campaign, of=st.integers(0, 1))
+    def uploaded(self, name: str, of: int) -> None:
+        self.both(lambda bench: bench.desk.uploaded("m1", name, self.loaded[name] - of))
+
+    @rule(name=campaign, ended=st.booleans())
+    def seal(self, name: str, ended: bool) -> None:
+        self.both(lambda bench: bench.desk.seal("m1", name, self.loaded[name], must_have_ended=ended))
 
     @rule(name=campaign, verb=st.sampled_from(["pause", "resume", "reverse"]))
     def verb(self, name: str, verb: str) -> None:

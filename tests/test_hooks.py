@@ -8,6 +8,7 @@ import hmac
 import time
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -147,6 +148,38 @@ async def test_a_hold_and_its_end_are_told(world: World) -> None:
     assert told == [
         (["content"], [], ["content"]), (["unpaid-fee"], [], ["content", "unpaid-fee"]), ([], ["content"], ["unpaid-fee"]),
     ]  # fmt: skip
+
+
+async def test_a_hold_that_ends_before_anybody_looks_is_told_with_its_times(world: World) -> None:
+    client, desk = world.bench.client, world.bench.desk
+    await client.hold("m1", "unpaid-fee")
+    await world.subscribe("hold")
+    await world.turn()
+    times = []
+    for verb in (client.hold, client.release):
+        before = await desk.now_us()
+        await verb("m1", "content")
+        times.append((before, await desk.now_us()))
+    for _ in range(2):
+        await world.turn()
+    told = [(each["placed"], each["released"], each["holds"]) for each in world.receiver.of("hold")]
+    assert told == [(["content"], [], ["content", "unpaid-fee"]), ([], ["content"], ["unpaid-fee"])]
+    at = [datetime.fromisoformat(each["at"]).timestamp() * 1e6 for each in world.receiver.events]
+    assert all(first - 1 <= each <= last + 1 for each, (first, last) in zip(at, times, strict=True))
+
+
+async def test_so_many_holds_that_not_all_are_noted_end_as_they_stand(world: World) -> None:
+    client = world.bench.client
+    await world.subscribe("hold")
+    await world.turn()
+    for _ in range(100):
+        await client.hold("m1", "content")
+        await client.release("m1", "content")
+    await client.hold("m1", "unpaid-fee")
+    for _ in range(5):
+        await world.turn()
+    told = world.receiver.of("hold")
+    assert (len(told) > 100, told[-1]["holds"]) == (True, ["unpaid-fee"])
 
 
 async def test_credits_that_are_frozen_are_not_low(world: World) -> None:

@@ -22,7 +22,8 @@ account slot: B = {m1234} is the account's own; A is a lane of it, a channel wit
   B:audit         hash    number -> µs and JSON: lines that the audit trail has not taken yet
   B:hooks         hash    webhooks out: subscription -> JSON (policy.hooks.Hook)
   B:hooked        hash    what was last looked at for them: v (version), since µs, tier, holds, credits, untold (complaints that
-                          were counted only), c:ID and c:sms/ID -> last outcome entry told of
+                          were counted only), held (holds that came and went since, lua/held.lua), c:ID and c:sms/ID ->
+                          last outcome entry told of
   B:due           zset    deliveries on their way -> µs of their next try
   B:out           hash    delivery -> JSON (policy.hooks.Delivery)
   A               hash    the lane: tier, rate (messages/h, "" unmetered), iv (µs between messages, 0 unmetered), last (µs of Redis

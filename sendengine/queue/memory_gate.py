@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 from sendengine.policy.holds import FIELD
 from sendengine.ports import Gated
-from sendengine.queue.memory_state import Fields, MemoryStore
+from sendengine.queue.memory_state import Fields, Hooks, MemoryStore
+
+HELD_OCTETS = 4000
 
 
 def change(
@@ -23,6 +25,7 @@ def change(
     if all(home.get(name, "") == value for name, value in fields.items()):
         return Gated("same", now), {}
     since, before = lanes[""].shut_since(now), home.get("gate")
+    moves = _moves(home, fields)
     _write(home, fields)
     gate = "0" if any(name.startswith(FIELD) for name in home) else home.get("term_ends")
     is_shut = gate is not None and now >= float(gate)
@@ -33,6 +36,7 @@ def change(
     if line:
         home.add("audits", 1)
         lanes[""].audit[home.number("audits")] = b"%.0f %b" % (now, line)
+    _note_held(store.hooks.get(account), now, moves)
     return Gated("done", now), {name: lane.cut(now, cut_delay) for name, lane in lanes.items() if gate != before}
 
 
@@ -42,6 +46,22 @@ def _refusal(home: Fields, now: float, seen: Mapping[str, str], before_us: float
     if any(home.get(name, "") != value for name, value in seen.items()):
         return "moved"
     return "late" if before_us is not None and now >= before_us else None
+
+
+def _moves(home: Fields, fields: Mapping[str, str]) -> list[str]:
+    """Holds that come (+) and go (-)."""
+    changed = [(name, value) for name, value in fields.items() if name.startswith(FIELD) and (name in home) == (value == "")]
+    return [("+" if value else "-") + name.removeprefix(FIELD) for name, value in changed]
+
+
+def _note_held(hooks: Hooks | None, now: float, moves: list[str]) -> None:
+    """As lua/held.lua."""
+    if not moves or hooks is None or "since" not in hooks.seen:
+        return
+    held = hooks.seen.get("held", "")
+    hooks.seen["v"] = str(int(hooks.seen.get("v", 0)) + 1)
+    if len(held) < HELD_OCTETS:
+        hooks.seen["held"] = held + " ".join([f"{now:.0f}", *moves]) + "\n"
 
 
 def _write(home: Fields, fields: Mapping[str, str]) -> None:

@@ -2,7 +2,8 @@
 
 What a state tells afterwards is read from that state, not noted beside it: a look compares the account with what was last looked at, and
 what it finds is queued together with the new state of looking, once, whoever looks at the same time. So nothing that ended in Redis is
-missed, whatever dies, and the hot path knows nothing of webhooks. What no state tells (a complaint, a test) is queued before its caller is
+missed, whatever dies, and the hot path knows nothing of webhooks. A hold may be over before anybody looks: the script that places or lifts
+one notes it in the state of looking (`held`, lua/held.lua). What no state tells (a complaint, a test) is queued before its caller is
 answered; complaints that there is no room for are added up in the state of looking (`untold`): the next look with room tells their number.
 Delivery is at least once: a receiver that answers 2xx and is not heard gets it again, under the same `webhook-id`.
 """
@@ -10,7 +11,7 @@ Delivery is at least once: a receiver that answers 2xx and is not heard gets it 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from hashlib import blake2b
 from math import ceil
@@ -49,6 +50,7 @@ ROUND = 64  # deliveries of one account before others get their turn
 TURN_S = 1.0
 _SEND = "c:"
 _UNTOLD = "untold"  # complaints that were counted only
+_HELD = "held"  # holds that came and went since
 
 
 class HookShown(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,11 +80,12 @@ class Told(msgspec.Struct, frozen=True):
 
 
 class Found(msgspec.Struct, frozen=True):
-    """An event, for one subscription only where it is of that one's making."""
+    """An event, for one subscription only where it is of that one's making. `at_us`: when it happened, where that is known."""
 
     event: str
     data: dict[str, Any]
     only: str | None = None
+    at_us: float | None = None
 
 
 # subscriptions
@@ -251,10 +254,16 @@ async def _found(desk: Desk, account: str, seen: Mapping[str, str], changes: dic
     """Events, and in `changes` what is looked at from now on."""
     fields = await desk.account(account)
     facts = _facts(fields)
-    for name, kind in (("tier", "tier.changed"), ("holds", "hold")):
+    for name in facts:
         if facts[name] != seen.get(name, ""):
             changes[name] = facts[name]
-            yield Found(kind, _change(kind, seen.get(name, ""), facts[name], fields))
+    if "tier" in changes:
+        rate = float(fields["rate"]) if fields.get("rate") else None
+        yield Found("tier.changed", {"tier": facts["tier"], "before": seen.get("tier", ""), "rate": rate})
+    if _HELD in seen:
+        changes[_HELD] = ""
+    for held in _held(seen, facts["holds"]):
+        yield held
     if _UNTOLD in seen:
         changes[_UNTOLD] = ""
         yield Found("complaint", {"recipients": [], "count": int(seen[_UNTOLD])})
@@ -319,10 +328,21 @@ def _facts(fields: Mapping[str, str]) -> dict[str, str]:
     return {"tier": fields.get("tier", ""), "holds": " ".join(holds)}
 
 
-def _change(event: str, before: str, now: str, fields: Mapping[str, str]) -> dict[str, Any]:
-    if event == "tier.changed":
-        return {"tier": now, "before": before, "rate": float(fields["rate"]) if fields.get("rate") else None}
-    were, are = set(before.split()), set(now.split())
+def _held(seen: Mapping[str, str], now: str) -> Iterator[Found]:
+    """Each hold that came or went, at its time; and what beside that is another than what was last looked at."""
+    standing = set(seen.get("holds", "").split())
+    for line in seen.get(_HELD, "").splitlines():
+        at, *moves = line.split()
+        after = standing | {move[1:] for move in moves if move[0] == "+"}
+        after -= {move[1:] for move in moves if move[0] == "-"}
+        if after != standing:
+            yield Found("hold", _holds(standing, after), at_us=float(at))
+        standing = after
+    if standing != (stand := set(now.split())):
+        yield Found("hold", _holds(standing, stand))
+
+
+def _holds(were: set[str], are: set[str]) -> dict[str, Any]:
     return {"holds": sorted(are), "placed": sorted(are - were), "released": sorted(were - are)}
 
 
@@ -335,11 +355,12 @@ def _queued(
 ) -> list[Queued]:
     """One for each subscription that wants it; the ids follow from what was looked at, so that a look that is repeated queues the same."""
     queued = []
-    for at, each in enumerate(found):
-        event_id = "evt_" + blake2b(f"{account} {version} {at} {now:.0f}".encode(), digest_size=12).hexdigest()
-        body = msgspec.json.encode(Told(each.event, event_id, account, wall(now / 1e6), each.data))
+    for place, each in enumerate(found):
+        event_id = "evt_" + blake2b(f"{account} {version} {place} {now:.0f}".encode(), digest_size=12).hexdigest()
+        at = now if each.at_us is None else each.at_us
+        body = msgspec.json.encode(Told(each.event, event_id, account, wall(at / 1e6), each.data))
         queued += [
-            Queued(f"{event_id}.{hook.id}", now, policy.encode_delivery(Delivery(hook.id, each.event, body, first_us=now)))
+            Queued(f"{event_id}.{hook.id}", at, policy.encode_delivery(Delivery(hook.id, each.event, body, first_us=now)))
             for hook in hooks
             if hook.wants(each.event) and each.only in (None, hook.id)
         ]

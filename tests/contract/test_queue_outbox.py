@@ -6,6 +6,7 @@ import asyncio
 
 from queue_bench import Bench
 
+from sendengine.policy.holds import Reason, placed
 from sendengine.ports import Queued
 
 
@@ -32,6 +33,41 @@ async def test_what_is_found_is_queued_with_what_was_looked_at_or_not_at_all(ben
     assert await outbox.seen("m1") == {"v": "2", "tier": "60k"}
     assert await outbox.waiting("m1") == 1
     assert await outbox.next_due("m1") == 7.0
+
+
+async def test_each_hold_that_comes_and_goes_is_noted_until_it_is_looked_at(bench: Bench) -> None:
+    outbox, desk = bench.desk.outbox, bench.desk
+    await bench.account()
+    await outbox.keep_hook("m1", "h", b"one")
+    await desk.set_gate("m1", {}, {"hold:a": "{}"})
+    assert await outbox.seen("m1") == {}  # nobody looks yet
+    await outbox.look("m1", "0", {"since": "1"}, [])
+    await desk.set_gate("m1", {}, {"hold:a": "", "hold:b": "{}"})
+    await desk.set_gate("m1", {}, {"hold:b": '{"text":"other"}'})
+    await bench.queue.hold("m1", placed(Reason("c", "C", "r", "d"), 1.0))
+    await desk.set_gate("m1", {}, {"hold:c": "", "term": "active"})
+    await desk.set_gate("m1", {}, {"term": ""})
+    seen = await outbox.seen("m1")
+    moves = [line.split()[1:] for line in seen["held"].splitlines()]
+    assert (seen["v"], sorted(moves[0]), moves[1:]) == ("4", ["+b", "-a"], [["+c"], ["-c"]])
+    times = [float(line.split()[0]) for line in seen["held"].splitlines()]
+    assert times == sorted(times)
+    assert not await outbox.look("m1", "3", {"held": ""}, [])
+    assert await outbox.look("m1", "4", {"held": ""}, [])
+    assert await outbox.seen("m1") == {"v": "5", "since": "1"}
+
+
+async def test_holds_that_nobody_looks_at_are_noted_up_to_a_bound(bench: Bench) -> None:
+    outbox = bench.desk.outbox
+    await bench.account()
+    await outbox.keep_hook("m1", "h", b"one")
+    await outbox.look("m1", "0", {"since": "1"}, [])
+    for _ in range(150):
+        for value in ("{}", ""):
+            await bench.desk.set_gate("m1", {}, {"hold:content": value})
+    seen = await outbox.seen("m1")
+    assert seen["v"] == "301"
+    assert 100 < len(seen["held"].splitlines()) < 200
 
 
 async def test_deliveries_are_due_in_their_order_and_end(bench: Bench) -> None:

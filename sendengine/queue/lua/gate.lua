@@ -1,9 +1,9 @@
--- include: lib cutting gating noting
+-- include: lib cutting gating noting held
 -- Change an account's term or holds: the one way to (docs/design/016).  KEYS[1] B, the account's own hash.
 -- ARGV: cut delay µs; µs from which on it is too late ("" never); a line for the audit trail ("" none); number of fields that must be as the
 --       caller saw them, these as field, value pairs; then field, value pairs to be. "" is absent.
 -- Where that shuts the gate, opens it or moves the end of the term, each lane's clock is cut: what was granted ends, and nothing has saved up.
--- When it opens, the time since it shut goes to `idle` of each lane.
+-- When it opens, the time since it shut goes to `idle` of each lane. Holds that come and go are noted for the webhooks out.
 -- Replies {'done', µs now, then per lane that was cut: its name behind the account's, cut number, cut µs}, {'same', µs now}, {'missing'},
 --         {'purging'} (its purge has begun), {'late'}, {'moved'} (another was faster: read again).
 local LANES = {'', '/sms'}
@@ -17,8 +17,12 @@ if ARGV[2] ~= '' and now >= tonumber(ARGV[2]) then return {'late'} end
 local is_same = true
 for i = 5 + 2 * n, #ARGV, 2 do is_same = is_same and (call('HGET', B, ARGV[i]) or '') == ARGV[i + 1] end
 if is_same then return {'same', int(now)} end
-local since, before = shut_since(now), call('HGET', B, 'gate')
+local since, before, moves = shut_since(now), call('HGET', B, 'gate'), ''
 for i = 5 + 2 * n, #ARGV, 2 do
+  local is_lifted = ARGV[i + 1] == ''
+  if sub(ARGV[i], 1, 5) == 'hold:' and (call('HEXISTS', B, ARGV[i]) == 1) == is_lifted then
+    moves = moves .. (is_lifted and ' -' or ' +') .. sub(ARGV[i], 6)
+  end
   if ARGV[i + 1] == '' then call('HDEL', B, ARGV[i]) else call('HSET', B, ARGV[i], ARGV[i + 1]) end
 end
 local gate = call('HGET', B, 'term_ends')
@@ -42,4 +46,5 @@ if gate ~= before then
   end)
 end
 note(now, ARGV[3])
+note_held(now, moves)
 return reply

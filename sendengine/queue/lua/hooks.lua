@@ -1,6 +1,6 @@
 -- An account's webhooks out.  KEYS[1] the account, B.  ARGV: verb, then
 --   "look", version seen, n, n × (field, value; "" removes it) of what was last looked at, then (delivery, due µs, value) …: what was found is
---     queued and what was looked at is noted, together, once: only where the version is as it was seen.  Replies 1, or 0.
+--     queued and what was looked at is noted, together, once: only where the version is as it was seen.  Replies 1, or 0. held.lua counts the version up, too.
 --   "told", delivery, due µs, value: tried, and due again; "" "": over.  One that is gone stays gone.  Replies 1, or 0.
 --   "keep", hook, value ("" removes it, with what is on its way to it when nobody is left).  Replies 1, or 0 where there is no such account.
 -- Of an account that is gone, or whose purge has begun, nothing is written: each verb replies 0.

@@ -1,5 +1,5 @@
--- Shared: holds that come and go are noted for the webhooks out, in the state of looking, since no state tells of one that ended before a look.
--- `held` of B:hooked: a line each, the µs and what was placed (+) or lifted (-). Full, the rest is told as what stands when somebody looks.
+-- Shared: holds that come and go are noted for the webhooks out, in the state of looking: no state tells of one that ended before a look.
+-- `held` of B:hooked: a line each, the µs and what was placed (+) or lifted (-). Full, the rest is told as what stands at the look.
 local HELD_OCTETS = 4000
 local function note_held(now, moves)
   local key = B .. ':hooked'

@@ -2,7 +2,7 @@
 -- The list is complete: from here on the campaign has an N, a final estimate, and can finish.  KEYS[1] account.
 -- ARGV: campaign, batches, digests of the last one as in standing.lua ("": whatever stands), a line for the audit trail, "1": only if no
 --       upload is under way or broken off.
--- Replies {'sealed', attached}, {'same'}, {'expected', batches stored}, {'apart'}: another list stands there, {'closed', state}, {'unended'}.
+-- Replies {'sealed', attached}, {'same'}, {'expected', batches stored}, {'apart'}: another list stands, {'closed', state}, {'unended'}.
 local id, key = ARGV[1], send_key(ARGV[1])
 local s = call('HMGET', key, 'state', 'sealed', 'batches', 'unended')
 if not s[1] then return {'closed', 'missing'} end

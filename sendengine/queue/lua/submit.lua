@@ -2,7 +2,8 @@
 -- Store one batch, once, in order (design 3.1.1).  KEYS[1] account.
 -- ARGV: campaign, batch number, input rows, rejected rows, digests (as in standing.lua) and those of the batch before, payload, fingerprints
 --       (8 each), rows they belong to (an octet each), their places (3 each: the first 20 bits), then level, mask pairs.
--- Exact duplicates, by fingerprint, are left out of the accepted mask (finding.lua). From here on a list is `unended`, until uploaded.lua or its seal.
+-- Exact duplicates, by fingerprint, are left out of the accepted mask (finding.lua).
+-- From here on a list is `unended`, until uploaded.lua or its seal.
 -- Replies {'stored', accepted, duplicates, attached, may send now}, {'same', attached, may send now}, {'differs', stored payload}, {'expected', number}, {'closed', state},
 -- {'apart'}: what stands before it is another list.
 local id, k, rows, digests = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[5]
@@ -32,7 +33,8 @@ for i = 10, #ARGV - 1, 2 do
   local mask = mask_and(ARGV[i + 1], accepted)
   if mask ~= NONE then call('XADD', key .. ':q' .. ARGV[i], (k + 1) .. '-0', 'm', mask) end
 end
-call('HSET', key, 'batches', batches + 1, 'prints', int(total + fresh), 'rows', int(num(s[6]) + rows), 'accepted', int(num(s[7]) + fresh), 'unended', 1)
+call('HSET', key, 'batches', batches + 1, 'prints', int(total + fresh), 'rows', int(num(s[6]) + rows), 'accepted', int(num(s[7]) + fresh),
+  'unended', 1)
 if n > fresh then call('HINCRBY', key, 'duplicates', n - fresh) end
 if ARGV[4] ~= '0' then call('HINCRBY', key, 'rejected', ARGV[4]) end
 local served = call('ZSCORE', A .. ':run', id)

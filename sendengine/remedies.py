@@ -145,9 +145,9 @@ def complete(send: str, batches: int) -> Remedy:
 
 def end_list(send: str, rows: int) -> Remedy:
     """What a list lacks that was begun and has not ended; so many rows of it stand."""
-    here = Remedy("", f" (POST /v1/sends/{send}/recipients)")
+    again = Remedy("repeat the upload", f"POST /v1/sends/{send}/recipients with the list once more")
     anyway = Remedy(f"rows={rows}", f'{{"rows": {rows}}} in the body')
-    return said("repeat the upload", here, " or the call that began it: it goes on where it stopped; or seal what stands with ", anyway)
+    return said(again, ", or repeat the call that began it: it goes on where it stopped; or seal what stands with ", anyway)
 
 
 def replay(send: str) -> Remedy:

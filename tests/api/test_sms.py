@@ -111,7 +111,7 @@ async def test_an_upload_that_lacks_credit_in_the_middle_is_not_sealed(api: Api)
     sealed = await api("POST", "/v1/sends/c/seal", key)
     assert (sealed.status, "100 rows" in sealed.json["detail"]) == (409, True)
     assert sealed.remedy == (
-        'repeat the upload (POST /v1/sends/m1/sms:c/recipients) or the call that began it: it goes on where it stopped; '
+        'POST /v1/sends/m1/sms:c/recipients with the list once more, or repeat the call that began it: it goes on where it stopped; '
         'or seal what stands with {"rows": 100} in the body'
     )
     await bought(api, cost)

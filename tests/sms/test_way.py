@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sendengine.errors import Conflict, RefusedInput
+from sendengine.policy.suppression import Listed
 from sendengine.render.message import Message
 from tests.sms.shop import NUMBERS, ledger, restarted, shop, taken
 
@@ -241,7 +242,7 @@ async def test_hold_stops_sms_within_a_second_and_its_lifting_resumes_them(tmp_p
 async def test_number_on_the_list_of_the_suppressed_gets_nothing_and_costs_nothing(tmp_path: Path) -> None:
     async with shop(tmp_path) as (it, _):
         await it.open(1000)
-        assert await it.client.suppress("m1", ["+46 70-000 00 03", "a@example.com"], "unsubscribed") == 2
+        assert await it.client.suppress("m1", ["+46 70-000 00 03", "a@example.com"], "unsubscribed") == Listed(2)
         await it.submit(6)
         await it.client.suppress("m1", [NUMBERS[5]])  # after the list was frozen, before it went
         it.work()

@@ -149,14 +149,15 @@ class Client:
         return await self.account(account)
 
     async def end_boost(self, account: str, number: int, *, who: str = "", why: str = "") -> Account:
-        """From now on that boost does not hold. Raises Conflict when it is over or there is none."""
+        """From now on that boost does not hold. Raises NotFound when it is over or there is none."""
         await accounts.end_boost(self.desk, account, number, who, why)
         return await self.account(account)
 
     async def set_relay(
         self, account: str, relay: Relay | str | None = None, *, retry: str | None = None, who: str = "", why: str = ""
     ) -> Account:
-        """The relay, its TLS and its credentials; within 1 s, mid-send too. What is on the wire ends at the old relay. `retry` is the
+        """The relay, its TLS and its credentials; within 1 s, mid-send too. What is on the wire ends at the old relay. The TLS policy stays
+        until one is named: a URL names none, and a Relay without `tls` neither (`set_login` names it, too). `retry` is the
         schedule of the sends submitted from now on ("": the configuration's); what is None stays."""
         await accounts.set_relay(self.desk, account, relay, retry, who, why)
         return await self.account(account)
@@ -176,7 +177,7 @@ class Client:
         return await self.account(account)
 
     async def release(self, account: str, reason: str, *, why: str = "", who: str = "") -> Account:
-        """Lift a hold. With the last one sending resumes where it stopped, at its rate. Raises Conflict where none stands for it."""
+        """Lift a hold. With the last one sending resumes where it stopped, at its rate. Raises NotFound where none stands for it."""
         await gates.release(self.desk, account, reason, why, who)
         return await self.account(account)
 

@@ -43,8 +43,8 @@ def password_from(path: Path) -> str:
     return text_of(path).partition("\n")[0].rstrip("\r")
 
 
-def relay_from_url(url: str, password: str = "", tls: TlsPolicy = TlsPolicy.OPPORTUNISTIC) -> Relay:
-    """`smtp://[user@]host[:port]`, or `smtps://` for TLS from the start (port 465). Raises RefusedInput."""
+def relay_from_url(url: str, password: str = "", tls: TlsPolicy | None = None) -> Relay:
+    """`smtp://[user@]host[:port]`, or `smtps://` for TLS from the start (port 465). `tls` None names no policy. Raises RefusedInput."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -64,8 +64,21 @@ def relay_from_url(url: str, password: str = "", tls: TlsPolicy = TlsPolicy.OPPO
         if port not in (None, SMTPS_PORT):
             raise RefusedInput(f"relay {url!r}: TLS from the start is spoken on port {SMTPS_PORT} only", "use smtp:// and STARTTLS")
         port = SMTPS_PORT
-        tls = tls if tls is TlsPolicy.VERIFY else TlsPolicy.REQUIRED
+        tls = tls and _from_the_start(tls)
     return _sayable(Relay(parts.hostname, SMTP_PORT if port is None else port, user, password, tls))
+
+
+def with_policy(relay: Relay, present: Relay | None) -> Relay:
+    """The policy of an account is never lost with its relay: it stays until another one is named."""
+    if relay.tls is not None:
+        return relay
+    kept = TlsPolicy.OPPORTUNISTIC if present is None else present.policy
+    return msgspec.structs.replace(relay, tls=_from_the_start(kept) if relay.port == SMTPS_PORT else kept)
+
+
+def _from_the_start(tls: TlsPolicy) -> TlsPolicy:
+    """There is no session in clear on that port."""
+    return tls if tls is TlsPolicy.VERIFY else TlsPolicy.REQUIRED
 
 
 def text_of(path: Path) -> str:

@@ -18,6 +18,9 @@ class Tongue(StrEnum):
     REQUESTS = "requests"
 
 
+OPERATORS = " (the operator's: ask them)"
+
+
 class Remedy(msgspec.Struct, frozen=True):
     cli: str
     http: str
@@ -30,6 +33,11 @@ def said(*parts: str | Remedy) -> Remedy:
     """One after the other."""
     made = [part if isinstance(part, Remedy) else Remedy(part, part) for part in parts]
     return Remedy("".join(part.cli for part in made), "".join(part.http for part in made))
+
+
+def _operators(cli: str, http: str) -> Remedy:
+    """What no account's key opens: whoever reads it with one is told whom to ask."""
+    return Remedy(cli, http + OPERATORS)
 
 
 def field(name: str, value: str = "") -> Remedy:
@@ -45,7 +53,7 @@ def without(name: str) -> Remedy:
 
 
 def create_account(account: str) -> Remedy:
-    return Remedy(f"sendengine account create {account} --tier 60k", f"PUT /v1/accounts/{account}")
+    return _operators(f"sendengine account create {account} --tier 60k", f"PUT /v1/accounts/{account}")
 
 
 def show_account(account: str) -> Remedy:
@@ -55,24 +63,24 @@ def show_account(account: str) -> Remedy:
 def set_tier(lane: str, tier: str = "TIER") -> Remedy:
     """The speed of an account's mail, or of its SMS."""
     if is_paid(lane):
-        return Remedy(f"sendengine sms set --account {owner(lane)} --rate {tier}", f"PUT /v1/accounts/{lane} with `rate`")
-    return Remedy(f"sendengine account set-tier {lane} {tier}", f"PUT /v1/accounts/{lane}/tier")
+        return _operators(f"sendengine sms set --account {owner(lane)} --rate {tier}", f"PUT /v1/accounts/{lane} with `rate`")
+    return _operators(f"sendengine account set-tier {lane} {tier}", f"PUT /v1/accounts/{lane}/tier")
 
 
 def boost(account: str) -> Remedy:
-    return Remedy(f"sendengine account boost {account}", f"POST /v1/accounts/{account}/boosts")
+    return _operators(f"sendengine account boost {account}", f"POST /v1/accounts/{account}/boosts")
 
 
 def set_relay(account: str, flags: str) -> Remedy:
-    return Remedy(f"sendengine account set-relay {account} {flags}".rstrip(), f"PUT /v1/accounts/{account}/relay")
+    return _operators(f"sendengine account set-relay {account} {flags}".rstrip(), f"PUT /v1/accounts/{account}/relay")
 
 
 def set_sms(account: str, flags: str = "") -> Remedy:
-    return Remedy(f"sendengine sms set --account {account} {flags}".rstrip(), f"PUT /v1/accounts/{account}/sms")
+    return _operators(f"sendengine sms set --account {account} {flags}".rstrip(), f"PUT /v1/accounts/{account}/sms")
 
 
 def renew(account: str) -> Remedy:
-    return Remedy(f"sendengine account term {account} --renew TIME", f"POST /v1/accounts/{account}/term with `verb` renew")
+    return _operators(f"sendengine account term {account} --renew TIME", f"POST /v1/accounts/{account}/term with `verb` renew")
 
 
 def term_verb(verb: str, ends: str = "") -> Remedy:
@@ -81,16 +89,17 @@ def term_verb(verb: str, ends: str = "") -> Remedy:
 
 
 def expire(account: str) -> Remedy:
-    return Remedy(f"sendengine account term {account} --expire", f"POST /v1/accounts/{account}/term with `verb` expire")
+    return _operators(f"sendengine account term {account} --expire", f"POST /v1/accounts/{account}/term with `verb` expire")
 
 
 def release(account: str, reason: str) -> Remedy:
-    return Remedy(f"sendengine account release {account} --reason {reason}", f"DELETE /v1/accounts/{account}/holds/{reason}")
+    return _operators(f"sendengine account release {account} --reason {reason}", f"DELETE /v1/accounts/{account}/holds/{reason}")
 
 
 def grant_credits(account: str, amount: str) -> Remedy:
     """So many at least."""
-    return Remedy(f"sendengine credits grant --account {account} {amount}", f"POST /v1/accounts/{account}/credits with `amount` {amount}")
+    request = f"POST /v1/accounts/{account}/credits with `amount` {amount}"
+    return _operators(f"sendengine credits grant --account {account} {amount}", request)
 
 
 def list_keys(account: str | None) -> Remedy:

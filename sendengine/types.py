@@ -104,13 +104,18 @@ class TlsPolicy(StrEnum):
 
 
 class Relay(msgspec.Struct, frozen=True):
-    """Where an account's mail goes. Equal relays share their sessions (one site per relay and worker)."""
+    """Where an account's mail goes. Equal relays share their sessions (one site per relay and worker). `tls` None is one that names no
+    policy: that of the account's present relay stays, opportunistic at its first."""
 
     host: str
     port: int = 25
     user: str = ""
     password: str = ""
-    tls: TlsPolicy = TlsPolicy.OPPORTUNISTIC
+    tls: TlsPolicy | None = None
+
+    @property
+    def policy(self) -> TlsPolicy:
+        return self.tls or TlsPolicy.OPPORTUNISTIC
 
     @property
     def site(self) -> str:

@@ -441,6 +441,13 @@ def test_relay_of_an_account_is_changed(run: Shell) -> None:
     assert (done.code, done.json["relay"], done.json["tier"]) == (0, "mx.example:587", "60k")
 
 
+def test_a_new_relay_keeps_the_tls_policy_until_another_is_named(run: Shell) -> None:
+    run("account", "set-relay", "m1", "--relay", "smtp://mx.example:2525", "--tls", "verify")
+    assert run("account", "set-relay", "m1", "--relay", "smtp://other.example:2527", "--json").json["relay_tls"] == "verify"
+    named = run("account", "set-relay", "m1", "--relay", "smtp://mx.example:2525", "--tls", "none", "--json")
+    assert named.json["relay_tls"] == "none"
+
+
 @pytest.mark.parametrize("text", ["EMAIL,Name\na@x.org,A\n", '{"EMAIL":"a@x.org","Name":"A"}\n'])
 def test_columns_are_found_case_blindly(run: Shell, text: str) -> None:
     assert run.submit(text).json["accepted"] == 1

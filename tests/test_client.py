@@ -30,7 +30,7 @@ from sendengine.records import DEFERRED, FIRST_TRY, NUMS, OUTCOME, rows_of
 from sendengine.render.message import Message
 from sendengine.scheduler.status import status
 from sendengine.scheduler.view import look, wall
-from sendengine.types import Outcome, Relay
+from sendengine.types import Outcome, Relay, TlsPolicy
 
 MESSAGE = Message(sender="Shop <news@shop.example>", subject="Hi {{ name }}", text="Hello {{ name }}")
 
@@ -149,7 +149,7 @@ async def test_boost_to_come_is_part_of_the_estimate_and_can_be_withdrawn(bench:
     account = await bench.client.end_boost("m1", 1)
     assert account.boosts == []
     assert (await bench.client.estimate("m1", 300)).seconds == pytest.approx(299, abs=1)
-    with pytest.raises(Conflict, match="no boost 1"):
+    with pytest.raises(NotFound, match="no boost 1"):
         await bench.client.end_boost("m1", 1)
 
 
@@ -184,6 +184,15 @@ async def test_set_relay_changes_only_the_relay(bench: Bench) -> None:
     assert (account.relay, account.tier, account.rate) == ("mx.example:587", "60k", 60_000.0)
     with pytest.raises(NotFound):
         await bench.client.set_relay("m9", Relay("mx.example", 587))
+
+
+@pytest.mark.parametrize("other", ["smtp://other.example:2527", Relay("other.example", 2527)])
+async def test_another_relay_keeps_the_tls_policy_of_the_one_before(bench: Bench, other: Relay | str) -> None:
+    await bench.client.set_relay("m1", Relay("mx.example", 587, tls=TlsPolicy.VERIFY))
+    moved = await bench.client.set_relay("m1", other)
+    assert (moved.relay, moved.relay_tls) == ("other.example:2527", "verify")
+    named = await bench.client.set_relay("m1", Relay("other.example", 2527, tls=TlsPolicy.NONE))
+    assert named.relay_tls == "none"
 
 
 @pytest.mark.parametrize(("tier", "verb"), [("60k", "set-relay"), ("100k", "set-tier")])

@@ -6,20 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from sendengine import wiring
+from sendengine import relays, wiring
 from sendengine.channel.smtp import StageTimeouts
 from sendengine.config import Config, EngineConfig, Timeouts, data_file
 from sendengine.errors import ConfigError, RefusedInput
 from sendengine.sink.silent import SilentMeter
 from sendengine.types import Relay, TlsPolicy
 
-DEFAULT = Relay("127.0.0.1", 2525)
+DEFAULT = Relay("127.0.0.1", 2525, tls=TlsPolicy.OPPORTUNISTIC)
 
 
 @pytest.mark.parametrize(
     ("url", "password", "tls", "relay"),
     [
-        ("smtp://mx.example.net", "", TlsPolicy.OPPORTUNISTIC, Relay("mx.example.net")),
+        ("smtp://mx.example.net", "", TlsPolicy.OPPORTUNISTIC, Relay("mx.example.net", tls=TlsPolicy.OPPORTUNISTIC)),
         ("smtp://u%40x@mx.example.net:587", "pw", TlsPolicy.VERIFY, Relay("mx.example.net", 587, "u@x", "pw", TlsPolicy.VERIFY)),
         ("smtp://[::1]:2525/", "", TlsPolicy.NONE, Relay("::1", 2525, tls=TlsPolicy.NONE)),
         ("smtps://mx.example.net", "", TlsPolicy.OPPORTUNISTIC, Relay("mx.example.net", 465, tls=TlsPolicy.REQUIRED)),
@@ -94,3 +94,21 @@ async def test_worker_does_not_start_on_holds_without_a_way_out(tmp_path: Path) 
     path.write_text(data_file("holds.toml").read_text().replace('department = "billing"\n', ""))
     with pytest.raises(ConfigError, match="department"):
         wiring.build_worker(Config(holds_file=str(path)), "redis://127.0.0.1:1", SilentMeter(), "w")
+
+
+@pytest.mark.parametrize(
+    ("present", "url", "named", "policy"),
+    [
+        (None, "smtp://new.example", None, TlsPolicy.OPPORTUNISTIC),
+        (TlsPolicy.VERIFY, "smtp://new.example", None, TlsPolicy.VERIFY),
+        (TlsPolicy.NONE, "smtp://new.example", None, TlsPolicy.NONE),
+        (TlsPolicy.VERIFY, "smtp://new.example", TlsPolicy.NONE, TlsPolicy.NONE),
+        (TlsPolicy.VERIFY, "smtps://new.example", None, TlsPolicy.VERIFY),
+        (TlsPolicy.NONE, "smtps://new.example", None, TlsPolicy.REQUIRED),
+    ],
+)
+def test_tls_policy_stays_until_another_is_named(
+    present: TlsPolicy | None, url: str, named: TlsPolicy | None, policy: TlsPolicy
+) -> None:
+    before = None if present is None else Relay("old.example", tls=present)
+    assert relays.with_policy(relays.relay_from_url(url, "", named), before).tls is policy

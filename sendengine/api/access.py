@@ -68,10 +68,10 @@ def _bearer(request: Request) -> str:
 
 def demand(key: ApiKey, scope: Scope, is_operators: bool) -> None:
     """Looks at the key alone, so that the answer is the same whatever the request names."""
+    if is_operators and not key.is_operator:  # first: no scope would help
+        raise Problem(problems.FORBIDDEN, "this is the operator's: no account's key opens it", "ask the operator, or use a key of theirs")
     if scope not in key.scopes:
         raise Problem(problems.FORBIDDEN, f"this wants the scope {scope}; the key has {' '.join(key.scopes)}")
-    if is_operators and not key.is_operator:
-        raise Problem(problems.FORBIDDEN, "this is the operator's: no account's key opens it", "use a key of the operator's")
 
 
 def account_of(key: ApiKey, given: str | None) -> str:

@@ -31,8 +31,8 @@ from sendengine.types import Relay, TlsPolicy
 
 
 class RelayGiven(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`url` is smtp://[user@]host[:port]; without it `password` and `tls` are those of the present relay. `retry`: when its sends try
-    again, "" as the configuration says."""
+    """`url` is smtp://[user@]host[:port]; without it `password` and `tls` are those of the present relay. Without `tls` the present
+    policy stays, under a new `url`, too; the first is opportunistic. `retry`: when its sends try again, "" as the configuration says."""
 
     url: str | None = None
     password: str | None = None
@@ -41,7 +41,7 @@ class RelayGiven(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def made(self) -> Relay | None:
         with about("relay"):
-            return None if self.url is None else relay_from_url(self.url, self.password or "", self.tls or TlsPolicy.OPPORTUNISTIC)
+            return None if self.url is None else relay_from_url(self.url, self.password or "", self.tls)
 
     @property
     def is_login(self) -> bool:
@@ -56,7 +56,10 @@ class NewAccount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TierGiven(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`why`: the reason, for the audit trail."""
+
     tier: Speed
+    why: str = ""
 
 
 class NewBoost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -121,7 +124,7 @@ async def create(call: Call) -> Account:
 
 async def set_tier(call: Call) -> Account:
     account, asked = call.account(), await call.body(TierGiven)
-    return await call.client.set_tier(account, speed_of(asked.tier), who=call.who)
+    return await call.client.set_tier(account, speed_of(asked.tier), who=call.who, why=asked.why)
 
 
 async def set_relay(call: Call) -> Account:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
 import msgspec
@@ -48,11 +48,7 @@ def decoded(body: bytes, type_: type[T], deepest: int) -> T:
     try:
         found = msgspec.json.decode(body or b"{}", type=type_)
     except msgspec.ValidationError as error:
-        what, _, place = str(error).rpartition(" - at `$")
-        place = place.strip(".`")
-        one_of = ", ".join(values_at(type_, place)) if what.startswith("Invalid enum value") else ""
-        remedy = f"one of {one_of}" if one_of else _SHAPES
-        raise Problem(problems.BAD_REQUEST, f"{place or 'the body'}: {what or error}", remedy) from None
+        raise _off(str(error), type_) from None
     except msgspec.DecodeError as error:
         raise Problem(problems.BAD_REQUEST, f"the body is no JSON: {error}") from None
     except UnicodeDecodeError as error:
@@ -64,23 +60,51 @@ def decoded(body: bytes, type_: type[T], deepest: int) -> T:
     return found
 
 
+def _off(said: str, type_: Any) -> Problem:
+    """msgspec's words on a body of another shape, the field first."""
+    what, at, place = said.rpartition(" - at `$")
+    what, place = (what, place.strip(".`")) if at else (said, "")
+    if (odd := _FIELD.fullmatch(what)) is None:
+        one_of = values_at(type_, place) if what.startswith("Invalid enum value") else []
+    else:
+        one_of = fields_at(type_, place) if odd["unknown"] else []
+        place = f"{place}.{odd['name']}".lstrip(".")
+        what = "there is no such field" if odd["unknown"] else "is missing"
+    remedy = f"one of {', '.join(one_of)}" if one_of else _SHAPES
+    return Problem(problems.BAD_REQUEST, f"{place or 'the body'}: {what}", remedy)
+
+
 def speed_of(given: Speed) -> str:
     """As people write it: a number is one of messages per hour."""
     return f"{given:.6f}".rstrip("0").rstrip(".") if isinstance(given, float) else str(given)
 
 
+def fields_at(type_: Any, place: str) -> list[str]:
+    """Of the object that stands at a place of a body."""
+    return [field.encode_name for field in _fields(_types_at(type_, place))]
+
+
 def values_at(type_: Any, place: str) -> list[str]:
     """Of the enumeration that stands at a place of a body, as in `relay.tls` or `scopes[0]`."""
-    at = [msgspec.inspect.type_info(type_)]
-    for name in _PLACE_IN_LIST.sub("", place).split("."):
-        structs = [each for each in at if isinstance(each, msgspec.inspect.StructType)]
-        at = [field.type for each in structs for field in each.fields if field.encode_name == name]
-        while any(isinstance(each, _WRAPPED) for each in at):
-            at = [inner for each in at for inner in _unwrapped(each)]
+    at = _types_at(type_, place)
     values = [value for each in at if isinstance(each, msgspec.inspect.EnumType) for value in each.cls]
     return [str(value) for value in (*values, *(v for each in at if isinstance(each, msgspec.inspect.LiteralType) for v in each.values))]
 
 
+def _types_at(type_: Any, place: str) -> list[msgspec.inspect.Type]:
+    at = [msgspec.inspect.type_info(type_)]
+    for name in filter(None, _PLACE_IN_LIST.sub("", place).split(".")):
+        at = [field.type for field in _fields(at) if field.encode_name == name]
+        while any(isinstance(each, _WRAPPED) for each in at):
+            at = [inner for each in at for inner in _unwrapped(each)]
+    return at
+
+
+def _fields(at: list[msgspec.inspect.Type]) -> Iterator[msgspec.inspect.Field]:
+    return (field for each in at if isinstance(each, msgspec.inspect.StructType) for field in each.fields)
+
+
+_FIELD = re.compile(r"Object (?:contains (?P<unknown>unknown)|missing required) field `(?P<name>.*)`", re.DOTALL)
 _PLACE_IN_LIST = re.compile(r"\[[^]]*\]")
 _WRAPPED = (msgspec.inspect.UnionType, msgspec.inspect.ListType, msgspec.inspect.Metadata)
 

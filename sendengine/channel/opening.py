@@ -58,8 +58,8 @@ async def open_session(
     relay: Relay, settings: SmtpSettings, contexts: TlsContexts, hostname: str, now: float
 ) -> Opened | Attempt:
     """A transport on which MAIL may be said, or what prevented it. `now` only dates the attempt."""
-    result, stage = await _try(relay, relay.tls, settings.timeouts, contexts, hostname)
-    is_tls_trouble = stage is Stage.STARTTLS and relay.tls is TlsPolicy.OPPORTUNISTIC
+    result, stage = await _try(relay, relay.policy, settings.timeouts, contexts, hostname)
+    is_tls_trouble = stage is Stage.STARTTLS and relay.policy is TlsPolicy.OPPORTUNISTIC
     if isinstance(result, Exception) and is_tls_trouble and not relay.user:
         # RFC 7435 3: rather in clear than not at all. A password never goes that way.
         result, stage = await _try(relay, TlsPolicy.NONE, settings.timeouts, contexts, hostname)
@@ -81,7 +81,7 @@ async def _try(
         if tls is not TlsPolicy.NONE and not is_implicit:
             await walk.start_tls(contexts.get(tls), must=tls is not TlsPolicy.OPPORTUNISTIC)
         if relay.user:
-            await walk.log_in(must_be_private=relay.tls is not TlsPolicy.NONE)
+            await walk.log_in(must_be_private=relay.policy is not TlsPolicy.NONE)
         return walk.opened(), walk.stage
     except (aiosmtplib.SMTPException, OSError, ValueError, _Broken) as error:
         smtp.close()

@@ -117,7 +117,7 @@ def set_relay(
         str, typer.Option(metavar="smtp://user@host:port", help="Where its mail goes from now on; else its present relay stays.")
     ] = "",
     tls: Annotated[
-        str | None, typer.Option(metavar=TLS_METAVAR, help="Of a new relay: opportunistic, if none is given; else the present one stays.")
+        str | None, typer.Option(metavar=TLS_METAVAR, help="The present policy stays until one is given here; the first is opportunistic.")
     ] = None,
     password_file: PasswordFile = None,
     retry: Retry = None,
@@ -130,7 +130,7 @@ def set_relay(
     from sendengine.relays import password_from
     from sendengine.types import TlsPolicy
 
-    way = _relay(relay, tls or TlsPolicy.OPPORTUNISTIC, password_file)
+    way = _relay(relay, tls, password_file)
     changes_login = way is None and (password_file is not None or tls is not None)
     if way is None and not changes_login and retry is None:
         raise RefusedInput("what is to be changed?", "--relay smtp://[user@]host[:port], --tls, --password-file or --retry")
@@ -258,17 +258,17 @@ def tiers(json: Json = False) -> None:
     common.show_table("", ("tier", "", *SIZES, "price"), cells)
 
 
-def _relay(url: str, tls: str, password_file: Path | None) -> Relay | None:
+def _relay(url: str, tls: str | None, password_file: Path | None) -> Relay | None:
     from sendengine.errors import RefusedInput
     from sendengine.types import TlsPolicy
 
-    if tls not in list(TlsPolicy):
+    if tls is not None and tls not in list(TlsPolicy):
         raise RefusedInput(f"--tls is one of {' '.join(TlsPolicy)}, not {tls!r}")
     if not url:
         return None
     from sendengine.relays import password_from, relay_from_url
 
-    return relay_from_url(url, password_from(password_file) if password_file else "", TlsPolicy(tls))
+    return relay_from_url(url, password_from(password_file) if password_file else "", TlsPolicy(tls) if tls else None)
 
 
 def _note_without_effect(found: Account) -> None:

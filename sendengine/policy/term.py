@@ -84,7 +84,7 @@ _IN_GRACE = said(term_verb("renew", "TIME"), ", before the grace ends")
 _REFUSED: Mapping[tuple[Verb, Phase | None], tuple[str, str | Remedy]] = {  # what is said where there is more to say than the phase
     (Verb.TRIAL, Phase.GRACE): ("its term is over: a trial is the first one", _IN_GRACE),
     (Verb.CANCEL, Phase.TRIAL): ("a trial is not renewed: there is nothing to cancel", _NOW),
-    (Verb.CANCEL, Phase.GRACE): ("its term is over: there is no renewal to cancel", ""),
+    (Verb.CANCEL, Phase.GRACE): ("its term is over: there is no renewal to cancel", _IN_GRACE),
     (Verb.REACTIVATE, Phase.GRACE): ("its term is over", _IN_GRACE),
 }
 _OTHERWISE: Mapping[Verb, tuple[str, str | Remedy]] = {

@@ -8,7 +8,7 @@ from datetime import datetime
 import msgspec
 
 from sendengine import relays, remedies
-from sendengine.errors import Conflict, NoAccount, RefusedInput, about
+from sendengine.errors import Conflict, NoAccount, NotFound, RefusedInput, about
 from sendengine.lanes import MAIL, SMS, channel, sms_lane
 from sendengine.policy import grants
 from sendengine.policy import retry as schedules
@@ -79,7 +79,7 @@ async def create(
     desk: Desk, tiers: Mapping[str, Tier], account: str, tier: str, relay: Relay | str | None, retry: str | None, who: str
 ) -> bool:
     """False when the same account stands already; raises Conflict when it stands with other settings."""
-    fields = _speed(tiers, tier) | _way(relay, retry)
+    fields = _speed(tiers, tier) | _way({}, relay, retry)
     line = audit.line("account.create", who, tier=fields["tier"], **_way_said({}, fields))
     if await desk.create_account(account_id(account), fields, line=line):
         return True
@@ -153,14 +153,14 @@ def _same_boost(account: str, key: str, number: int) -> int:
 async def end_boost(desk: Desk, account: str, number: int, who: str, why: str) -> None:
     await existing_account(desk, account)
     if not await desk.end_boost(account, number, line=audit.line("boost.end", who, why, boost=str(number))):
-        raise Conflict(f"account {account} has no boost {number} that holds or will", remedies.show_account(account))
+        raise NotFound(f"account {account} has no boost {number} that holds or will", remedies.show_account(account))
 
 
 async def set_relay(desk: Desk, account: str, relay: Relay | str | None, retry: str | None, who: str, why: str) -> None:
     """What is on the wire ends at the old relay; what follows goes to the new one, within a second. A retry schedule ("": the
     configuration's) is that of the sends submitted from now on."""
     before = await existing_account(desk, account_id(account))
-    fields = _way(relay, retry)
+    fields = _way(before, relay, retry)
     if not fields:
         raise RefusedInput("which relay?", said(_RELAY, ", or ", field("retry", "SCHEDULE")))
     await desk.set_account(account, fields, line=audit.line("relay", who, why, **_way_said(before, fields)))
@@ -175,7 +175,7 @@ def _way_said(before: Mapping[str, str], fields: Mapping[str, str]) -> dict[str,
         return told
     old = _relay_of(before)
     is_only_password = old is not None and msgspec.structs.replace(old, password=relay.password) == relay
-    told |= {"relay": relay.site, "user": relay.user, "tls": str(relay.tls), "password": "changed" if is_only_password else ""}
+    told |= {"relay": relay.site, "user": relay.user, "tls": str(relay.policy), "password": "changed" if is_only_password else ""}
     return told
 
 
@@ -196,16 +196,16 @@ async def relay_with(desk: Desk, account: str, password: str | None, tls: TlsPol
     if password == "":
         way = Remedy("it is the first line of its file", "give a `password`")
         raise RefusedInput(f"the password for {relay.user} at {relay.site} is empty", way)
-    changed = msgspec.structs.replace(relay, password=relay.password if password is None else password, tls=tls or relay.tls)
+    changed = msgspec.structs.replace(relay, password=relay.password if password is None else password, tls=tls or relay.policy)
     if relay.port == relays.SMTPS_PORT and changed.tls not in (TlsPolicy.REQUIRED, TlsPolicy.VERIFY):
         raise RefusedInput(f"relay {relay.site} speaks TLS from the start", said(field("tls", "required"), ", or verify"))
     return changed
 
 
-def _way(relay: Relay | str | None, retry: str | None) -> dict[str, str]:
+def _way(before: Mapping[str, str], relay: Relay | str | None, retry: str | None) -> dict[str, str]:
     """How an account's mail leaves, as its fields hold it; what is None is left as it is. Raises RefusedInput."""
     with about("relay"):
-        fields = {} if relay is None else {"relay": relays.relay_given(relay).encode()}
+        fields = {} if relay is None else {"relay": relays.with_policy(relays.relay_given(relay), _relay_of(before)).encode()}
     with about("retry"):
         return fields if retry is None else fields | {"retry": schedules.tidy(retry) if retry.strip() else ""}
 
@@ -227,7 +227,7 @@ def shown(view: View, *others: View) -> Account:
         ],
         relay=relay.site if relay else UNREADABLE if view.fields.get("relay") else None,
         relay_user=relay.user or None if relay else None,
-        relay_tls=str(relay.tls) if relay else None,
+        relay_tls=str(relay.policy) if relay else None,
         retry=view.fields.get("retry") or None,
         term=shown_term(view),
         holds=shown_holds(view.home),

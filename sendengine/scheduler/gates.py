@@ -9,7 +9,7 @@ from datetime import datetime
 import msgspec
 
 from sendengine.config import AccountConfig
-from sendengine.errors import Conflict, NoAccount, RefusedInput, Unavailable, about
+from sendengine.errors import Conflict, NoAccount, NotFound, RefusedInput, Unavailable, about
 from sendengine.policy import holds, term
 from sendengine.policy.holds import Reason, holds_of, placed, reason_named
 from sendengine.policy.term import Verb, fields_of, term_of
@@ -69,7 +69,7 @@ async def hold(desk: Desk, reasons: Mapping[str, Reason], account: str, reason: 
 
 
 async def release(desk: Desk, account: str, reason: str, why: str, who: str) -> None:
-    """Raises Conflict where no such hold stands, naming those that do. A reason that is in no table any more can be lifted, too."""
+    """Raises NotFound where no such hold stands, naming those that do. A reason that is in no table any more can be lifted, too."""
     name, why, who = reason.strip().lower().replace("_", "-"), _text(why), _text(who)
 
     async def change() -> Gated:
@@ -77,7 +77,7 @@ async def release(desk: Desk, account: str, reason: str, why: str, who: str) -> 
         found = [each.reason for each in holds_of(fields)]
         if name not in found:
             stand = f"it is held for {', '.join(found)}" if found else "it is not held at all"
-            raise Conflict(f"account {account} is not held for {reason!r}: {stand}", show_account(account))
+            raise NotFound(f"account {account} is not held for {reason!r}: {stand}", show_account(account))
         field = holds.field(name)
         return await desk.set_gate(account, {field: fields[field]}, {field: ""}, line=audit.line("release", who, why, reason=name))
 

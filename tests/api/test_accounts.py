@@ -29,7 +29,7 @@ async def test_the_operator_makes_accounts_and_sells_speed(api: Api) -> None:
     assert (await api("DELETE", "/v1/accounts/m7/boosts/2", ops)).json["rate"] == 200_000
     ended = await api("DELETE", "/v1/accounts/m7/boosts/1", ops)
     assert (ended.status, ended.json["rate"]) == (200, 100_000)
-    assert (await api("DELETE", "/v1/accounts/m7/boosts/1", ops)).status == 409
+    assert (await api("DELETE", "/v1/accounts/m7/boosts/1", ops)).status == 404
     assert (await api("DELETE", "/v1/accounts/m7/boosts/x", ops)).status == 400
     assert (await api("PUT", "/v1/accounts/m7/relay", ops, json={"url": "smtp://other.example"})).json["relay"] == "other.example:25"
     assert [line["account"] for line in (await api("GET", "/v1/accounts", ops)).lines] == ["m1", "m2", "m7"]
@@ -82,7 +82,7 @@ async def test_a_hold_refuses_sends_with_its_remedy_until_it_is_lifted(api: Api)
     assert (refused.status, bool(refused.remedy)) == (409, True)
     assert (await api("POST", "/v1/messages", key, json=MESSAGE | {"to": "a@x.org", "fields": {"name": "A"}})).status == 409
     assert (await api("POST", "/v1/accounts/m1/holds", ops, json={"reason": "weather"})).status == 400
-    assert (await api("DELETE", "/v1/accounts/m1/holds/content", ops)).status == 409
+    assert (await api("DELETE", "/v1/accounts/m1/holds/content", ops)).status == 404
     lifted = await api("DELETE", "/v1/accounts/m1/holds/unpaid-fee?why=paid", ops)
     assert (lifted.status, lifted.json["holds"]) == (200, [])
     assert (await api("POST", "/v1/sends", key, json=MESSAGE)).status == 201
@@ -136,6 +136,8 @@ async def test_another_password_keeps_the_relay(api: Api) -> None:
     again = await api("PUT", "/v1/accounts/m1/relay", ops, json={"password": "new", "retry": "1m"})
     assert (again.json["relay"], again.json["relay_tls"], again.json["retry"]) == ("mx.example:587", "verify", "1m")
     assert b"new" not in again.body
+    other = await api("PUT", "/v1/accounts/m1/relay", ops, json={"url": "smtp://user@other.example", "password": "third"})
+    assert (other.json["relay"], other.json["relay_tls"]) == ("other.example:25", "verify")
     assert (await api("PUT", "/v1/accounts/m1/relay", ops, json={"tls": "required"})).json["relay_tls"] == "required"
     assert (await api("PUT", "/v1/accounts/m2/relay", ops, json={"tls": "required"})).status == 409
     for bad in ({}, {"url": "smtp://user:pw@mx.example"}, {"url": "http://mx.example"}, {"password": ""}):
@@ -161,3 +163,10 @@ async def test_a_request_that_changes_nothing_leaves_no_line(api: Api) -> None:
     assert [line["what"] for line in trail] == [
         "account.create", "credits.grant", "sms.create", "send.create", "suppress", "unsuppress", "send.cancel",
     ]  # fmt: skip
+
+
+async def test_why_a_tier_was_changed_is_in_the_trail(api: Api) -> None:
+    ops = await api.key(None, seat="Eve")
+    assert (await api("PUT", "/v1/accounts/m1/tier", ops, json={"tier": "100k", "why": "order 7"})).status == 200
+    changed = (await api("GET", "/v1/accounts/m1/audit", ops)).lines[-1]
+    assert (changed["what"], changed["why"]) == ("tier", "order 7")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
+from sendengine import remedies
+from sendengine.api.app import OPERATIONS
 from tests.api.bench import MESSAGE, Api
 
 SMS = {"sender": "Shop", "text": "Hi"}
@@ -82,7 +85,7 @@ async def test_remedies_are_requests_of_http(api: Api) -> None:
         lift = (await api("GET", path, key)).json["binding"]["lift"]
         assert ("DELETE /v1/accounts/m1/holds/content" in lift, "sendengine" in lift) == (True, False)
     again = await api("PUT", "/v1/accounts/m1", ops, json={"tier": "5k"})
-    assert (again.status, again.remedy) == (409, "PUT /v1/accounts/m1/tier")
+    assert (again.status, again.remedy) == (409, "PUT /v1/accounts/m1/tier" + remedies.OPERATORS)
 
 
 async def test_a_tier_or_a_rate_may_be_a_number(api: Api) -> None:
@@ -126,3 +129,64 @@ async def test_what_can_be_done_about_a_send_that_has_ended(api: Api) -> None:
         assert refused.remedy == (
             "GET /v1/sends/m1:c/outcomes shows what became of each; POST /v1/sends/m1:c/resend sends to those it did not reach"
         )
+
+
+@pytest.mark.parametrize("scopes", [("read", "send"), ("read", "send", "admin")])
+@pytest.mark.parametrize(("method", "path"), [("PUT", "m1/tier"), ("POST", "m1/credits"), ("DELETE", "m1/holds/content")])
+async def test_what_is_the_operators_is_called_so_whatever_the_scopes(api: Api, method: str, path: str, scopes: tuple[str, ...]) -> None:
+    answer = await api(method, f"/v1/accounts/{path}", await api.key("m1", *scopes), json={})
+    assert (answer.status, answer.json["detail"]) == (403, "this is the operator's: no account's key opens it")
+    assert "ask the operator" in answer.remedy
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "detail", "allowed"),
+    [
+        ("PUT", "m1/tier", {"tier": "60k", "foo": 1}, "foo: there is no such field", "tier, why"),
+        ("PUT", "m9", {"tier": "60k", "relay": {"foo": 1}}, "relay.foo: there is no such field", "url, password, tls, retry"),
+        ("POST", "m1/keys", {"scopes": ["read"]}, "seat: is missing", "openapi"),
+        ("POST", "m1/boosts", {"until": "+2h", "rate": 5, "form": "now"}, "form: there is no such field", "rate, until, from, why"),
+        ("PUT", "m1/tier", [1], "the body: Expected `object`, got `array`", "openapi"),
+        ("PUT", "m1/tier", {"tier": [1]}, "tier: Expected `", "openapi"),
+    ],
+)
+async def test_the_detail_of_a_body_begins_with_the_field_that_is_off(
+    api: Api, method: str, path: str, body: Any, detail: str, allowed: str
+) -> None:
+    answer = await api(method, f"/v1/accounts/{path}", await api.key(None), json=body)
+    assert (answer.status, answer.json["detail"].startswith(detail)) == (400, True), answer.json
+    assert allowed in answer.remedy
+
+
+async def test_a_term_in_grace_is_renewed_and_not_cancelled(api: Api) -> None:
+    ops = await api.key(None)
+    await api("POST", "/v1/accounts/m1/term", ops, json={"verb": "renew", "ends": "+1d"})
+    await api("POST", "/v1/accounts/m1/term", ops, json={"verb": "expire"})
+    answer = await api("POST", "/v1/accounts/m1/term", ops, json={"verb": "cancel"})
+    assert (answer.status, "`verb` renew" in answer.remedy) == (409, True)
+
+
+async def test_a_boost_or_a_hold_that_is_not_there_is_404(api: Api) -> None:
+    ops = await api.key(None)
+    for path in ("boosts/99", "holds/unpaid-fee"):
+        answer = await api("DELETE", f"/v1/accounts/m1/{path}", ops)
+        assert (answer.status, answer.remedy) == (404, "GET /v1/accounts/m1"), path
+
+
+def test_each_request_that_a_remedy_names_says_whose_it_is() -> None:
+    """An account's key must not be sent where it is refused."""
+    told = [
+        remedies.create_account("m1"), remedies.show_account("m1"), remedies.set_tier("m1"), remedies.set_tier("m1/sms"),
+        remedies.boost("m1"), remedies.set_relay("m1", ""), remedies.set_sms("m1"), remedies.renew("m1"), remedies.expire("m1"),
+        remedies.release("m1", "content"), remedies.grant_credits("m1", "5"), remedies.list_keys("m1"), remedies.list_sends(),
+        remedies.outcomes("m1:c"), remedies.status("m1:c"), remedies.resume("m1:c"), remedies.cancel("m1:c"), remedies.move_up("m1:c"),
+        remedies.replay("m1:c"),
+    ]  # fmt: skip
+    for each in told:
+        method, path = each.http.split()[:2]
+        asked = next(op for op in OPERATIONS if op.method == method and is_of(op.path, path))
+        assert each.http.endswith(remedies.OPERATORS) == asked.operators, each.http
+
+
+def is_of(pattern: str, path: str) -> bool:
+    return re.fullmatch(re.sub(r"\{[^}]*\}", "[^/]+", pattern), path) is not None

@@ -6,6 +6,7 @@ import orjson
 import pytest
 
 from sendengine.policy.hooks import decode_delivery
+from sendengine.remedies import OPERATORS
 from sendengine.scheduler import hooks
 from tests.api.bench import MESSAGE, Api
 
@@ -70,7 +71,7 @@ async def test_without_credit_nothing_is_sent_and_the_remedy_is_to_buy(api: Api)
     cost = (await api("POST", "/v1/accounts/m1/credits/estimate", key, json={"text": SMS["text"], "recipients": PEOPLE})).json["credits"]
     assert f"costs {cost:g}, 0.5 are free, {cost - 0.5:g} are short" in refused.json["detail"], "of the whole list, not of its first batch"
     assert refused.remedy == (
-        f"POST /v1/accounts/m1/credits with `amount` {cost - 0.5:g}, and repeat the call with `campaign`: it goes on there; "
+        f"POST /v1/accounts/m1/credits with `amount` {cost - 0.5:g}{OPERATORS}, and repeat the call with `campaign`: it goes on there; "
         "or POST /v1/sends/m1/sms:c/cancel"
     )
     waiting = (await api("GET", "/v1/sends/c", key)).json["binding"]

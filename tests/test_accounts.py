@@ -379,7 +379,7 @@ async def test_purged_account_is_gone_for_good_and_its_trail_stays(bench: Bench)
     with pytest.raises(Conflict, match="was deleted"):
         await bench.client.create_account("m1", "60k")
     assert [each async for each in bench.client.accounts()] == []
-    assert [(each.what, each.who) for each in await told(bench)] == [("send.create", ""), ("hold", "anna"), ("purged", "ops")]
+    assert [(each.what, each.who) for each in await told(bench)] == [("send.create", audit.user()), ("hold", "anna"), ("purged", "ops")]
 
 
 def test_purge_by_command(run: Shell) -> None:  # noqa: F811

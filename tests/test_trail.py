@@ -136,3 +136,11 @@ def test_the_command_line_leaves_the_lines_that_http_does(run: Shell) -> None:
     assert [line["what"] for line in lines] == [
         "account.create", "credits.grant", "send.create", "send.pause", "send.resume", "send.reverse", "send.cancel", "send.resend",
     ]  # fmt: skip
+
+
+async def test_a_program_that_names_nobody_is_the_user_of_this_machine(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGNAME", "nora")
+    await bench.client.submit(account="m1", message=MESSAGE, recipients=ROWS, campaign="a")
+    await bench.client.pause("a", who="anna")
+    await bench.client.hold("m1", "content")
+    assert [(each.what, each.who) for each in await told(bench)] == [("send.create", "nora"), ("send.pause", "anna"), ("hold", "nora")]

@@ -44,12 +44,9 @@ def call(work: Callable[[Client], Awaitable[T]]) -> T:
 
 def user() -> str:
     """Who sits at this machine, "" where it does not say."""
-    import getpass
+    from sendengine.scheduler import audit
 
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError, ImportError):
-        return ""
+    return audit.user()
 
 
 async def emit_all(items: AsyncIterator[Any], at_once: bool = False) -> int:

@@ -88,6 +88,11 @@ def placed_line(hold: Hold) -> bytes:
     return msgspec.json.encode({"what": "hold", "who": hold.who, "why": hold.text, "facts": {"reason": hold.reason}})
 
 
+def suspended_line(campaign: str, why: str) -> bytes:
+    """Likewise of a send that the engine has paused."""
+    return msgspec.json.encode({"what": "send.pause", "who": "engine", "why": why, "facts": {"send": campaign}})
+
+
 def holds_of(fields: Mapping[str, str]) -> list[Hold]:
     """Those that stand, the oldest first. One that nobody can read holds all the same: the scripts look at its name alone."""
     found = (_read(name, value) for name, value in fields.items() if name.startswith(FIELD))

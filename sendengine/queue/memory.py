@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from sendengine.errors import Fenced, SendEngineError, Unavailable
 from sendengine.policy.durability import Persistence
 from sendengine.policy.health import Health
-from sendengine.policy.holds import Hold, encode, field, placed_line
+from sendengine.policy.holds import Hold, encode, field, placed_line, suspended_line
 from sendengine.policy.signing import KeyEntry, decode
 from sendengine.ports import Appended, CampaignRecord, Late, Settlement, Standings, Taken, Visited
 from sendengine.queue.keys import INFO_SECONDS
@@ -237,6 +237,7 @@ class MemoryQueue:
         store, now = self._store, self._now()
         state = store.accounts[account]
         if pause(state, state.campaigns[campaign], now, why) == DONE:
+            store.note(account, now, suspended_line(campaign, why))
             store.spread(account, *state.cut(now, self._cut_delay))
 
     async def take(

@@ -130,11 +130,7 @@ class MemoryDesk:
         self._fill_trail(owner(lane))
 
     def _note(self, lane: str, line: bytes) -> None:
-        """As lua/noting.lua."""
-        if line:
-            home = self._store.accounts[owner(lane)]
-            home.fields.add("audits", 1)
-            home.audit[home.fields.number("audits")] = b"%.0f %b" % (self._now(), line)
+        self._store.note(lane, self._now(), line)
 
     async def end_boost(self, account: str, number: int, *, line: bytes = b"") -> bool:
         state, now = self._store.accounts.get(account, Account()), self._now()

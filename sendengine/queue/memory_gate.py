@@ -33,9 +33,7 @@ def change(
         for lane in lanes.values():  # by the gate of before
             lane.fields.set_times(idle=lane.idle_until(now), idle_at=now)
     _write(home, {"gate": gate or "", "closed_at": f"{now if since is None else since:.0f}" if is_shut else ""})
-    if line:
-        home.add("audits", 1)
-        lanes[""].audit[home.number("audits")] = b"%.0f %b" % (now, line)
+    store.note(account, now, line)
     _note_held(store.hooks.get(account), now, moves)
     return Gated("done", now), {name: lane.cut(now, cut_delay) for name, lane in lanes.items() if gate != before}
 

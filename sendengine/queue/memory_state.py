@@ -387,6 +387,13 @@ class MemoryStore:
         made = self.accounts[lane] = Account(self.accounts[name] if slash else None)
         return made
 
+    def note(self, lane: str, now: float, line: bytes) -> None:
+        """As lua/noting.lua."""
+        if line:
+            home = self.accounts[owner(lane)]
+            home.fields.add("audits", 1)
+            home.audit[home.fields.number("audits")] = b"%.0f %b" % (now, line)
+
     def write_trail(self, account: str, lines: Mapping[int, bytes], keep_from_ms: float) -> None:
         """As lua/audit.lua: each line (µs and JSON) once, by their numbers; 0 is the next one."""
         trail = self.trails.setdefault(account, [])

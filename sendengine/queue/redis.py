@@ -14,7 +14,7 @@ from sendengine.errors import SendEngineError
 from sendengine.lanes import is_paid
 from sendengine.policy.durability import Persistence
 from sendengine.policy.health import Health
-from sendengine.policy.holds import Hold, field, placed_line
+from sendengine.policy.holds import Hold, field, placed_line, suspended_line
 from sendengine.policy.holds import encode as encode_hold
 from sendengine.policy.signing import KeyEntry, decode
 from sendengine.ports import Appended, CampaignRecord, Late, Leased, News, Settlement, Standings, Taken, Visited
@@ -173,7 +173,8 @@ class RedisQueue:
         await spread_cut(self._link, account, await self._script("leave", keys.account(account), f"{self._cut_delay:.0f}"))
 
     async def suspend(self, account: str, campaign: str, why: str) -> None:
-        status, *rest = await self._script("pause", keys.account(account), campaign, f"{self._cut_delay:.0f}", "", why)
+        args = (campaign, f"{self._cut_delay:.0f}", suspended_line(campaign, why), why)
+        status, *rest = await self._script("pause", keys.account(account), *args)
         await spread_cut(self._link, account, rest if status == b"done" else [])
 
     async def workers(self) -> list[str]:

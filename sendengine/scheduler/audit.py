@@ -3,6 +3,7 @@ outlives the account."""
 
 from __future__ import annotations
 
+import getpass
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
@@ -34,8 +35,17 @@ class Entry(msgspec.Struct, frozen=True):
     facts: dict[str, str]
 
 
+def user() -> str:
+    """Who sits at this machine, "" where it does not say."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return ""
+
+
 def line(what: str, who: str, why: str = "", **facts: str) -> bytes:
-    return msgspec.json.encode(Line(what, who, why, {name: value for name, value in facts.items() if value}))
+    """`who` "" is the user of this machine."""
+    return msgspec.json.encode(Line(what, who or user(), why, {name: value for name, value in facts.items() if value}))
 
 
 @asynccontextmanager

@@ -129,7 +129,7 @@ async def _settled(account: str, change: Callable[[], Awaitable[Gated]]) -> None
 
 async def purge(desk: Desk, account: str, who: str) -> None:
     """Delete everything of it, where its time has come. Broken off, the same call goes on. Raises Conflict before its time, NotFound."""
-    answer = await desk.purge(account_id(account), term.purge_line(_text(who)))
+    answer = await desk.purge(account_id(account), term.purge_line(_text(who) or audit.user()))
     if answer == "early":
         found = term_of(await desk.account(account))
         if found is None or found.purge_at is None:

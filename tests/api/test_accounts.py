@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import date
 
 from sendengine.queue.desk import RedisDesk
+from sendengine.scheduler import audit
 from tests.api.bench import MESSAGE, Api
 
 
@@ -110,7 +111,7 @@ async def test_who_did_what_is_in_the_trail_by_seat_and_key(api: Api) -> None:
     await api("POST", "/v1/webhooks", ann.key, json={"url": "https://hooks.example/x", "events": ["bounce"]})
     trail = (await api("GET", "/v1/accounts/m1/audit", ann.key)).lines
     assert [(line["what"], line["who"].split(" ")[0]) for line in trail] == [
-        ("account.create", ""), ("key.create", "setup"),
+        ("account.create", audit.user()), ("key.create", "setup"),
         ("send.create", "Ann"), ("send.pause", "Ann"), ("tier", "Olga"), ("hold", "Olga"), ("key.create", "Ann"),
         ("webhook.create", "Ann"),
     ]  # fmt: skip

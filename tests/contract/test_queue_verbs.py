@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from queue_bench import NOON, Bench, addresses, deferred, doubts, ended, outcomes, rows, settlement
 
 from sendengine.ports import Stored
@@ -272,3 +273,15 @@ async def test_single_messages_that_ended_long_ago_are_forgotten_by_whoever_look
     assert await bench.desk.outcomes("m1", "transactional", "", 10) == []
     again = await bench.desk.transact("m1", b"payload", b"other", "a", b"differs!")  # its key is free again
     assert again == Stored("stored", number=2)
+
+
+async def test_a_pause_of_the_engines_own_is_in_the_trail_once(bench: Bench) -> None:
+    await bench.account()
+    await bench.campaign("c", 10)
+    for _ in range(2):
+        await bench.queue.suspend("m1", "c", "20 messages in a row were refused: 554 spam")
+    [told] = await bench.desk.audit("m1", "", 10)
+    assert msgspec.json.decode(told.line) == {
+        "what": "send.pause", "who": "engine", "why": "20 messages in a row were refused: 554 spam", "facts": {"send": "c"},
+    }  # fmt: skip
+    assert (await bench.fields("c"))["state"] == "paused"

@@ -27,6 +27,7 @@ from sendengine.errors import RefusedInput
 MAX_LINE = 512 << 10  # octets; what a line has beyond is never kept in memory
 MAX_COLUMNS = 20_000
 _UNREADABLE = f"not UTF-8, or a line over {MAX_LINE >> 10} KiB"
+_PACKED = {"\x1f\udc8b": "gzip", "PK\x03\x04": "zip"}  # as a list that is no UTF-8 begins; a zip is what spreadsheets are, too
 _UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")  # its byte order marks, which are no UTF-8
 _NEAR = 0.5  # of two equal names 1.0: `first name` is near `first_name`, `city` is not
 
@@ -67,6 +68,8 @@ def from_csv(chunks: Iterable[bytes | str], wanted: Wanted) -> Iterator[Rows]:
     """RFC 4180 with `,` `;` or tab, the header first. Raises RefusedInput when the header lacks what is wanted."""
     lines = Lines(_whole_lines(map(_octets, chunks)))
     head = "".join(lines.take(1)).removeprefix("\ufeff")
+    if packing := next((name for magic, name in _PACKED.items() if head.startswith(magic)), ""):
+        raise RefusedInput(f"this is {packing}: a list is CSV or NDJSON", "unpack it")
     if "\0" in head or head.startswith(_UTF_16):
         raise RefusedInput("this is UTF-16; save it as UTF-8", 'in Excel: "CSV UTF-8 (comma delimited)"')
     if not head.strip():

@@ -607,6 +607,21 @@ async def test_a_list_without_an_end_has_no_finish_time_and_is_told_how_to_go_on
     assert dict(views.facts(found))["will be through"] == "–"
 
 
+async def test_half_a_list_has_no_finish_time_while_it_is_sent(bench: Bench) -> None:
+    await _worker(bench)
+    await bench.client.open(account="m1", message=MESSAGE, campaign="half")
+    await bench.client.load("half", _chunks(b"email,name\na@x.org,A\nb@x.org,B\n"))
+    found = await bench.client.status("half")
+    assert (found.sealed, found.pending, found.finish_estimate) == (False, 2, None)
+    assert dict(views.facts(found))["will be through"] == "–"
+    assert [each[-2] for each in views.rows([found])] == [None]
+
+
+async def _chunks(*parts: bytes) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
+
+
 async def test_sequential_send_waits_for_its_turn(bench: Bench) -> None:
     await bench.submit(people(10), campaign="first", sequential=True)
     second = await bench.submit(people(10), campaign="second", sequential=True)
@@ -648,9 +663,31 @@ async def test_why_of_an_account_names_the_send_and_counts_the_others(bench: Ben
     for campaign in ("a", "b", "c"):
         await bench.submit(people(10), campaign=campaign)
     await bench.client.pause("a")
+    await _worker(bench)
+    await bench.submit(people(10), campaign="later", at="2099-01-01T00:00:00Z")
+    elsewhere = (datetime.now(UTC) + timedelta(days=3)).strftime("%a")
+    await bench.submit(people(10), campaign="shut", window=f"{elsewhere} 09:00-17:00 UTC")
     found = await bench.client.explain("m1")
-    assert (found.campaign, found.others, found.idle) == ("m1:b", 2, None)
+    assert (found.campaign, found.others, found.idle) == ("m1:b", 1, None)
     assert found.binding == await bench.client.why("m1:b")
+
+
+@pytest.mark.parametrize("stop", ["hold", "term", "no worker", "relay"])
+async def test_while_the_account_stands_still_no_other_send_goes_on(bench: Bench, stop: str) -> None:
+    for campaign in ("a", "b"):
+        await bench.submit(people(10), campaign=campaign)
+    if stop != "no worker":
+        await _worker(bench)
+        assert (await bench.client.explain("a")).others == 1
+    if stop == "hold":
+        await bench.client.hold("m1", "content")
+    elif stop == "term":
+        await bench.client.set_term("m1", "renew", ends="+1h")
+        await bench.client.set_term("m1", "expire")
+    elif stop == "relay":
+        await bench.desk.set_account("m1", {"bind": "relay|1000000|the relay answers"})
+    for name in ("m1", "a"):
+        assert (await bench.client.explain(name)).others == 0
 
 
 async def test_why_of_who_waits_for_retries_says_when_the_next_is_due(bench: Bench) -> None:
@@ -707,6 +744,15 @@ async def test_ended_send_shows_its_average_and_no_contract(bench: Bench) -> Non
     spread = msgspec.structs.replace(await look(bench.desk, "m1"), sends={"summer": fields})
     ended = status(spread, "summer")
     assert (ended.state, ended.rate_achieved, ended.rate_contracted) == ("finished", 3600.0, None)
+
+
+async def test_the_average_of_an_ended_send_counts_what_was_refused(bench: Bench) -> None:
+    """Each message on the wire used a permit, whatever the answer."""
+    await bench.submit(people(250))
+    await bench.send_all(Outcome.BOUNCED, but=Outcome.SENT)
+    fields = {**await bench.desk.campaign("m1", "summer"), "first_mail": "1e6", "last_mail": "250e6"}
+    spread = msgspec.structs.replace(await look(bench.desk, "m1"), sends={"summer": fields})
+    assert status(spread, "summer").rate_achieved == 3600.0
 
 
 @pytest.mark.parametrize("limit", ["site", "relay"])

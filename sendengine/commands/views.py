@@ -60,7 +60,7 @@ def _estimate(send: Status) -> str | None:
     limit = send.binding.limit if send.binding else ""
     if send.finish_estimate is not None:
         return common.shown(send.finish_estimate) + (" if a worker runs" if limit == "no_worker" else "")
-    return common.shown(None) if limit in UNTIMED else None
+    return common.shown(None) if limit in UNTIMED or _is_loading(send) else None
 
 
 def said(binding: Binding | None) -> str | None:

@@ -17,8 +17,9 @@ from sendengine.policy.times import format_time
 from sendengine.policy.window import Window
 from sendengine.records import TRANSACTIONAL
 from sendengine.remedies import Remedy
-from sendengine.scheduler.view import ENDED, View, is_loading, is_silent, moment, number, pending, untried, waits_for_seal, wall
+from sendengine.scheduler.view import ENDED, View, is_loading, is_silent, may_send, moment, number, pending, untried, waits_for_seal, wall
 
+STOPS_ALL = ("hold", "term", "relay", "site", "no_worker")
 PACED = ("rate", "share")  # that which is sold binds: all is well
 UNTIMED = ("site", "relay", "credits", "unsealed")  # how long, nobody can tell
 
@@ -61,6 +62,13 @@ def gravest(lanes: Sequence[View]) -> list[View]:
 def binding_send(view: View) -> str | None:
     """The send whose limit is the account's; None while nothing binds any."""
     return next((campaign for campaign in [*view.running, *view.going_on] if binding(view, campaign) is not None), None)
+
+
+def go_on(view: View) -> set[str]:
+    """The sends that do: none while what binds the first of them stops all of the account."""
+    may = [campaign for campaign, send in view.going_on.items() if may_send(send) and pending(send) and "lacks" not in send]
+    bound = binding(view, may[0]) if may else None
+    return set() if bound is not None and bound.limit in STOPS_ALL else set(may)
 
 
 def _gate_binds(view: View) -> Binding | None:

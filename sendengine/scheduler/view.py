@@ -160,7 +160,7 @@ def rate_achieved(send: Mapping[str, str], now: float) -> float | None:
     Of a send that has ended the average over all of it."""
     if send["state"] in ENDED:
         return _average(send)
-    samples = list(_SAMPLE.iter_unpack(send.get("recent", "").encode("utf-8", "surrogateescape")))
+    samples = _samples(send)
     if not samples:
         return None
     if len(samples) < _KEPT_SAMPLES and send.get("first_mail"):
@@ -178,9 +178,16 @@ def rate_achieved(send: Mapping[str, str], now: float) -> float | None:
     return per_second * 3600
 
 
+def _samples(send: Mapping[str, str]) -> list[tuple[float, float]]:
+    """(MAIL µs, messages from the first one to there), the oldest first."""
+    return list(_SAMPLE.iter_unpack(send.get("recent", "").encode("utf-8", "surrogateescape")))
+
+
 def _average(send: Mapping[str, str]) -> float | None:
+    """What was refused is in it: each of them was on the wire, and used a permit."""
     span = float(send.get("last_mail") or 0) - float(send.get("first_mail") or 0)
-    intervals = number(send, "sent") - 1
+    samples = _samples(send)
+    intervals = samples[-1][1] - 1 if samples else 0
     return intervals / span * 3.6e9 if _tells(intervals, span / 1e6) else None
 
 
@@ -201,10 +208,13 @@ def passes_term(view: View, estimate: float | None) -> bool:
 
 
 def finish_estimate(view: View, campaign: str) -> float | None:
-    """When the send will be through; None when it is, or while nobody can tell (paused, what waits behind it in the line, held).
+    """When the send will be through; None when it is, or while nobody can tell (paused, what waits behind it in the line, held, its list
+    has no end yet).
     Without a worker, as if one ran; beyond the end of the term, as if that were renewed. Single messages have no end."""
     send = view.sends[campaign]
-    if campaign == TRANSACTIONAL or send["state"] in (*ENDED, "paused") or send.get("through") or view.shut is not None:
+    if campaign == TRANSACTIONAL or is_loading(send) or view.shut is not None:
+        return None
+    if send["state"] in (*ENDED, "paused") or send.get("through"):
         return None
     todo = jobs(view)
     achieved = sum(rate_achieved(view.sends[other], view.now) or 0.0 for other in view.running)

@@ -12,7 +12,7 @@ from sendengine.ports import Desk
 from sendengine.records import TRANSACTIONAL
 from sendengine.remedies import Tongue
 from sendengine.scheduler.awaited import Awaited, awaited
-from sendengine.scheduler.binding import Binding, account_binding, binding, binding_send, gravest
+from sendengine.scheduler.binding import Binding, account_binding, binding, binding_send, go_on, gravest
 from sendengine.scheduler.names import Ref
 from sendengine.scheduler.view import ENDED, View, look, moment, number, pending, wall
 
@@ -22,7 +22,7 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
 
     channel: str  # email or sms
     campaign: str | None  # the send that it speaks of, in full; None where an account has nothing to send
-    others: int  # sends of the account that go on beside it
+    others: int  # sends of the account that do go on beside it: not those that wait, whatever for
     binding: Binding | None
     next_retry: datetime | None  # of a send that nothing binds
     idle: str | None  # why nothing binds, in words
@@ -70,7 +70,7 @@ async def _of(desk: Desk, view: View, campaign: str) -> Why:
     bound = binding(view, campaign)
     next_us = None if bound or view.sends[campaign]["state"] in ENDED else await desk.next_retry(view.account, campaign)
     retry = None if next_us is None else wall(next_us / 1e6)
-    beside = len(view.going_on.keys() - {campaign})
+    beside = len(go_on(view) - {campaign})
     idle = None if bound else _idle(view, campaign, retry)
     name = str(Ref(view.account, campaign))
     return Why(channel=_channel(view), campaign=name, others=beside, binding=bound, next_retry=retry, idle=idle)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
-from collections.abc import Iterable, Iterator
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import orjson
@@ -89,6 +91,20 @@ def test_a_missing_column_refuses_the_input_and_names_the_nearest(head: str, int
 def test_utf_16_is_refused_by_its_name(encoding: str) -> None:
     with pytest.raises(RefusedInput, match="this is UTF-16; save it as UTF-8"):
         _csv("email,name\r\na@b.cz,Jiří\r\n".encode(encoding))
+
+
+def _zipped(text: bytes) -> bytes:
+    with io.BytesIO() as made:
+        with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("list.csv", text)
+        return made.getvalue()
+
+
+@pytest.mark.parametrize(("packed", "name"), [(gzip.compress, "gzip"), (_zipped, "zip")])
+def test_a_packed_list_is_refused_by_its_name(packed: Callable[[bytes], bytes], name: str) -> None:
+    with pytest.raises(RefusedInput, match=f"this is {name}: ") as refused:
+        _csv(packed(b"email,name\r\n" + b"a@b.cz,Jan\r\n" * 100))
+    assert "unpack" in refused.value.remedy
 
 
 def test_a_column_with_a_default_may_be_missing() -> None:

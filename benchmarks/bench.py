@@ -38,7 +38,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 _TICKS = os.sysconf("SC_CLK_TCK")
 _LOOK_S = 0.1
-_WIDTH = 120
+_WIDTH = 140
 
 
 class Figure(msgspec.Struct, frozen=True):
@@ -49,6 +49,13 @@ class Figure(msgspec.Struct, frozen=True):
     got: str
     holds: bool
     floor: str = ""  # what bounds it on this machine, measured in the same run; said where the figure is missed
+    used: float | None = None  # the share of what is allowed that was used, where that is one number
+
+    @property
+    def verdict(self) -> str:
+        """One that holds just so does not look like one that holds with ease."""
+        said = "holds" if self.holds else "MISSED"
+        return said if self.used is None else f"{said}, at {self.used * 100:.1f} % of what is allowed"
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -59,6 +66,7 @@ class Result(msgspec.Struct, frozen=True):
     chart: Chart
     data: dict[str, Any]  # every measured value, for whoever wants to reckon anew
     plots: list[Chart] = []  # further ones, for the report
+    notes: list[str] = []  # how the columns are read, beneath them
 
 
 class Bench:
@@ -195,9 +203,11 @@ def record(name: str, result: Result, quick: bool) -> bool:
         table.add_row(*row)
     console.print(f"\n[bold]{result.title}[/]")
     console.print(table)
+    for note in result.notes:
+        console.print(note)
     for figure in result.figures:
-        verdict = "[green]holds [/]" if figure.holds else "[bold red]MISSED[/]"
-        console.print(f"{verdict} {figure.what}: [bold]{figure.got}[/], wanted {figure.wanted}")
+        colour = "green" if figure.holds else "bold red"
+        console.print(f"[{colour}]{figure.verdict}[/]: {figure.what}: [bold]{figure.got}[/], wanted {figure.wanted}")
         if figure.floor and not figure.holds:
             console.print(f"       floor: {figure.floor}")
     console.print(machine() + (" (quick: shows that it runs, proves nothing)" if quick else ""))
@@ -228,8 +238,10 @@ def commit() -> str:
     return done.stdout.strip()
 
 
-def figure_of(what: str, wanted: str, values: Sequence[float], holds: bool, digits: int = 3) -> Figure:
+def figure_of(
+    what: str, wanted: str, values: Sequence[float], holds: bool, digits: int = 3, used: float | None = None
+) -> Figure:
     """What was measured as the range of its values."""
     low, high = min(values), max(values)
     got = f"{low:.{digits}f}" if low == high else f"{low:.{digits}f} to {high:.{digits}f}"
-    return Figure(what, wanted, got, holds)
+    return Figure(what, wanted, got, holds, used=used)

@@ -84,6 +84,7 @@ def markdown(came: Sequence[Ran], about: dict[str, Any]) -> str:
             lines += [f"Did not finish after {own.seconds:.0f} s: {own.why}"]
             continue
         lines += [f"{own.result.title}. {own.seconds:.0f} s.", "", *table(own.result.columns, own.result.rows), ""]
+        lines += [line for note in own.result.notes for line in (note, "")]
         lines += [f"![{title}]({name})" for name, _, title in _charts(own)]
     return "\n".join(lines) + "\n"
 
@@ -107,7 +108,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _promise(suite: str, figure: Figure) -> list[str]:
-    return [suite, figure.what, figure.wanted, figure.got, "holds" if figure.holds else "MISSED"]
+    return [suite, figure.what, figure.wanted, figure.got, figure.verdict]
 
 
 def _charts(own: Ran) -> list[tuple[str, Chart, str]]:

@@ -11,6 +11,7 @@ from sendengine.client import Client
 from sendengine.commands import common
 from sendengine.config import AccountConfig, Config
 from sendengine.errors import Conflict, NotFound, RefusedInput
+from sendengine.policy.suppression import Listed
 from sendengine.policy.term import DAY
 from sendengine.ports import Desk
 from sendengine.queue.desk import RedisDesk
@@ -350,7 +351,7 @@ def test_account_in_json_has_term_and_holds(run: Shell) -> None:  # noqa: F811
 
 
 async def test_complaints_that_are_told_count_against_the_account(bench: Bench) -> None:
-    assert await bench.client.suppress("m1", ["a@example.com", "b@example.com"], "complained") == 2
+    assert await bench.client.suppress("m1", ["a@example.com", "b@example.com"], "complained") == Listed(2)
     assert await bench.client.suppress("m1", ["b@example.com", "c@example.com"], "complained") == 1
     await bench.client.suppress("m1", ["d@example.com"], "unsubscribed")
     await bench.client.import_suppressed("m1", ["e@example.com"], "complained")  # of years before: it is no news

@@ -28,7 +28,7 @@ async def test_an_import_in_mid_send_acts_on_every_worker(tmp_path: Path, worker
         words = [sys.executable, "-m", "sendengine", "suppress", "import", str(tmp_path / "list.csv"), "--account", ACCOUNT]
         done = await asyncio.to_thread(subprocess.run, words, env=rig.stage.environ(), capture_output=True, check=True)
         told = await rig.client.desk.now_us() / 1e6
-        assert done.stdout == f"{5000 + len(barred):,} rows: {5000 + len(barred):,} added, 0 rejected\n".encode()
+        assert done.stdout == f"{5000 + len(barred):,} rows: {5000 + len(barred):,} added, 0 changed, 0 rejected\n".encode()
         await rig.until_ended(campaign)
         reckoning = await rig.reckon(campaign)
         mailed = {line["rcpt_to"]: line["mail_at"] for line in rig.ledger()}

@@ -127,6 +127,7 @@ class Visits:
             return 0
         if not lane.is_known or not lane.interval:
             return 1
+        lane.permits.lapse(now - lane.lapse)
         return max(0, min(lane.rows - lane.permits.count(), ceil(lane.horizon / lane.interval) + 1))
 
     def _next(self, lane: Lane, reply: Visited, now: float, want: int) -> None:

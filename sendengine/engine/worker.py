@@ -63,7 +63,7 @@ class Worker:
         self._error: BaseException | None = None
         self._feeds: dict[Way, Feed] = {}
         self._due: Wheel[Lane] = Wheel(settings.tick)
-        self._held_up: list[Lane] = []  # their permits are due and cannot be used yet
+        self._held_up: dict[Feed, deque[Lane]] = {}  # their permits are due and cannot be used yet
         self._stopping = asyncio.Event()
         self._attached = asyncio.Event()  # an account was, or we stop
         self._pump_is_set = False
@@ -345,8 +345,13 @@ class Worker:
         for feed in self._feeds.values():
             feed.measure()
         until = now + self._settings.lead + self._settings.tick
-        for lane in self._whose_permits_are_due(until):
-            self._use_permits(lane, until)
+        self._go_on_with_the_held_up(until)
+        for lane in self._due.take(until):
+            if lane.due_at and lane.due_at <= until + self._settings.tick:  # else it was looked at sooner, and is due later again
+                if lane.feed in self._held_up:
+                    self._held_up[lane.feed].append(lane)
+                else:
+                    self._use_permits(lane, until)
         self._visits.run_due(now)
         self._receipts.turn(now)
         self._pump()
@@ -363,36 +368,40 @@ class Worker:
             journal.append()
             self._meter.appended(self.journal.latency, self.journal.doubtful)
 
-    def _whose_permits_are_due(self, until: float) -> list[Lane]:
-        """Where some wait since a tick before, there is not enough for all: who was served longest ago goes first."""
-        lanes = []
-        for lane in [*self._held_up, *self._due.take(until)]:
-            if lane.due_at and lane.due_at <= until + self._settings.tick:  # else it was looked at sooner, and is due later again
-                lane.due_at = 0.0
-                lanes.append(lane)
-        if self._held_up:
-            self._held_up.clear()
-            lanes.sort(key=_served_at)
-        return lanes
+    def _go_on_with_the_held_up(self, until: float) -> None:
+        """There was not enough for all: each has its turn, whoever waits longest first. Only those are looked at that there is room for:
+        thousands may wait, and a worker that looked at each of them in each tick would never catch up."""
+        for feed, waiting in list(self._held_up.items()):
+            for _ in range(len(waiting)):
+                if self._is_held_up(feed):
+                    break
+                self._use_permits(waiting.popleft(), until)
+            del self._held_up[feed]
+            if waiting:
+                self._held_up[feed] = waiting  # behind the other feeds
 
     def _use_permits(self, lane: Lane, until: float) -> None:
         """Permits that fall due before `until`: each goes to whoever is next, or ends unused. While the lane is screened, while no
         further intent may be written, and while sessions do not keep up, they wait, until they lapse."""
+        lane.due_at = 0.0
         if lane.must_screen:
             self._queue_due(lane)
             return
         lane.permits.lapse(self._now() - lane.lapse)
         may = self._may_pick(lane)
         self._note_fullness(lane)
-        while not (may and (self._is_at_most_doubtful or lane.feed.is_full)) and (permit := lane.permits.pop(until)):
+        while not (may and self._is_held_up(lane.feed)) and (permit := lane.permits.pop(until)):
             may = may and self._deliveries.pick(lane, *permit)
         due = lane.permits.next_due()
         if due is not None and due < until:
             lane.due_at = due
-            self._held_up.append(lane)
+            self._held_up.setdefault(lane.feed, deque()).append(lane)
         else:
             self._queue_due(lane)
         self._takes.feed(lane)
+
+    def _is_held_up(self, feed: Feed) -> bool:
+        return self._is_at_most_doubtful or feed.is_full
 
     @property
     def _is_at_most_doubtful(self) -> bool:
@@ -591,7 +600,3 @@ class Worker:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, Unavailable):
             self.fail(error)
-
-
-def _served_at(lane: Lane) -> float:
-    return lane.served_at

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from itertools import chain
 
@@ -51,7 +51,7 @@ class Takes:
         self._feed_for, self._relay_of, self._spawn = feed_for, relay_of, spawn
         self._attached = attached
         self._batches = Batches(queue, journal, deliveries, screening, now, lambda: len(self.lanes) > 1, self._is_over)
-        self._found: dict[str, None] = {}
+        self._found: deque[str] = deque()
         self._owed: dict[str, float] = {}  # accounts that belong into the index, which did not take them
         self._unreadable: dict[str, tuple[set[str], float]] = {}  # by account: campaigns, and until when they are left alone
         self.lanes: dict[str, Lane] = {}
@@ -64,26 +64,19 @@ class Takes:
 
     # the index
 
-    async def find(self) -> bool:
-        """Take accounts out of the index and attach to them, all at once. Whether there may be more of them now."""
+    async def find(self) -> None:
+        """Take accounts out of the index and attach to them."""
         await self.pay()
-        found = await self._queue.find(self._settings.max_accounts_found)
-        self._found.update(dict.fromkeys(found))
-        met = await asyncio.gather(*map(self._meet, list(self._found)), return_exceptions=True)
-        for error in met:
-            if isinstance(error, BaseException):
-                raise error
-        return len(found) == self._settings.max_accounts_found
-
-    async def _meet(self, account: str) -> None:
-        lane = self.lanes.get(account)
-        if lane is None:
-            await self._try_to_attach(account)
-        else:
-            self.look(lane)
-            if lane.is_shared:
-                await self.offer(account, self._redis_us(OFFERED_AGAIN))
-        del self._found[account]  # not before: an account that was found and not attached must not be forgotten
+        self._found.extend(await self._queue.find(self._settings.max_accounts_found))
+        while self._found:
+            lane = self.lanes.get(self._found[0])
+            if lane is not None:
+                self.look(lane)
+                if lane.is_shared:
+                    await self.offer(lane.account, self._redis_us(OFFERED_AGAIN))
+            else:
+                await self._try_to_attach(self._found[0])
+            self._found.popleft()  # not before: an account that was found and not attached must not be forgotten
 
     async def _try_to_attach(self, account: str) -> None:
         """One that is out of reach, as its slot of a Cluster may be alone, keeps no other waiting: it is found again."""

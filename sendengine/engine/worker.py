@@ -253,20 +253,19 @@ class Worker:
     async def _find_forever(self) -> None:
         """The index; and while Redis is away, the way back."""
         while True:
-            is_all = True
             try:
                 self._away.look(self.journal.is_away, self._now())
                 if self.journal.is_away and not await self._recover():
                     await asyncio.sleep(RECOVER_EVERY)
                     continue
-                is_all = not await self._takes.find()
+                await self._takes.find()
             except Unavailable as error:
                 self.journal.lose(error)
                 await asyncio.sleep(RECOVER_EVERY)
             except Exception as error:
                 self.fail(error)
                 return
-            await asyncio.sleep(self._settings.poll if is_all else 0.0)
+            await asyncio.sleep(self._settings.poll)
 
     async def _recover(self) -> bool:
         try:

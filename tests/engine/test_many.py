@@ -47,20 +47,6 @@ async def test_a_slow_account_is_visited_for_several_messages_at_once() -> None:
     await rig.stop()
 
 
-@virtual
-async def test_thousands_of_accounts_that_come_at_once_begin_at_once() -> None:
-    rig = Rig()
-    accounts = [f"m{1 + place}" for place in range(2000)]
-    for account in accounts:
-        await rig.account(account, PER_HOUR)
-        await rig.submit(1, account, account)
-    begun = rig.loop.time()
-    rig.start()
-    await asyncio.sleep(1.0)
-    assert len(rig.times()) == 2000, rig.times()[-1] - begun
-    await rig.stop()
-
-
 async def served(slow: int, fast: int, latency: Callable[[], float], settings: EngineSettings) -> Counter[str]:
     """By account, over half a minute: what slow ones (1 a second) and fast ones (10 a second) got of 20 sessions."""
     rig = Rig()

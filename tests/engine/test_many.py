@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from random import Random
 
+from sendengine.engine.lane import Lane
 from sendengine.engine.settings import EngineSettings
 from sendengine.types import Attempt
 from tests.engine.rig import DELIVERED, Rig
@@ -44,6 +45,28 @@ async def test_a_slow_account_is_visited_for_several_messages_at_once() -> None:
     visits, before = rig.count_visits(), len(rig.log)
     await asyncio.sleep(60)
     assert visits() <= 0.25 * (len(rig.log) - before)
+    await rig.stop()
+
+
+@virtual
+async def test_a_worker_that_fell_behind_looks_at_those_only_that_there_is_room_for() -> None:
+    """Looking at each of those that wait in each tick, it would never catch up."""
+    rig = Rig(latency=5.0)
+    for place in range(200):
+        await rig.account(f"m{1 + place}", 36000.0)
+        await rig.submit(20, f"m{1 + place}", f"m{1 + place}")
+    worker, looked = rig.start(settings=EngineSettings(max_doubtful=20)), 0
+    use_permits = worker._use_permits
+
+    def counting(lane: Lane, until: float) -> None:
+        nonlocal looked
+        looked += 1
+        use_permits(lane, until)
+
+    worker._use_permits = counting  # type: ignore[method-assign]
+    await asyncio.sleep(20)
+    assert len({name.partition("-")[0] for _, name in rig.log}) >= 60
+    assert looked <= 2000  # of 200,000
     await rig.stop()
 
 

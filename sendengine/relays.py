@@ -69,10 +69,11 @@ def relay_from_url(url: str, password: str = "", tls: TlsPolicy | None = None) -
 
 
 def with_policy(relay: Relay, present: Relay | None) -> Relay:
-    """The policy of an account is never lost with its relay: it stays until another one is named."""
+    """The policy of an account is never lost with its relay: it stays until another one is named. But `none` is of one relay: a password
+    never goes to another one in clear unasked."""
     if relay.tls is not None:
         return relay
-    kept = TlsPolicy.OPPORTUNISTIC if present is None else present.policy
+    kept = TlsPolicy.OPPORTUNISTIC if present is None or present.policy is TlsPolicy.NONE else present.policy
     return msgspec.structs.replace(relay, tls=_from_the_start(kept) if relay.port == SMTPS_PORT else kept)
 
 

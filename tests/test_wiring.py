@@ -101,7 +101,7 @@ async def test_worker_does_not_start_on_holds_without_a_way_out(tmp_path: Path) 
     [
         (None, "smtp://new.example", None, TlsPolicy.OPPORTUNISTIC),
         (TlsPolicy.VERIFY, "smtp://new.example", None, TlsPolicy.VERIFY),
-        (TlsPolicy.NONE, "smtp://new.example", None, TlsPolicy.NONE),
+        (TlsPolicy.NONE, "smtp://new.example", None, TlsPolicy.OPPORTUNISTIC),
         (TlsPolicy.VERIFY, "smtp://new.example", TlsPolicy.NONE, TlsPolicy.NONE),
         (TlsPolicy.VERIFY, "smtps://new.example", None, TlsPolicy.VERIFY),
         (TlsPolicy.NONE, "smtps://new.example", None, TlsPolicy.REQUIRED),

@@ -117,7 +117,7 @@ def set_relay(
         str, typer.Option(metavar="smtp://user@host:port", help="Where its mail goes from now on; else its present relay stays.")
     ] = "",
     tls: Annotated[
-        str | None, typer.Option(metavar=TLS_METAVAR, help="The present one (but none) stays until one is given here; the first is opportunistic.")
+        str | None, typer.Option(metavar=TLS_METAVAR, help="The present one (but none) stays unless given; the first is opportunistic.")
     ] = None,
     password_file: PasswordFile = None,
     retry: Retry = None,

@@ -239,9 +239,9 @@ def test_the_trail_tells_who_changed_the_list_and_of_no_repeat(run: Shell) -> No
     told = run("account", "audit", "m1", "--json").lines
     assert [(each["what"], each["who"], each["facts"]) for each in told[1:]] == [
         ("suppress.import", common.user(), {"reason": "unsubscribed", "added": "2"}),
-        ("suppress", common.user(), {"reason": "manual", "addresses": "c@x.org", "added": "1"}),
-        ("suppress", common.user(), {"reason": "complained", "addresses": "c@x.org b@x.org", "changed": "2"}),
-        ("unsuppress", common.user(), {"removed": "1", "addresses": "c@x.org"}),
+        ("suppress", common.user(), {"reason": "manual", "added": "1"}),
+        ("suppress", common.user(), {"reason": "complained", "changed": "2"}),
+        ("unsuppress", common.user(), {"removed": "1"}),
     ]  # fmt: skip
 
 

@@ -32,7 +32,6 @@ Source = Path | Upload | Iterable[Mapping[str, Any] | str] | AsyncIterable[Mappi
 OnReject = Callable[[Sequence[Rejected]], None]
 
 PART = 500  # addresses a call: a millisecond of the server's time
-NAMED_MOST = 10
 TELL_EVERY = 0.25  # seconds between two calls of a long import that tell the workers; the last one always does
 _REASON, _SINCE = "reason", "since"
 _WANTED = Wanted((_REASON, _SINCE), frozenset())
@@ -61,7 +60,7 @@ async def add(desk: Desk, account: str, addresses: Iterable[str], reason: str, n
     named = reason_named(reason)
     entry, names = encode(named, now), [_normal(address) for address in addresses]
     listed = Listed()
-    async with audit.told(desk, account, lambda: _line("suppress", who, listed, reason=named, addresses=_some(names))):
+    async with audit.told(desk, account, lambda: _line("suppress", who, listed, reason=named)):
         for part in _parts(names):
             listed += _existing(await desk.suppress(account, dict.fromkeys(part, entry)), account)
     return listed
@@ -72,7 +71,7 @@ async def remove(desk: Desk, account: str, addresses: Iterable[str], who: str) -
     names, removed = [_normal(address) for address in addresses], 0
 
     def line() -> bytes:
-        return audit.line("unsuppress", who, removed=str(removed), addresses=_some(names)) if removed else b""
+        return audit.line("unsuppress", who, removed=str(removed)) if removed else b""
 
     async with audit.told(desk, account, line):
         for part in _parts(names):
@@ -81,14 +80,9 @@ async def remove(desk: Desk, account: str, addresses: Iterable[str], who: str) -
 
 
 def _line(what: str, who: str, listed: Listed, **facts: str) -> bytes:
-    """For the audit trail; b"" where nothing was changed."""
+    """For the audit trail, which outlives the account and so names no addresses; b"" where nothing was changed."""
     counts = {name: str(n) for name, n in msgspec.structs.asdict(listed).items() if n}
     return audit.line(what, who, **facts, **counts) if listed else b""
-
-
-def _some(names: Sequence[bytes]) -> str:
-    """The trail names them where they are few."""
-    return " ".join(name.decode() for name in dict.fromkeys(names)) if len(names) <= NAMED_MOST else ""
 
 
 async def found(desk: Desk, account: str, addresses: Iterable[str]) -> AsyncIterator[Suppressed]:

@@ -55,7 +55,9 @@ async def test_csv_with_a_byte_order_mark_is_told_by_its_first_letter(bench: Ben
     assert (await bench.client.load("m1:d", pieces(b"\xef\xbb\xbf\n" + ndjson([1]), 1))).rows == 1
 
 
-async def test_a_repeated_upload_changes_nothing_and_one_broken_off_goes_on(bench: Bench) -> None:  # noqa: F811
+async def broken_off(bench: Bench) -> None:  # noqa: F811
+    """A send whose upload ended in the middle."""
+
     async def broken() -> AsyncIterator[bytes]:
         yield ndjson(range(1500))
         raise ConnectionResetError("the sender is gone")
@@ -63,6 +65,10 @@ async def test_a_repeated_upload_changes_nothing_and_one_broken_off_goes_on(benc
     await opened(bench)
     with pytest.raises(ConnectionResetError):
         await bench.client.load("m1:c", broken())
+
+
+async def test_a_repeated_upload_changes_nothing_and_one_broken_off_goes_on(bench: Bench) -> None:  # noqa: F811
+    await broken_off(bench)
     assert 0 < (await bench.client.status("m1:c")).rows < 1600
     for _ in range(2):
         assert (await bench.client.load("m1:c", pieces(ndjson(range(2000))))).next_batch == 20
@@ -70,13 +76,7 @@ async def test_a_repeated_upload_changes_nothing_and_one_broken_off_goes_on(benc
 
 
 async def test_a_list_that_broke_off_is_not_sealed(bench: Bench) -> None:  # noqa: F811
-    async def broken() -> AsyncIterator[bytes]:
-        yield ndjson(range(1500))
-        raise ConnectionResetError("the sender is gone")
-
-    await opened(bench)
-    with pytest.raises(ConnectionResetError):
-        await bench.client.load("m1:c", broken())
+    await broken_off(bench)
     stands = (await bench.client.status("m1:c")).rows
     with pytest.raises(Conflict, match=f"has not ended: {stands:,} rows of it stand") as refused:
         await bench.client.seal("m1:c")

@@ -99,11 +99,17 @@ async def test_an_upload_that_is_too_dear_is_told_its_whole_price_and_goes_on(ap
     assert (await api("POST", "/v1/sends/c/seal", key)).json["accepted"] == 150
 
 
-async def test_an_upload_that_lacks_credit_in_the_middle_is_not_sealed(api: Api) -> None:
+async def half_paid(api: Api) -> tuple[str, list[dict[str, str]], float]:
+    """A key, people, and what they cost: half of it was bought."""
     people = [{"phone": f"+4206011{n:05}", "name": f"N{n:03}"} for n in range(300)]
     key = await api.key("m1")
     cost = (await api("POST", "/v1/accounts/m1/credits/estimate", key, json={"text": SMS["text"], "recipients": people})).json["credits"]
     await bought(api, cost / 2)
+    return key, people, cost
+
+
+async def test_an_upload_that_lacks_credit_in_the_middle_is_not_sealed(api: Api) -> None:
+    key, people, cost = await half_paid(api)
     csv = "phone,name\n" + "".join(f"{each['phone']},{each['name']}\n" for each in people)
     headers = {"Content-Type": "text/csv"}
     await api("POST", "/v1/sms/sends", key, json=SMS | {"campaign": "c"})
@@ -121,10 +127,7 @@ async def test_an_upload_that_lacks_credit_in_the_middle_is_not_sealed(api: Api)
 
 
 async def test_a_whole_call_that_lacks_credit_is_not_sealed_by_another(api: Api) -> None:
-    people = [{"phone": f"+4206011{n:05}", "name": f"N{n:03}"} for n in range(300)]
-    key = await api.key("m1")
-    cost = (await api("POST", "/v1/accounts/m1/credits/estimate", key, json={"text": SMS["text"], "recipients": people})).json["credits"]
-    await bought(api, cost / 2)
+    key, people, cost = await half_paid(api)
     whole = SMS | {"recipients": people, "campaign": "c"}
     assert (await api("POST", "/v1/sms/sends", key, json=whole)).status == 402
     assert (await api("POST", "/v1/sends/c/seal", key)).status == 409

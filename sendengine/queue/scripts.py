@@ -85,7 +85,7 @@ async def _run_kept(
         except ResponseError as error:
             if _MISSING not in str(error):
                 raise
-        await _load(await link.at(as_key(keys[0])), name)
+        await _load(await link.at(_text_of(keys[0])), name)
     raise Unavailable(f"Redis forgets the function {name} as soon as it is loaded", "the same call may go through later")
 
 
@@ -97,7 +97,7 @@ async def _load(link: Caller, name: str) -> None:
             raise
 
 
-def as_key(key: Argument) -> str:
+def _text_of(key: Argument) -> str:
     return key.decode() if isinstance(key, bytes) else str(key)
 
 

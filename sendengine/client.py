@@ -252,17 +252,15 @@ class Client:
         How many were not on it, or stood there for a lighter reason. Raises NotFound, RefusedInput: then nothing was changed."""
         await names.existing_account(self.desk, names.account_id(account))
         named = list(addresses)
-        listed = await suppressions.add(self.desk, account, named, reason, await self._now(), who)
+        listed = await suppressions.add(self.desk, account, named, reason, await self._now(), who, _run())
         if suppressions.reason_named(reason) is Reason.COMPLAINED:
-            if listed:
-                await self.desk.complain(account, listed.added + listed.changed)
             await hooks.complained(self.desk, account, named)  # told again by a repeat: its caller heard no answer
         return listed
 
     async def unsuppress(self, account: str, addresses: Iterable[str], *, who: str = "") -> int:
         """Off the list, whatever the reason; how many stood on it. A send that passed them by does not come back to them."""
         await names.existing_account(self.desk, names.account_id(account))
-        return await suppressions.remove(self.desk, account, addresses, who)
+        return await suppressions.remove(self.desk, account, addresses, who, _run())
 
     async def suppressed(
         self, account: str, addresses: Iterable[str] | None = None, *, reason: str | None = None
@@ -283,7 +281,7 @@ class Client:
         """Any (async) iterable of addresses or of mappings with `email`, and where they have them `reason` and `since`; or a Path to CSV,
         NDJSON or bare addresses (`-` is standard input). In constant memory; the same again changes nothing."""
         await names.existing_account(self.desk, names.account_id(account))
-        return await suppressions.load(self.desk, account, source, reason, await self._now(), on_reject, who)
+        return await suppressions.load(self.desk, account, source, reason, await self._now(), on_reject, who, _run())
 
     # API keys
 
@@ -757,6 +755,11 @@ def _redis_desk(url: str | None, config: Config) -> Desk:
 def _uid() -> str:
     """Names a send in Message-IDs."""
     return os.urandom(6).hex()
+
+
+def _run() -> str:
+    """Names a change that is made in parts."""
+    return os.urandom(8).hex()
 
 
 def _on_doubt(text: str) -> OnDoubt:

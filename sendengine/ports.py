@@ -574,6 +574,19 @@ class Poster(Protocol):
         ...
 
 
+class Part(msgspec.Struct, frozen=True):
+    """How a part of a change is noted for the audit trail, by the script that makes it, where it changes anything. What the parts of a
+    `run` changed is added up, and told by one `line` with the counts among its facts: with the last part, or sooner, where anything else
+    is noted, the trail is read or the account purged; what comes behind that is told by another line."""
+
+    line: bytes = b""  # b"": nothing is told
+    run: str = ""
+    is_last: bool = True
+
+
+WHOLE = Part()
+
+
 class Desk(Protocol):
     """What a scheduler needs of the shared state (queue/desk.py; in-memory twin queue/memory.py). Raises Unavailable when it is away.
 
@@ -630,13 +643,16 @@ class Desk(Protocol):
         """From now on it does not hold; False when there is no such grant, or it is over."""
         ...
 
-    async def suppress(self, account: str, entries: Mapping[bytes, bytes], tells: bool = True) -> Listed | None:
-        """Addresses onto the account's list (policy.suppression.encode), a thousand at most; None where there is no such account. Without
-        `tells` workers find out by themselves, within some seconds: for a part of many, whose last one tells."""
+    async def suppress(
+        self, account: str, entries: Mapping[bytes, bytes], tells: bool = True, *, part: Part = WHOLE, are_complaints: bool = False
+    ) -> Listed | None:
+        """Addresses onto the account's list (policy.suppression.encode), a thousand at most; None where there is no such account, or its
+        purge has begun. Without `tells` workers find out by themselves, within some seconds: for a part of many, whose last one tells.
+        `are_complaints`: each that comes or changes is counted as one of its mail (policy/health.py)."""
         ...
 
-    async def unsuppress(self, account: str, addresses: Sequence[bytes]) -> int:
-        """Off the list, and their soft bounces are forgotten; how many stood there."""
+    async def unsuppress(self, account: str, addresses: Sequence[bytes], *, part: Part = WHOLE) -> int:
+        """Off the list, a thousand at most, and their soft bounces are forgotten; how many stood there."""
         ...
 
     async def suppressed(self, account: str, addresses: Sequence[bytes]) -> list[bytes | None]: ...
@@ -662,10 +678,6 @@ class Desk(Protocol):
 
     async def gone(self, account: str) -> float | None:
         """µs of its purge; None of an account that stands, or never did."""
-        ...
-
-    async def complain(self, account: str, n: int = 1) -> bool:
-        """Count complaints of its mail (policy/health.py); False when there is no such account."""
         ...
 
     async def note(self, account: str, line: bytes) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import resource
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from sendengine.address import normalise
 from sendengine.client import Client
 from sendengine.commands import common
 from sendengine.config import Config
-from sendengine.errors import NotFound, RefusedInput
+from sendengine.errors import NotFound, RefusedInput, Unavailable
 from sendengine.intake import Rejected
 from sendengine.policy.suppression import Listed, Reason
 from sendengine.queue.memory_desk import MemoryDesk
@@ -129,9 +131,9 @@ class Deaf(MemoryDesk):
 
     told: list[bool]
 
-    async def suppress(self, account: str, entries: Mapping[bytes, bytes], tells: bool = True) -> Listed | None:
+    async def suppress(self, account: str, entries: Mapping[bytes, bytes], tells: bool = True, **rest: Any) -> Listed | None:
         self.told.append(tells)
-        return await super().suppress(account, entries, tells)
+        return await super().suppress(account, entries, tells, **rest)
 
 
 @pytest.mark.parametrize("n", [1, 400, 401, 500, 5000])
@@ -260,6 +262,109 @@ async def test_an_import_that_breaks_off_is_told_by_what_it_did(bench: Bench) ->
         ("suppress.import", "ben", {"reason": "complained unsubscribed", "added": "1000"}),
         ("suppress", "eve", {"reason": "hard-bounced", "changed": "6"}),
     ]  # fmt: skip
+
+
+class Unheard:
+    """Changes of the list are made, and their answers, from the n-th on, are lost; or, `held`, wait."""
+
+    def __init__(self, bench: Bench, monkeypatch: pytest.MonkeyPatch, from_: int = 1, held: asyncio.Event | None = None) -> None:
+        self._left, self._held, self.made = from_, held, asyncio.Event()
+        for name in ("suppress", "unsuppress"):
+            monkeypatch.setattr(bench.desk, name, partial(self._call, getattr(bench.desk, name)))
+        monkeypatch.setattr(bench.desk, "note", self._away)
+
+    async def _call(self, made: Callable[..., Any], *args: Any, **rest: Any) -> Any:
+        answer, self._left = await made(*args, **rest), self._left - 1
+        if self._left > 0:
+            return answer
+        self.made.set()
+        if self._held is None:
+            raise Unavailable("no replica has it")
+        await self._held.wait()
+        return answer
+
+    async def _away(self, *_: Any) -> None:
+        raise Unavailable("away")
+
+
+async def behind_its_making(bench: Bench) -> list[tuple[str, str, dict[str, str]]]:
+    told = [each async for each in bench.client.audit("m1")]
+    assert told[0].what == "account.create"
+    return [(each.what, each.who, each.facts) for each in told[1:]]
+
+
+async def test_a_change_whose_answer_is_lost_leaves_its_line(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"u{at}@x.org" for at in range(700)]
+    asks = [
+        lambda who: bench.client.suppress("m1", names, "complained", who=who),
+        lambda who: bench.client.unsuppress("m1", names[:600], who=who),
+        lambda who: bench.client.import_suppressed("m1", iter(names[:10]), who=who),
+    ]
+    for ask, parts in zip(asks, (2, 2, 1), strict=True):
+        with monkeypatch.context() as lost:
+            Unheard(bench, lost, parts)
+            with pytest.raises(Unavailable):
+                await ask("ann")
+        await ask("ben")
+    assert await behind_its_making(bench) == [
+        ("suppress", "ann", {"reason": "complained", "added": "700"}),
+        ("unsuppress", "ann", {"removed": "600"}),
+        ("suppress.import", "ann", {"reason": "manual", "added": "10"}),
+    ]  # fmt: skip
+    assert (await bench.queue.health("m1", 24)).complaints == 700
+
+
+async def test_a_change_that_loses_redis_between_its_parts_is_told_by_both_callers(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"u{at}@x.org" for at in range(700)]
+    with monkeypatch.context() as lost:
+        Unheard(bench, lost)
+        with pytest.raises(Unavailable):
+            await bench.client.suppress("m1", names, who="ann")
+    await bench.client.suppress("m1", names, who="ben")
+    assert await behind_its_making(bench) == [
+        ("suppress", "ann", {"reason": "manual", "added": "500"}), ("suppress", "ben", {"reason": "manual", "added": "200"}),
+    ]  # fmt: skip
+
+
+async def test_an_import_is_one_line(bench: Bench) -> None:
+    await bench.client.import_suppressed("m1", (f"u{at}@x.org" for at in range(5000)), "manual", who="ann")
+    assert await behind_its_making(bench) == [("suppress.import", "ann", {"reason": "manual", "added": "5000"})]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_an_import_that_is_cancelled_leaves_a_true_line_and_nothing_running(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """Once: what was asked is heard, and the rest that was read is written. Twice: it ends now."""
+    await bench.client.suppress("m1", ["z@x.org"])
+    others, held = asyncio.all_tasks(), asyncio.Event()
+    with monkeypatch.context() as slow:
+        unheard = Unheard(bench, slow, 2, held)
+        importing = asyncio.create_task(bench.client.import_suppressed("m1", (f"u{at}@x.org" for at in range(5000)), who="ann"))
+        await unheard.made.wait()
+        for _ in range(times):
+            importing.cancel()
+            await asyncio.sleep(0)
+        if times == 1:
+            held.set()
+        with pytest.raises(asyncio.CancelledError):
+            await importing
+        assert {each for each in asyncio.all_tasks() - others if not each.done()} == set()
+    stands = await bench.desk.count_suppressed("m1") - 1
+    assert stands >= 1000
+    assert (await behind_its_making(bench))[1:] == [("suppress.import", "ann", {"reason": "manual", "added": str(stands)})]
+
+
+async def test_an_import_that_loses_redis_asks_no_more(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as lost:
+        Unheard(bench, lost, 3)
+        with pytest.raises(Unavailable, match="no replica has it"):
+            await bench.client.import_suppressed("m1", (f"u{at}@x.org" for at in range(5000)), who="ann")
+    stands = await bench.desk.count_suppressed("m1")
+    assert stands == 1500
+    assert await behind_its_making(bench) == [("suppress.import", "ann", {"reason": "manual", "added": str(stands)})]
 
 
 async def test_a_complaint_of_somebody_listed_for_less_counts_once(bench: Bench) -> None:

@@ -20,7 +20,21 @@ from sendengine.policy.grants import SPAN
 from sendengine.policy.signing import KeyEntry, encode, field
 from sendengine.policy.suppression import Listed
 from sendengine.policy.tiers import interval_us
-from sendengine.ports import AuditLine, Bill, Booked, Booking, Gated, Heard, LedgerEntry, OutcomeChunk, Repair, Standing, Stored
+from sendengine.ports import (
+    WHOLE,
+    AuditLine,
+    Bill,
+    Booked,
+    Booking,
+    Gated,
+    Heard,
+    LedgerEntry,
+    OutcomeChunk,
+    Part,
+    Repair,
+    Standing,
+    Stored,
+)  # fmt: skip
 from sendengine.queue import gates, keys, purging, scripts, trail
 from sendengine.queue.cluster import open_link
 from sendengine.queue.link import Argument
@@ -126,9 +140,6 @@ class RedisDesk:
     async def lacks(self, lane: str, campaign: str, needed: int) -> bool:
         return bool(await self._script("lacks", lane, campaign, needed))
 
-    async def complain(self, account: str, n: int = 1) -> bool:
-        return bool(await self._script("complain", account, n, COMPLAINTS_KEPT_H))
-
     async def book(self, account: str, booking: Booking) -> Booked:
         limit = "" if booking.before_us is None else f"{booking.before_us:.0f}"
         pairs = [item.encode("utf-8", "surrogateescape") for pair in [*booking.seen.items(), *booking.fields.items()] for item in pair]
@@ -167,11 +178,11 @@ class RedisDesk:
         if await self._script("note", account, line):
             await self._fill_trail(account)
         else:
-            await self._fill_trail(account)  # what was noted before has its number already
+            await trail.fill(self._link, account, await self._kept_from())  # what was noted before has its number already
             await trail.write(self._link, account, ["", f"{await self.now_us():.0f}", line], await self._kept_from())
 
     async def audit(self, account: str, after: str, limit: int) -> list[AuditLine]:
-        await self._fill_trail(account)
+        await trail.fill(self._link, account, await self._kept_from())
         start = f"({after}" if after else "-"
         found = await self._link.call("XRANGE", keys.trail(account), start, "+", "COUNT", limit)
         return [AuditLine(entry.decode(), int(entry.split(b"-")[0]), flat[1]) for entry, flat in found]
@@ -184,7 +195,7 @@ class RedisDesk:
         return None if at is None else float(at)
 
     async def _fill_trail(self, account: str) -> None:
-        await trail.fill(self._link, account, await self._kept_from())
+        await trail.move(self._link, account, await self._kept_from())
 
     async def _kept_from(self) -> float:
         """ms of the oldest audit line that is kept."""
@@ -192,23 +203,31 @@ class RedisDesk:
 
     # who gets nothing any more
 
-    async def suppress(self, account: str, entries: Mapping[bytes, bytes], tells: bool = True) -> Listed | None:
+    async def suppress(
+        self, account: str, entries: Mapping[bytes, bytes], tells: bool = True, *, part: Part = WHOLE, are_complaints: bool = False
+    ) -> Listed | None:
         if not entries:
             return Listed()
-        reply = await self._script("suppress", account, *(item for pair in entries.items() for item in pair))
+        kept, flat = COMPLAINTS_KEPT_H if are_complaints else "", (item for pair in entries.items() for item in pair)
+        reply = await self._script("suppress", account, *_told_as(part), kept, *flat)
         if not reply:
             return None
         new, changed, changes = reply
         if tells:  # a repeat, too: who asked before may have died before it told anybody
             for lane in await gates.lanes(self._link, account):
                 await spread_news(self._link, lane, 0, 0.0, changes)
+        if part.is_last:
+            await self._fill_trail(owner(account))
         return Listed(new, changed - new)
 
-    async def unsuppress(self, account: str, addresses: Sequence[bytes]) -> int:
+    async def unsuppress(self, account: str, addresses: Sequence[bytes], *, part: Part = WHOLE) -> int:
         """Workers need not hear of it: whom they barred has an outcome, and whom they open later they ask for."""
-        home = keys.home(account)
-        await self._link.call("HDEL", home + ":soft", *addresses)
-        return int(await self._link.commit("HDEL", home + ":sup", *addresses, mark=keys.mark(home)))
+        if not addresses:
+            return 0
+        removed = int(await self._script("unsuppress", account, *_told_as(part), *addresses))
+        if part.is_last:
+            await self._fill_trail(owner(account))
+        return removed
 
     async def suppressed(self, account: str, addresses: Sequence[bytes]) -> list[bytes | None]:
         found: list[bytes | None] = await self._link.call("HMGET", keys.home(account) + ":sup", *addresses)
@@ -514,6 +533,11 @@ class RedisDesk:
 
     async def close(self) -> None:
         await self._link.close()
+
+
+def _told_as(part: Part) -> tuple[Argument, ...]:
+    """As counting.lua takes it."""
+    return part.line, part.run, "1" if part.is_last else ""
 
 
 def _answer(status: bytes, *rest: bytes) -> str:

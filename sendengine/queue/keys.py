@@ -20,6 +20,7 @@ account slot: B = {m1234} is the account's own; A is a lane of it, a channel wit
   B:orders        hash    order -> sequence of its latest event, and its lines that wait for their payment (JSON, a line each); 100 at
                           most (the release before: "paid" of others, too)
   B:audit         hash    number -> µs and JSON: lines that the audit trail has not taken yet
+  B:runs          hash    change in parts -> the same, with its counts so far, until it ends or anything else is noted (lua/counting.lua)
   B:hooks         hash    webhooks out: subscription -> JSON (policy.hooks.Hook)
   B:hooked        hash    what was last looked at for them: v (version), since µs, tier, holds, credits, untold (complaints that
                           were counted only), held (holds that came and went since, lua/held.lua), c:ID and c:sms/ID ->

@@ -16,7 +16,21 @@ from sendengine.policy.grants import BOOSTED, FIELD, SPAN, granted_under
 from sendengine.policy.signing import KeyEntry, decode, encode, field
 from sendengine.policy.suppression import Listed
 from sendengine.policy.tiers import interval_us
-from sendengine.ports import AuditLine, Bill, Booked, Booking, Gated, Heard, LedgerEntry, OutcomeChunk, Repair, Standing, Stored
+from sendengine.ports import (
+    WHOLE,
+    AuditLine,
+    Bill,
+    Booked,
+    Booking,
+    Gated,
+    Heard,
+    LedgerEntry,
+    OutcomeChunk,
+    Part,
+    Repair,
+    Standing,
+    Stored,
+)  # fmt: skip
 from sendengine.queue.keys import INFO_SECONDS
 from sendengine.queue.memory_events import book
 from sendengine.queue.memory_gate import change
@@ -172,12 +186,6 @@ class MemoryDesk:
         found.fields["lacks"] = str(needed)
         return True
 
-    async def complain(self, account: str, n: int = 1) -> bool:
-        state = self._store.accounts.get(account)
-        if state is not None:
-            complain(state, self._now(), n)
-        return state is not None
-
     async def book(self, account: str, booking: Booking) -> Booked:
         booked = book(self._store, account, self._now(), self._cut_delay, booking)
         if booked.status in ("done", "known"):  # a repeat, too: who brought it before may have died before it told anybody
@@ -208,6 +216,7 @@ class MemoryDesk:
         self._noted(account, line)
 
     async def audit(self, account: str, after: str, limit: int) -> list[AuditLine]:
+        self._store.accounts.get(account, Account()).fold()
         self._fill_trail(account)
         return [line for line in self._store.trails.get(account, ()) if not after or _place(line.entry) > _place(after)][:limit]
 
@@ -227,21 +236,34 @@ class MemoryDesk:
 
     # who gets nothing any more
 
-    async def suppress(self, account: str, entries: Mapping[bytes, bytes], tells: bool = True) -> Listed | None:
-        state = self._store.accounts.get(account)
-        if state is None or not entries:
-            return None if state is None else Listed()
+    async def suppress(
+        self, account: str, entries: Mapping[bytes, bytes], tells: bool = True, *, part: Part = WHOLE, are_complaints: bool = False
+    ) -> Listed | None:
+        if not entries:
+            return Listed()
+        state, now = self._store.accounts.get(account), self._now()
+        if state is None or "purging" in state.fields:
+            return None
         listed = state.suppress(entries)
+        if are_complaints:
+            complain(state, now, listed.added + listed.changed)
+        state.tally(part, now, added=listed.added, changed=listed.changed)
         if tells:
             for lane in self._store.lanes(account):
                 self._store.spread(account + lane, listed=state.listed)
+        self._fill_trail(account)
         return listed
 
-    async def unsuppress(self, account: str, addresses: Sequence[bytes]) -> int:
-        state = self._store.accounts.get(account, Account())
+    async def unsuppress(self, account: str, addresses: Sequence[bytes], *, part: Part = WHOLE) -> int:
+        state = self._store.accounts.get(account)
+        if state is None or "purging" in state.fields:
+            return 0
         for address in addresses:
             state.soft.pop(address, None)
-        return sum(state.suppressed.pop(address, None) is not None for address in addresses)
+        removed = sum(state.suppressed.pop(address, None) is not None for address in addresses)
+        state.tally(part, self._now(), removed=removed)
+        self._fill_trail(account)
+        return removed
 
     async def suppressed(self, account: str, addresses: Sequence[bytes]) -> list[bytes | None]:
         return [self._store.accounts.get(account, Account()).suppressed.get(address) for address in addresses]

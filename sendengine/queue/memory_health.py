@@ -1,4 +1,4 @@
-"""How an account's mail fares, in memory: the twin of lua/health.lua and lua/complain.lua."""
+"""How an account's mail fares, in memory: the twin of lua/health.lua and lua/complaining.lua."""
 
 from __future__ import annotations
 

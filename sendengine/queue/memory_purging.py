@@ -15,6 +15,7 @@ def purge(store: MemoryStore, account: str, now: float, line: bytes) -> str:
     if account not in due(store, now):
         return "early"
     store.gone[account] = now
+    store.accounts[account].fold()
     store.write_trail(account, store.accounts[account].audit, 0.0)
     for lane in (account + channel for channel in CHANNELS):
         store.accounts.pop(lane, None)

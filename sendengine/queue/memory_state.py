@@ -10,12 +10,14 @@ from collections import deque
 from collections.abc import Mapping
 from math import ceil
 
+import msgspec
+
 from sendengine.lanes import is_paid, owner
 from sendengine.policy.apikeys import ApiKey
 from sendengine.policy.durability import Persistence
 from sendengine.policy.grants import BOOSTED, FIELD, SPAN
 from sendengine.policy.suppression import Listed
-from sendengine.ports import AuditLine, News, OutcomeChunk, Queued
+from sendengine.ports import AuditLine, News, OutcomeChunk, Part, Queued
 from sendengine.queue.keys import CHANNELS, LEVELS
 from sendengine.queue.memory_money import Bill, Money
 from sendengine.records import TRANSACTIONAL
@@ -171,6 +173,7 @@ class Account:
         self.soft: dict[bytes, list[int]] = {} if home is None else home.soft  # address -> soft bounces, and of a full mailbox, in a row
         self.health = Tally()
         self.audit: dict[int, bytes] = {}  # lines that the audit trail has not taken yet
+        self.runs: dict[str, bytes] = {}  # those of changes in parts that go on, with their counts so far
         self.books = Books()
         self.campaigns: dict[str, Campaign] = {}  # oldest first
         self.run: dict[str, int] = {}  # campaigns that may send now -> messages served since one joined
@@ -183,6 +186,29 @@ class Account:
     def listed(self) -> int:
         """Changes of the list of suppressed addresses; -1 when there is none."""
         return int(self.home.get("sup", -1))
+
+    def put(self, line: bytes) -> None:
+        """For the audit trail: µs and JSON."""
+        self.fields.add("audits", 1)
+        self.audit[self.fields.number("audits")] = line
+
+    def fold(self) -> None:
+        for line in sorted(self.runs.values()):
+            self.put(line)
+        self.runs.clear()
+
+    def tally(self, part: Part, now: float, **counts: int) -> None:
+        """As lua/counting.lua."""
+        if not part.line or not (any(counts.values()) or part.run in self.runs):
+            return
+        at, _, before = self.runs.get(part.run, b"0 {}").partition(b" ")
+        said, counted = msgspec.json.decode(part.line), msgspec.json.decode(before).get("facts", {})
+        sums = {name: n + int(counted.get(name, 0)) for name, n in counts.items()}
+        said["facts"] = said.get("facts", {}) | {name: str(n) for name, n in sums.items() if n}
+        at_us = now if any(counts.values()) else float(at)
+        self.runs[part.run] = b"%.0f %b" % (at_us, msgspec.json.encode(said))
+        if part.is_last:
+            self.fold()
 
     def suppress(self, entries: Mapping[bytes, bytes]) -> Listed:
         """The graver reason stands, the first of equal ones."""
@@ -391,8 +417,8 @@ class MemoryStore:
         """As lua/noting.lua."""
         if line:
             home = self.accounts[owner(lane)]
-            home.fields.add("audits", 1)
-            home.audit[home.fields.number("audits")] = b"%.0f %b" % (now, line)
+            home.fold()
+            home.put(b"%.0f %b" % (now, line))
 
     def write_trail(self, account: str, lines: Mapping[int, bytes], keep_from_ms: float) -> None:
         """As lua/audit.lua: each line (µs and JSON) once, by their numbers; 0 is the next one."""

@@ -8,6 +8,13 @@ from sendengine.queue.link import Argument, Caller
 
 
 async def fill(link: Caller, account: str, kept_from_ms: float = 0.0) -> None:
+    """All there is to tell by now: of runs that go on, or were broken off, too."""
+    if await link.call("EXISTS", keys.account(account) + ":runs"):
+        await scripts.commit(link, "fold", (keys.account(account),), mark=keys.mark(keys.account(account)))
+    await move(link, account, kept_from_ms)
+
+
+async def move(link: Caller, account: str, kept_from_ms: float = 0.0) -> None:
     """What was noted goes where it outlives the account. Who noted it may have died before: the next one comes by."""
     noted = keys.account(account) + ":audit"
     flat = await link.call("HGETALL", noted)

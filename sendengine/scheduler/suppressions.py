@@ -22,7 +22,7 @@ from sendengine.intake import Rejected, normalise_all, rejected_row
 from sendengine.policy.suppression import Listed, Reason, Suppressed, decode, encode, graver, reason_of
 from sendengine.policy.tiers import nearest
 from sendengine.policy.times import parse_time
-from sendengine.ports import Desk
+from sendengine.ports import Desk, Part
 from sendengine.rows import Rows, Wanted
 from sendengine.scheduler import audit
 from sendengine.scheduler.sources import STDIN, Upload, chunks_of, opened, read_upload, sniffed
@@ -55,39 +55,27 @@ def reason_named(text: str) -> Reason:
         raise RefusedInput(f"no reason {text!r}{near}", f"one of {' '.join(Reason)}") from None
 
 
-async def add(desk: Desk, account: str, addresses: Iterable[str], reason: str, now: float, who: str) -> Listed:
-    """Raises RefusedInput, and then nothing was changed, NotFound."""
+async def add(desk: Desk, account: str, addresses: Iterable[str], reason: str, now: float, who: str, run: str) -> Listed:
+    """`run`, here and below, is a name that no other change has. Raises RefusedInput, and then nothing was changed, NotFound."""
     named = reason_named(reason)
     entry, names = encode(named, now), [_normal(address) for address in addresses]
-    listed = Listed()
-    async with audit.told(desk, account, lambda: _line("suppress", who, listed, reason=named)):
-        for part in _parts(names):
-            listed += _existing(await desk.suppress(account, dict.fromkeys(part, entry)), account)
+    line, listed = audit.line("suppress", who, reason=named), Listed()
+    for some, part in _parts(names, line, run):
+        entries = dict.fromkeys(some, entry)
+        found = await desk.suppress(account, entries, part=part, are_complaints=named is Reason.COMPLAINED)
+        listed += _existing(found, account)
     return listed
 
 
-async def remove(desk: Desk, account: str, addresses: Iterable[str], who: str) -> int:
+async def remove(desk: Desk, account: str, addresses: Iterable[str], who: str, run: str) -> int:
     """How many stood on the list."""
-    names, removed = [_normal(address) for address in addresses], 0
-
-    def line() -> bytes:
-        return audit.line("unsuppress", who, removed=str(removed)) if removed else b""
-
-    async with audit.told(desk, account, line):
-        for part in _parts(names):
-            removed += await desk.unsuppress(account, part)
-    return removed
-
-
-def _line(what: str, who: str, listed: Listed, **facts: str) -> bytes:
-    """For the audit trail, which outlives the account and so names no addresses; b"" where nothing was changed."""
-    counts = {name: str(n) for name, n in msgspec.structs.asdict(listed).items() if n}
-    return audit.line(what, who, **facts, **counts) if listed else b""
+    names, line = [_normal(address) for address in addresses], audit.line("unsuppress", who)
+    return sum([await desk.unsuppress(account, some, part=part) for some, part in _parts(names, line, run)])
 
 
 async def found(desk: Desk, account: str, addresses: Iterable[str]) -> AsyncIterator[Suppressed]:
     """Those of them that are on the list."""
-    for part in _parts([_normal(address) for address in addresses]):
+    for part in _hundreds([_normal(address) for address in addresses], PART):
         for name, entry in zip(part, await desk.suppressed(account, part), strict=True):
             if entry is not None:
                 yield decode(name, entry)
@@ -108,62 +96,73 @@ async def listed(desk: Desk, account: str, reason: str | None) -> AsyncIterator[
 
 
 async def load(
-    desk: Desk, account: str, source: Source, reason: str, now: float, on_reject: OnReject | None, who: str
+    desk: Desk, account: str, source: Source, reason: str, now: float, on_reject: OnReject | None, who: str, run: str
 ) -> Imported:  # fmt: skip
     """A file or rows with `email`, and where they have them `reason` and `since`; a file may be nothing but addresses, one a line. Twice is
     once. Raises RefusedInput for what cannot be read at all, NotFound; what came before stays on the list."""
-    loading = _Loading(desk, account, on_reject)
+    loading = _Loading(desk, account, on_reject, who, run)
     reader = _Reader(reason_named(reason), now)
-    async with audit.told(desk, account, lambda: _line("suppress.import", who, loading.listed, reason=" ".join(sorted(loading.reasons)))):
-        try:
-            async for rows in _rows_of(source):
-                await loading.take(*reader.read(rows))
-        finally:
-            await loading.finish()
+    try:
+        async for rows in _rows_of(source):
+            await loading.take(*reader.read(rows))
+    finally:
+        await loading.finish()
     return Imported(reader.rows, loading.listed.added, loading.listed.changed, reader.rejected)
 
 
 class _Loading:
-    """One part is written while the next one is read."""
+    """One part is written while the next one is read. Owner of the task that writes."""
 
-    def __init__(self, desk: Desk, account: str, on_reject: OnReject | None) -> None:
-        self._desk, self._account, self._on_reject = desk, account, on_reject
+    def __init__(self, desk: Desk, account: str, on_reject: OnReject | None, who: str, run: str) -> None:
+        self._desk, self._account, self._on_reject, self._who, self._run = desk, account, on_reject, who, run
         self._part: dict[bytes, bytes] = {}
         self._last: dict[bytes, bytes] = {}
         self._writing: asyncio.Task[Listed | None] | None = None
         self._told_at = time.monotonic()
+        self._reasons: set[Reason] = set()
         self.listed = Listed()
-        self.reasons: set[Reason] = set()
 
     async def take(self, entries: Mapping[bytes, bytes], rejected: Sequence[Rejected]) -> None:
         if rejected and self._on_reject is not None:
             self._on_reject(rejected)
         for name, entry in entries.items():
             self._part[name] = graver(self._part.get(name), entry)
-        self.reasons.update(map(reason_of, set(entries.values())))
+        self._reasons.update(map(reason_of, set(entries.values())))
         if len(self._part) > PART - 100:  # a hundred rows come at once
             await self._write(time.monotonic() - self._told_at >= TELL_EVERY)
 
     async def finish(self) -> None:
-        """The last part tells, whether it holds anything or not: nothing before it may have been told."""
-        await self._written()
-        part, self._part = self._part or self._last, {}
-        if part:
-            self._writing = asyncio.create_task(self._desk.suppress(self._account, part))
+        """The last part tells, whether it holds anything or not: nothing before it may have been told. Broken off meanwhile, or by Redis,
+        it leaves nothing running."""
+        try:
             await self._written()
+            self._last, self._part = self._part or self._last, {}
+            if self._last:
+                self._start(tells=True, is_last=True)
+                await self._written()
+        finally:
+            if self._writing is not None:
+                self._writing.cancel()
+                await asyncio.wait([self._writing])
 
     async def _write(self, tells: bool) -> None:
         await self._written()
         if tells:
             self._told_at = time.monotonic()
         self._last, self._part = self._part, {}
-        self._writing = asyncio.create_task(self._desk.suppress(self._account, self._last, tells))
+        self._start(tells, is_last=False)
         await asyncio.sleep(0)  # it leaves now
 
+    def _start(self, tells: bool, is_last: bool) -> None:
+        line = audit.line("suppress.import", self._who, reason=" ".join(sorted(self._reasons)))
+        self._writing = asyncio.create_task(self._desk.suppress(self._account, self._last, tells, part=Part(line, self._run, is_last)))
+
     async def _written(self) -> None:
-        writing, self._writing = self._writing, None
-        if writing is not None:
-            self.listed += _existing(await writing, self._account)
+        """Who stops waiting for it stops it not: `finish` waits for it again."""
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
+            self.listed += _existing(self._writing.result(), self._account)
+            self._writing = None
 
 
 class _Reader:
@@ -267,8 +266,11 @@ def _normal(address: str) -> bytes:
             raise RefusedInput(f"{address!r}: {error}") from None
 
 
-def _parts(names: Sequence[bytes]) -> Iterator[list[bytes]]:
-    return _hundreds(dict.fromkeys(names), PART)
+def _parts(names: Sequence[bytes], line: bytes, run: str) -> Iterator[tuple[list[bytes], Part]]:
+    """With how each is told. The audit trail outlives the account: it names no addresses."""
+    distinct = list(dict.fromkeys(names))
+    for at in range(0, len(distinct), PART):
+        yield distinct[at : at + PART], Part(line, run, is_last=at + PART >= len(distinct))
 
 
 def _hundreds(items: Iterable[T], size: int = 100) -> Iterator[list[T]]:

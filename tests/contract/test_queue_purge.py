@@ -12,7 +12,7 @@ from redis import Redis
 from sendengine.errors import Unavailable
 from sendengine.policy.apikeys import ApiKey, Scope
 from sendengine.policy.term import DAY
-from sendengine.ports import Queued
+from sendengine.ports import Part, Queued
 from sendengine.queue import keys, purging, scripts
 from sendengine.queue.desk import RedisDesk
 from sendengine.queue.link import Link
@@ -298,7 +298,7 @@ async def test_keys_and_webhooks_go_with_their_account(bench: Bench) -> None:
     assert not await desk.outbox.look("m1", "0", {}, [Queued("e.h", 1.0, b"late")])
 
 
-@pytest.mark.parametrize("late", ["suppress", "complain", "health", "lane"])
+@pytest.mark.parametrize("late", ["suppress", "unsuppress", "health", "lane"])
 async def test_what_comes_behind_the_scan_of_a_purge_leaves_nothing(redis_url: str, monkeypatch: pytest.MonkeyPatch, late: str) -> None:
     """Between the last key that was found and the account's own hash: it still exists."""
     desk, other = RedisDesk(redis_url), RedisDesk(redis_url)
@@ -312,8 +312,8 @@ async def test_what_comes_behind_the_scan_of_a_purge_leaves_nothing(redis_url: s
             match late:
                 case "suppress":
                     assert await other.suppress("m1", {b"a@b.example": b"4\0\0\0\0"}) is None
-                case "complain":
-                    assert not await other.complain("m1")
+                case "unsuppress":
+                    assert not await other.unsuppress("m1", [b"a@b.example"], part=Part(LINE))
                 case "health":
                     await scripts.run(other._link, "health", ("{m1}",), 24)
                 case "lane":

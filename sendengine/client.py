@@ -301,21 +301,22 @@ class Client:
     # webhooks out
 
     async def create_hook(
-        self, account: str, url: str, events: Iterable[str], *, seat: str = "", credit_below: int = 100, may_be_private: bool = False
-    ) -> NewHook:
+        self, account: str, url: str, events: Iterable[str], *, seat: str = "", credit_below: int = 100, may_be_private: bool = False,
+        who: str = "",
+    ) -> NewHook:  # fmt: skip
         """Told, at least once, of what happens from now on. Its secret is shown here only. Raises NotFound, RefusedInput, Conflict."""
         chance = os.urandom(hooks.CHANCE_OCTETS)
-        return await hooks.create(self.desk, account, url, list(events), credit_below, seat, chance, may_be_private)
+        return await hooks.create(self.desk, account, url, list(events), credit_below, seat, chance, may_be_private, who)
 
     async def hooks(self, account: str) -> builtins.list[HookShown]:
         return await hooks.listed(self.desk, account)
 
-    async def remove_hook(self, account: str, hook: str) -> HookShown:
-        return await hooks.remove(self.desk, account, hook)
+    async def remove_hook(self, account: str, hook: str, *, who: str = "") -> HookShown:
+        return await hooks.remove(self.desk, account, hook, who)
 
-    async def rotate_hook(self, account: str, hook: str) -> NewHook:
+    async def rotate_hook(self, account: str, hook: str, *, who: str = "") -> NewHook:
         """Another secret; the present one signs beside it for a day."""
-        return await hooks.rotate(self.desk, account, hook, os.urandom(hooks.CHANCE_OCTETS))
+        return await hooks.rotate(self.desk, account, hook, os.urandom(hooks.CHANCE_OCTETS), who)
 
     async def try_hook(self, account: str, hook: str) -> HookShown:
         """An event `test` goes to it, and is tried as any other."""

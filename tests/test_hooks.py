@@ -17,7 +17,7 @@ from aiohttp import web
 
 from sendengine.client import Client
 from sendengine.config import Config
-from sendengine.errors import Conflict, NotFound, RefusedInput
+from sendengine.errors import Conflict, NotFound, RefusedInput, Unavailable
 from sendengine.policy.hooks import EVENTS, WAITS
 from sendengine.ports import Posted
 from sendengine.posting import HttpPoster
@@ -226,6 +226,34 @@ async def test_a_subscription_that_cannot_be(world: World) -> None:
         await world.subscribe()
     with pytest.raises(Conflict):
         await world.subscribe()
+
+
+async def test_who_changed_subscriptions_is_told_though_the_answer_is_lost(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, outbox, away = world.bench.client, world.bench.desk.outbox, Unavailable("no replica has it")
+    keep = outbox.keep_hook
+
+    async def unheard(*args: Any, **rest: Any) -> bool:
+        await keep(*args, **rest)
+        raise away
+
+    made = await client.create_hook("m1", URL, ["bounce"], seat="Ann", who="ann")
+    for attempt in (
+        lambda: client.create_hook("m1", URL + "2", ["bounce"], who="ben"),
+        lambda: client.rotate_hook("m1", made.id, who="eve"),
+        lambda: client.remove_hook("m1", made.id, who="joe"),
+    ):
+        with monkeypatch.context() as lost:
+            lost.setattr(outbox, "keep_hook", unheard)
+            with pytest.raises(Unavailable):
+                await attempt()
+    with pytest.raises(NotFound):
+        await client.remove_hook("m1", made.id, who="joe")
+    [other] = await client.hooks("m1")
+    told = [(each.what, each.who, each.facts) async for each in client.audit("m1")][1:]
+    assert told == [
+        ("webhook.create", "ann", {"webhook": made.id, "url": URL}), ("webhook.create", "ben", {"webhook": other.id, "url": URL + "2"}),
+        ("webhook.rotate", "eve", {"webhook": made.id}), ("webhook.remove", "joe", {"webhook": made.id}),
+    ]  # fmt: skip
 
 
 async def test_another_secret_signs_beside_the_old_one(world: World) -> None:

@@ -16,7 +16,6 @@ from sendengine.api.early import Early
 from sendengine.api.problems import Problem
 from sendengine.client import Client
 from sendengine.config import ApiConfig
-from sendengine.lanes import owner
 from sendengine.policy.apikeys import ApiKey
 from sendengine.sink.metrics_api import ApiMeter
 from sendengine.types import Provider
@@ -49,7 +48,6 @@ class Call:
     def __init__(self, request: Request, key: ApiKey, services: Services) -> None:
         self.request, self.key, self.services = request, key, services
         self.client, self.limits = services.client, services.limits
-        self.about = ""  # the account that the request is about, as soon as that is known
 
     @property
     def who(self) -> str:
@@ -62,18 +60,11 @@ class Call:
 
     def account_named(self, given: str | None) -> str:
         """That of a body or a query; an account's key needs name none. Raises NotFound for any but the key's own."""
-        self.about = access.account_of(self.key, given)
-        return self.about
+        return access.account_of(self.key, given)
 
     async def send(self) -> str:
         """The full name of the path's send."""
-        found = await access.send_of(self.client.desk, self.key, self.request.path_params["send"])
-        self.about = owner(found.partition(":")[0])
-        return found
-
-    async def note(self, what: str, **facts: str) -> None:
-        """Who did it, in the trail of the account that it is about: for a change whose verb notes none itself."""
-        await self.client.note(self.about, what, self.who, **facts)
+        return await access.send_of(self.client.desk, self.key, self.request.path_params["send"])
 
     async def body(self, type_: type[T]) -> T:
         body = await reading.body_of(self.request, self.limits.max_body_mib << 20)

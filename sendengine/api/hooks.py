@@ -38,9 +38,8 @@ async def create(call: Call) -> Reply:
     account = call.account_named(asked.account)
     made = await call.client.create_hook(
         account, asked.url, asked.events, seat=call.key.seat, credit_below=asked.credit_below,
-        may_be_private=call.limits.private_webhooks,
+        may_be_private=call.limits.private_webhooks, who=call.who,
     )  # fmt: skip
-    await call.note("webhook.create", webhook=made.id, url=made.url)
     return Reply(made, 201, {"Location": f"/v1/webhooks/{made.id}"})
 
 
@@ -53,15 +52,11 @@ async def show(call: Call) -> HookShown:
 
 
 async def remove(call: Call) -> HookShown:
-    gone = await call.client.remove_hook(_account(call), call.request.path_params["hook"])
-    await call.note("webhook.remove", webhook=gone.id)
-    return gone
+    return await call.client.remove_hook(_account(call), call.request.path_params["hook"], who=call.who)
 
 
 async def rotate(call: Call) -> NewHook:
-    made = await call.client.rotate_hook(_account(call), call.request.path_params["hook"])
-    await call.note("webhook.rotate", webhook=made.id)
-    return made
+    return await call.client.rotate_hook(_account(call), call.request.path_params["hook"], who=call.who)
 
 
 async def attempt(call: Call) -> Reply:

@@ -64,7 +64,7 @@ class RedisDesk:
         self._cut_delay = f"{cut_delay_us:.0f}"
         self._retention = retention
         self._audit_days = audit_days
-        self.outbox = RedisOutbox(self._link)
+        self.outbox = RedisOutbox(self._link, self._fill_trail)
 
     async def _script(self, name: str, account: str, *args: Argument) -> Any:
         """A write. A repeat that finds all done already is acknowledged no sooner than the first."""

@@ -63,7 +63,7 @@ class MemoryDesk:
         self._cut_delay = cut_delay_us
         self._retention = retention
         self._audit_days = audit_days
-        self.outbox = MemoryOutbox(store, now_us)
+        self.outbox = MemoryOutbox(store, now_us, self._noted)
 
     @property
     def _store(self) -> MemoryStore:

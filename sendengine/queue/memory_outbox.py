@@ -10,10 +10,10 @@ from sendengine.queue.memory_state import Hooks, MemoryStore
 
 
 class MemoryOutbox:
-    """Owner of nothing: the state is the store's."""
+    """Owner of nothing: the state is the store's. `noted` takes a line to an account's trail."""
 
-    def __init__(self, store: MemoryStore, now_us: Callable[[], float]) -> None:
-        self._all, self._now_us = store, now_us
+    def __init__(self, store: MemoryStore, now_us: Callable[[], float], noted: Callable[[str, bytes], None]) -> None:
+        self._all, self._now_us, self._noted = store, now_us, noted
 
     def _of(self, account: str) -> Hooks:
         if self._all.is_away:
@@ -27,11 +27,13 @@ class MemoryOutbox:
     async def hooks(self, account: str) -> list[bytes]:
         return list(self._of(account).kept.values())
 
-    async def keep_hook(self, account: str, hook: str, value: bytes) -> bool:
+    async def keep_hook(self, account: str, hook: str, value: bytes, *, line: bytes = b"") -> bool:
         self._of(account)
         if not self._stands(account):
             return False
         own = self._all.hooks.setdefault(account, Hooks())
+        if own.kept.get(hook, b"") != value:
+            self._noted(account, line)
         if value:
             own.kept[hook] = value
             await self.need(account, 0.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from sendengine.ports import Queued
 from sendengine.queue import keys, scripts
@@ -10,19 +10,21 @@ from sendengine.queue.link import Argument, Caller
 
 
 class RedisOutbox:
-    """On its desk's link."""
+    """On its desk's link. `fill_trail` takes an account's lines to its trail."""
 
-    def __init__(self, link: Caller) -> None:
-        self._link = link
+    def __init__(self, link: Caller, fill_trail: Callable[[str], Awaitable[None]]) -> None:
+        self._link, self._fill_trail = link, fill_trail
 
     async def hooks(self, account: str) -> list[bytes]:
         return list(await self._link.call("HVALS", keys.account(account) + ":hooks"))
 
-    async def keep_hook(self, account: str, hook: str, value: bytes) -> bool:
+    async def keep_hook(self, account: str, hook: str, value: bytes, *, line: bytes = b"") -> bool:
         """First the account, then the index."""
-        is_done = await self._change(account, "keep", hook, value)
+        is_done = await self._change(account, "keep", hook, value, line)
         if is_done and value:
             await self.need(account, 0.0)
+        if is_done:
+            await self._fill_trail(account)
         return is_done
 
     async def seen(self, account: str) -> Mapping[str, str]:

@@ -26,7 +26,7 @@ from sendengine.policy.hooks import Delivery, Hook, Secret
 from sendengine.policy.tiers import nearest
 from sendengine.ports import Desk, Poster, Queued
 from sendengine.records import decode_outcomes
-from sendengine.scheduler import prepaid
+from sendengine.scheduler import audit, prepaid
 from sendengine.scheduler.names import Ref, existing_account
 from sendengine.scheduler.outcomes import Outcomes, RecipientOutcome
 from sendengine.scheduler.status import status
@@ -92,7 +92,7 @@ class Found(msgspec.Struct, frozen=True):
 
 
 async def create(
-    desk: Desk, account: str, url: str, events: Sequence[str], credit_below: int, seat: str, chance: bytes, may_be_private: bool
+    desk: Desk, account: str, url: str, events: Sequence[str], credit_below: int, seat: str, chance: bytes, may_be_private: bool, who: str
 ) -> NewHook:  # fmt: skip
     """`chance`: CHANCE_OCTETS of it. Raises NotFound, RefusedInput, Conflict where there are too many."""
     await existing_account(desk, account)
@@ -103,7 +103,7 @@ async def create(
         raise Conflict(f"account {account} has {HOOKS_MOST} webhooks", "remove one of them")
     now, secret = await desk.now_us(), policy.secret_of(chance[8:])
     hook = Hook(chance[:8].hex(), url, policy.events_of(events), (Secret(secret),), now, seat, credit_below)
-    await _keep(desk, account, hook)
+    await _keep(desk, account, hook, audit.line("webhook.create", who, webhook=hook.id, url=url))
     await _begin_looking(desk, account)
     return NewHook(**msgspec.structs.asdict(shown(account, hook)), secret=secret)
 
@@ -118,18 +118,18 @@ async def one(desk: Desk, account: str, hook_id: str) -> HookShown:
     return shown(account, await _hook(desk, account, hook_id))
 
 
-async def remove(desk: Desk, account: str, hook_id: str) -> HookShown:
+async def remove(desk: Desk, account: str, hook_id: str, who: str) -> HookShown:
     """What is on its way to it is not told any more. Raises NotFound."""
     hook = await _hook(desk, account, hook_id)
-    await desk.outbox.keep_hook(account, hook.id, b"")
+    await desk.outbox.keep_hook(account, hook.id, b"", line=audit.line("webhook.remove", who, webhook=hook.id))
     return shown(account, hook)
 
 
-async def rotate(desk: Desk, account: str, hook_id: str, chance: bytes) -> NewHook:
+async def rotate(desk: Desk, account: str, hook_id: str, chance: bytes, who: str) -> NewHook:
     """A new secret; the present one signs beside it for a day. Raises NotFound."""
     hook, secret = await _hook(desk, account, hook_id), policy.secret_of(chance[8:])
     hook = msgspec.structs.replace(hook, secrets=policy.rotated(hook.secrets, secret, await desk.now_us()))
-    await _keep(desk, account, hook)
+    await _keep(desk, account, hook, audit.line("webhook.rotate", who, webhook=hook.id))
     return NewHook(**msgspec.structs.asdict(shown(account, hook)), secret=secret)
 
 
@@ -199,8 +199,8 @@ async def _hook(desk: Desk, account: str, hook_id: str) -> Hook:
     return known[hook_id]
 
 
-async def _keep(desk: Desk, account: str, hook: Hook) -> None:
-    if not await desk.outbox.keep_hook(account, hook.id, policy.encode_hook(hook)):
+async def _keep(desk: Desk, account: str, hook: Hook, line: bytes) -> None:
+    if not await desk.outbox.keep_hook(account, hook.id, policy.encode_hook(hook), line=line):
         raise NoAccount(f"no account {account}")
 
 

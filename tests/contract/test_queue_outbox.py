@@ -130,3 +130,18 @@ async def test_of_an_account_whose_purge_has_begun_nothing_is_written(bench: Ben
     assert not await outbox.look("m1", "1", {"tier": "t"}, [Queued("b", 10.0, b"B")])
     assert not await outbox.keep_hook("m1", "i", b"two")
     assert not await outbox.told("m1", Queued("a", 90.0, b"A2"))
+
+
+async def test_a_subscription_that_changes_is_told_and_a_repeat_is_not(bench: Bench) -> None:
+    outbox = bench.desk.outbox
+    assert not await outbox.keep_hook("m1", "h", b"one", line=b'{"what":"none"}')
+    await bench.account()
+    for what, value in (("create", b"one"), ("rotate", b"two"), ("remove", b"")):
+        for _ in range(2):
+            assert await outbox.keep_hook("m1", "h", value, line=b'{"what":"%s"}' % what.encode())
+    await outbox.keep_hook("m1", "i", b"one")
+    told = [each.line for each in await bench.desk.audit("m1", "", 10)]
+    assert told == [b'{"what":"create"}', b'{"what":"rotate"}', b'{"what":"remove"}']
+    assert await bench.desk.set_account("m1", {"purging": "1"})
+    assert not await outbox.keep_hook("m1", "i", b"", line=b'{"what":"late"}')
+    assert len(await bench.desk.audit("m1", "", 10)) == 3

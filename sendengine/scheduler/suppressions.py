@@ -143,7 +143,7 @@ class _Loading:
         finally:
             if self._writing is not None:
                 self._writing.cancel()
-                await asyncio.wait([self._writing])
+                await asyncio.gather(self._writing, return_exceptions=True)
 
     async def _write(self, tells: bool) -> None:
         await self._written()

@@ -65,6 +65,7 @@ from sendengine.scheduler import (
     submitting,
     suppressions,
     view,
+    way,
     why,
 )
 from sendengine.scheduler.accounts import Account
@@ -128,7 +129,7 @@ class Client:
         """`tier` is a tier's name or messages per hour; `relay` a Relay, or smtp://host:port where no password is needed; `retry` the
         schedule of its sends, as in "1m, 5m*2, 1h". The same call again changes nothing. `who` and `why`,
         here and below, are for the audit trail. Raises Conflict, NotFound (tier), RefusedInput."""
-        await accounts.create(self.desk, self.tiers, account, tier, relay, retry, who)
+        await accounts.create(self.desk, self.tiers, account, tier, relay, retry, self.config.relay_tls, who)
         return await self.account(account)
 
     async def set_tier(self, account: str, tier: str, *, who: str = "", why: str = "") -> Account:
@@ -158,15 +159,19 @@ class Client:
     ) -> Account:
         """The relay, its TLS and its credentials; within 1 s, mid-send too. What is on the wire ends at the old relay. The TLS policy stays
         until one is named: a URL names none, and a Relay without `tls` neither (`set_login` names it, too). `retry` is the
-        schedule of the sends submitted from now on ("": the configuration's); what is None stays."""
-        await accounts.set_relay(self.desk, account, relay, retry, who, why)
+        schedule of the sends submitted from now on ("": the configuration's); what is None stays. Raises NotFound, RefusedInput; Conflict
+        where the present relay cannot be read and no policy is named."""
+        await way.change(self.desk, account, relay, retry, self.config.relay_tls, who, why)
         return await self.account(account)
 
     async def set_login(
-        self, account: str, *, password: str | None = None, tls: TlsPolicy | None = None, who: str = "", why: str = ""
-    ) -> Account:
-        """Another password or TLS policy for the account's present relay; what is None stays. Raises Conflict, NotFound, RefusedInput."""
-        return await self.set_relay(account, await accounts.relay_with(self.desk, account, password, tls), who=who, why=why)
+        self, account: str, *, password: str | None = None, tls: TlsPolicy | None = None, retry: str | None = None, who: str = "",
+        why: str = "",
+    ) -> Account:  # fmt: skip
+        """Another password or TLS policy for the account's present relay, and the schedule beside it; what is None stays. Raises Conflict,
+        NotFound, RefusedInput."""
+        await way.change(self.desk, account, way.Login(password, tls), retry, self.config.relay_tls, who, why)
+        return await self.account(account)
 
     # term and holds
 

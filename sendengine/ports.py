@@ -630,8 +630,10 @@ class Desk(Protocol):
         none."""
         ...
 
-    async def set_account(self, account: str, fields: Mapping[str, str], *, line: bytes = b"") -> bool:
-        """False: there is none."""
+    async def set_account(
+        self, account: str, fields: Mapping[str, str], *, line: bytes = b"", seen: Mapping[str, str] | None = None
+    ) -> bool:
+        """False, and nothing is changed: there is none, or it is not as it was `seen` ("" is absent)."""
         ...
 
     async def set_rate(self, account: str, tier: str, per_hour: float | None, *, line: bytes = b"") -> bool: ...

@@ -9,10 +9,9 @@ import msgspec
 
 from sendengine.address import is_host
 from sendengine.errors import ConfigError, RefusedInput
-from sendengine.types import Relay, TlsPolicy
+from sendengine.types import SMTPS_PORT, Relay, TlsPolicy
 
 SMTP_PORT = 25
-SMTPS_PORT = 465  # RFC 8314 3.3
 
 
 def relay_given(given: object) -> Relay:
@@ -64,22 +63,23 @@ def relay_from_url(url: str, password: str = "", tls: TlsPolicy | None = None) -
         if port not in (None, SMTPS_PORT):
             raise RefusedInput(f"relay {url!r}: TLS from the start is spoken on port {SMTPS_PORT} only", "use smtp:// and STARTTLS")
         port = SMTPS_PORT
-        tls = tls and _from_the_start(tls)
     return _sayable(Relay(parts.hostname, SMTP_PORT if port is None else port, user, password, tls))
 
 
-def with_policy(relay: Relay, present: Relay | None) -> Relay:
-    """The policy of an account is never lost with its relay: it stays until another one is named. But `none` is of one relay: a password
-    never goes to another one in clear unasked."""
+def with_policy(relay: Relay, present: Relay | None, usual: TlsPolicy) -> Relay:
+    """The policy of an account is never lost with its relay: it stays until another one is named. Where none was named for the present
+    one, the configuration's (`usual`) holds. But `none` is of one relay: a password never goes to another one in clear unasked."""
     if relay.tls is not None:
         return relay
-    kept = TlsPolicy.OPPORTUNISTIC if present is None or present.policy is TlsPolicy.NONE else present.policy
-    return msgspec.structs.replace(relay, tls=_from_the_start(kept) if relay.port == SMTPS_PORT else kept)
+    named = None if present is None else present.tls
+    if named is None or named is TlsPolicy.NONE:
+        named = usual if usual in (TlsPolicy.REQUIRED, TlsPolicy.VERIFY) else None
+    return msgspec.structs.replace(relay, tls=named)
 
 
-def _from_the_start(tls: TlsPolicy) -> TlsPolicy:
-    """There is no session in clear on that port."""
-    return tls if tls is TlsPolicy.VERIFY else TlsPolicy.REQUIRED
+def as_spoken(relay: Relay) -> Relay:
+    """With the policy that it is spoken to under: relays that differ in what was named only share their sessions."""
+    return msgspec.structs.replace(relay, tls=relay.policy)
 
 
 def text_of(path: Path) -> str:

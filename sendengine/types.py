@@ -103,9 +103,12 @@ class TlsPolicy(StrEnum):
     VERIFY = "verify"  # required, and the certificate must be valid for the host
 
 
+SMTPS_PORT = 465  # TLS from the start (RFC 8314 3.3)
+
+
 class Relay(msgspec.Struct, frozen=True):
-    """Where an account's mail goes. Equal relays share their sessions (one site per relay and worker). `tls` None is one that names no
-    policy: that of the account's present relay stays, opportunistic at its first."""
+    """Where an account's mail goes. Equal relays share their sessions (one site per relay and worker). `tls` is the policy that was named
+    for it, None where none was (relays.with_policy)."""
 
     host: str
     port: int = 25
@@ -115,6 +118,9 @@ class Relay(msgspec.Struct, frozen=True):
 
     @property
     def policy(self) -> TlsPolicy:
+        """What it is spoken to under. On SMTPS_PORT there is no session in clear, whatever was named."""
+        if self.port == SMTPS_PORT and self.tls is not TlsPolicy.VERIFY:
+            return TlsPolicy.REQUIRED
         return self.tls or TlsPolicy.OPPORTUNISTIC
 
     @property

@@ -25,7 +25,7 @@ from sendengine.policy.replies import ReplyRules, parse_rules
 from sendengine.policy.suppression import Limits
 from sendengine.ports import Meter
 from sendengine.queue.redis import RedisQueue
-from sendengine.relays import password_from, relay_from_url, text_of
+from sendengine.relays import as_spoken, password_from, relay_from_url, text_of
 from sendengine.types import Provider, Relay, Way
 
 WIRE_SHARE = 0.8  # of a warm stop's time is for what is on the wire; the rest is for settling it
@@ -125,7 +125,7 @@ def key_survey(config: Config) -> tuple[list[KeyRecord], list[RefusedInput]]:
 def default_relay(config: Config) -> Relay:
     """Where accounts without a relay of their own send."""
     path = config.relay_password_file
-    return relay_from_url(config.relay, password_from(Path(path)) if path else "", config.relay_tls)
+    return as_spoken(relay_from_url(config.relay, password_from(Path(path)) if path else "", config.relay_tls))
 
 
 def way_of(fields: Mapping[str, str], default: Relay, providers: Mapping[str, Provider], usual: str) -> Way:
@@ -142,6 +142,6 @@ def relay_of(fields: Mapping[str, str], default: Relay) -> Relay:
     """The relay of an account, of its fields. Raises RefusedInput for one that nobody can read."""
     own = fields.get("relay")
     try:
-        return Relay.decode(own) if own else default
+        return as_spoken(Relay.decode(own)) if own else default
     except msgspec.MsgspecError as error:
         raise RefusedInput(f"its relay cannot be read: {error}", "give the account another one") from None

@@ -441,6 +441,14 @@ def test_relay_of_an_account_is_changed(run: Shell) -> None:
     assert (done.code, done.json["relay"], done.json["tier"]) == (0, "mx.example:587", "60k")
 
 
+def test_a_relay_keeps_the_configurations_tls_policy_unless_another_is_named(run: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SENDENGINE_RELAY_TLS", "verify")
+    relay = ("--relay", "smtp://mx.example:2525", "--json")
+    for args in (("create", "m7", "--tier", "60k"), ("set-relay", "m1")):
+        assert run("account", *args, *relay).json["relay_tls"] == "verify"
+    assert run("account", "create", "m8", "--tier", "60k", "--tls", "opportunistic", *relay).json["relay_tls"] == "opportunistic"
+
+
 def test_a_new_relay_keeps_the_tls_policy_until_another_is_named(run: Shell) -> None:
     run("account", "set-relay", "m1", "--relay", "smtp://mx.example:2525", "--tls", "verify")
     assert run("account", "set-relay", "m1", "--relay", "smtp://other.example:2527", "--json").json["relay_tls"] == "verify"

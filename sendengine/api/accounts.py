@@ -31,8 +31,9 @@ from sendengine.types import Relay, TlsPolicy
 
 
 class RelayGiven(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`url` is smtp://[user@]host[:port]; without it `password` and `tls` are those of the present relay. Without `tls` the present
-    policy stays, under a new `url`, too; the first is opportunistic. `retry`: when its sends try again, "" as the configuration says."""
+    """`url` is smtp://[user@]host[:port]; without it `password` and `tls` are those of the present relay. Without `tls` the policy that
+    was named stays, under a new `url`, too; the first is the configuration's. `retry`: when its sends try again, "" as the configuration
+    says."""
 
     url: str | None = None
     password: str | None = None
@@ -130,9 +131,7 @@ async def set_tier(call: Call) -> Account:
 async def set_relay(call: Call) -> Account:
     account, asked = call.account(), await call.body(RelayGiven)
     if asked.is_login:
-        found = await call.client.set_login(account, password=asked.password, tls=asked.tls, who=call.who)
-    if asked.is_login and asked.retry is None:
-        return found
+        return await call.client.set_login(account, password=asked.password, tls=asked.tls, retry=asked.retry, who=call.who)
     return await call.client.set_relay(account, asked.made(), retry=asked.retry, who=call.who)
 
 

@@ -21,7 +21,6 @@ app = common.group("Accounts: their speed, their term and what holds them.")
 
 Id = Annotated[str, typer.Argument(metavar="m1234")]
 TLS_METAVAR = "none|opportunistic|required|verify"
-Tls = Annotated[str, typer.Option(metavar=TLS_METAVAR)]
 PasswordFile = Annotated[Path | None, typer.Option(help="The relay's password, on the file's first line.")]
 Retry = Annotated[str | None, typer.Option(metavar="'1m, 5m*2, 1h'", help="When its sends try again; '': as the configuration says.")]
 Who = Annotated[str, typer.Option(metavar="NAME", help="Who does it, for the audit trail; else the user of this machine.")]
@@ -34,7 +33,7 @@ def create(
     account: Id,
     tier: Annotated[str, typer.Option(help="A tier (see `tiers`), or messages per hour.")],
     relay: Annotated[str, typer.Option(metavar="smtp://user@host:port", help="Where its mail goes; else the configuration's relay.")] = "",
-    tls: Tls = "opportunistic",
+    tls: Annotated[str | None, typer.Option(metavar=TLS_METAVAR, help="The configuration's unless given.")] = None,
     password_file: PasswordFile = None,
     retry: Retry = None,
     who: Who = "",
@@ -117,7 +116,7 @@ def set_relay(
         str, typer.Option(metavar="smtp://user@host:port", help="Where its mail goes from now on; else its present relay stays.")
     ] = "",
     tls: Annotated[
-        str | None, typer.Option(metavar=TLS_METAVAR, help="The present one (but none) stays unless given; the first is opportunistic.")
+        str | None, typer.Option(metavar=TLS_METAVAR, help="The present one (but none) stays unless given, else the configuration's.")
     ] = None,
     password_file: PasswordFile = None,
     retry: Retry = None,
@@ -136,11 +135,12 @@ def set_relay(
         raise RefusedInput("what is to be changed?", "--relay smtp://[user@]host[:port], --tls, --password-file or --retry")
 
     async def change(client: Client) -> Account:
-        by = {"who": who or common.user(), "why": why}
-        if changes_login:
-            password = None if password_file is None else password_from(password_file)
-            found = await client.set_login(account, password=password, tls=TlsPolicy(tls) if tls else None, **by)
-        return found if retry is None and changes_login else await client.set_relay(account, way, retry=retry, **by)
+        by = who or common.user()
+        if not changes_login:
+            return await client.set_relay(account, way, retry=retry, who=by, why=why)
+        password = None if password_file is None else password_from(password_file)
+        policy = TlsPolicy(tls) if tls else None
+        return await client.set_login(account, password=password, tls=policy, retry=retry, who=by, why=why)
 
     _show(common.call(change), json)
 

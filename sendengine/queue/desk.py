@@ -88,7 +88,7 @@ class RedisDesk:
             return False
         await self._enlist(keys.ACCOUNTS, account)
         flat = [item for pair in fields.items() for item in pair]
-        [is_new] = await self._script("account", account, "new", self._cut_delay, line, *flat)
+        [is_new] = await self._script("account", account, "new", self._cut_delay, line, 0, *flat)
         if await self.gone(home) is not None:
             if is_new:
                 await self._link.call("UNLINK", keys.account(account), keys.account(account) + ":audit")
@@ -97,9 +97,12 @@ class RedisDesk:
         await self._fill_trail(home)
         return bool(is_new)
 
-    async def set_account(self, account: str, fields: Mapping[str, str], *, line: bytes = b"") -> bool:
-        flat = [item for pair in fields.items() for item in pair]
-        return await self._told(account, (await self._script("account", account, "set", self._cut_delay, line, *flat))[1:])
+    async def set_account(
+        self, account: str, fields: Mapping[str, str], *, line: bytes = b"", seen: Mapping[str, str] | None = None
+    ) -> bool:
+        pairs = [item.encode("utf-8", "surrogateescape") for pair in [*(seen or {}).items(), *fields.items()] for item in pair]
+        reply = await self._script("account", account, "set", self._cut_delay, line, len(seen or {}), *pairs)
+        return await self._told(account, reply[1:])
 
     async def set_rate(self, account: str, tier: str, per_hour: float | None, *, line: bytes = b"") -> bool:
         return await self._told(

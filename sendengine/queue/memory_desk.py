@@ -102,9 +102,11 @@ class MemoryDesk:
         self._noted(account, line)
         return True
 
-    async def set_account(self, account: str, fields: Mapping[str, str], *, line: bytes = b"") -> bool:
+    async def set_account(
+        self, account: str, fields: Mapping[str, str], *, line: bytes = b"", seen: Mapping[str, str] | None = None
+    ) -> bool:
         state = self._store.accounts.get(account)
-        if state is None:
+        if state is None or any(state.fields.get(name, "") != value for name, value in (seen or {}).items()):
             return False
         cut = state.cut(self._now(), self._cut_delay)
         if any(state.fields.get(name, "") != value for name, value in fields.items()):

@@ -7,18 +7,17 @@ from datetime import datetime
 
 import msgspec
 
-from sendengine import relays, remedies
+from sendengine import remedies
 from sendengine.errors import Conflict, NoAccount, NotFound, RefusedInput, about
 from sendengine.lanes import MAIL, SMS, channel, sms_lane
 from sendengine.policy import grants
-from sendengine.policy import retry as schedules
 from sendengine.policy.entitlements import entitlements_of
 from sendengine.policy.grants import Words
 from sendengine.policy.tiers import Tier, interval_us, parse_rate
 from sendengine.policy.times import format_time
 from sendengine.ports import Desk
-from sendengine.remedies import Remedy, field, said
-from sendengine.scheduler import audit
+from sendengine.remedies import field, said
+from sendengine.scheduler import audit, way
 from sendengine.scheduler.awaited import Awaited, OpenOrder
 from sendengine.scheduler.binding import Binding, account_binding, gravest
 from sendengine.scheduler.gates import Hold, Term, shown_holds, shown_term
@@ -27,7 +26,6 @@ from sendengine.scheduler.view import View, moment, rate_achieved, wall
 from sendengine.types import Relay, TlsPolicy
 
 UNREADABLE = "unreadable"
-_RELAY = Remedy("--relay smtp://[user@]host[:port]", "`url` smtp://[user@]host[:port]")
 
 
 class Boost(msgspec.Struct, frozen=True):
@@ -76,11 +74,12 @@ class Account(msgspec.Struct, frozen=True):
 
 
 async def create(
-    desk: Desk, tiers: Mapping[str, Tier], account: str, tier: str, relay: Relay | str | None, retry: str | None, who: str
+    desk: Desk, tiers: Mapping[str, Tier], account: str, tier: str, relay: Relay | str | None, retry: str | None, usual: TlsPolicy, who: str
 ) -> bool:
-    """False when the same account stands already; raises Conflict when it stands with other settings."""
-    fields = _speed(tiers, tier) | _way({}, relay, retry)
-    line = audit.line("account.create", who, tier=fields["tier"], **_way_said({}, fields))
+    """False when the same account stands already; raises Conflict when it stands with other settings. `usual`: the configuration's TLS
+    policy."""
+    fields = _speed(tiers, tier) | way.of(account, {}, relay, retry, usual)
+    line = audit.line("account.create", who, tier=fields["tier"], **way.told({}, fields))
     if await desk.create_account(account_id(account), fields, line=line):
         return True
     standing = await desk.account(account)
@@ -88,7 +87,7 @@ async def create(
         raise Conflict(f"account {account} was deleted", "a new account, under another id: an id is never used again")
     if standing.get("tier") != fields["tier"]:
         raise Conflict(f"account {account} exists with another tier", remedies.set_tier(account, tier))
-    if standing.get("relay") != fields.get("relay"):
+    if not way.stands(standing, relay):
         where = "smtp://" + (Relay.decode(fields["relay"]).site if relay else "HOST:PORT")
         raise Conflict(f"account {account} exists with another relay", remedies.set_relay(account, f"--relay {where}"))
     if standing.get("retry", "") != fields.get("retry", ""):
@@ -156,65 +155,11 @@ async def end_boost(desk: Desk, account: str, number: int, who: str, why: str) -
         raise NotFound(f"account {account} has no boost {number} that holds or will", remedies.show_account(account))
 
 
-async def set_relay(desk: Desk, account: str, relay: Relay | str | None, retry: str | None, who: str, why: str) -> None:
-    """What is on the wire ends at the old relay; what follows goes to the new one, within a second. A retry schedule ("": the
-    configuration's) is that of the sends submitted from now on."""
-    before = await existing_account(desk, account_id(account))
-    fields = _way(before, relay, retry)
-    if not fields:
-        raise RefusedInput("which relay?", said(_RELAY, ", or ", field("retry", "SCHEDULE")))
-    await desk.set_account(account, fields, line=audit.line("relay", who, why, **_way_said(before, fields)))
-
-
-def _way_said(before: Mapping[str, str], fields: Mapping[str, str]) -> dict[str, str]:
-    """What changes of how its mail leaves. No secret is in here."""
-    told = {}
-    if "retry" in fields and fields["retry"] != before.get("retry", ""):
-        told["retry"] = fields["retry"] or "the configuration's"
-    if (relay := _relay_of(fields)) is None or fields["relay"] == before.get("relay"):
-        return told
-    old = _relay_of(before)
-    is_only_password = old is not None and msgspec.structs.replace(old, password=relay.password) == relay
-    told |= {"relay": relay.site, "user": relay.user, "tls": str(relay.policy), "password": "changed" if is_only_password else ""}
-    return told
-
-
-async def relay_with(desk: Desk, account: str, password: str | None, tls: TlsPolicy | None) -> Relay:
-    """The account's present relay with another password or TLS policy; what is None stays. Raises Conflict where it has none of its own."""
-    await existing_account(desk, account)
-    found = (await desk.account(account)).get("relay")
-    if not found:
-        raise Conflict(f"account {account} sends to the configuration's relay", said(_RELAY, " gives it one of its own"))
-    try:
-        relay = Relay.decode(found)
-    except msgspec.MsgspecError:
-        raise Conflict(f"the relay of account {account} cannot be read", _RELAY) from None
-    if password is not None and not relay.user:
-        url = f"smtp://USER@{relay.site}, with"
-        way = Remedy(f"--relay {url} its --password-file", f"`url` {url} `password`")
-        raise RefusedInput(f"relay {relay.site} has no user", way)
-    if password == "":
-        way = Remedy("it is the first line of its file", "give a `password`")
-        raise RefusedInput(f"the password for {relay.user} at {relay.site} is empty", way)
-    changed = msgspec.structs.replace(relay, password=relay.password if password is None else password, tls=tls or relay.policy)
-    if relay.port == relays.SMTPS_PORT and changed.tls not in (TlsPolicy.REQUIRED, TlsPolicy.VERIFY):
-        raise RefusedInput(f"relay {relay.site} speaks TLS from the start", said(field("tls", "required"), ", or verify"))
-    return changed
-
-
-def _way(before: Mapping[str, str], relay: Relay | str | None, retry: str | None) -> dict[str, str]:
-    """How an account's mail leaves, as its fields hold it; what is None is left as it is. Raises RefusedInput."""
-    with about("relay"):
-        fields = {} if relay is None else {"relay": relays.with_policy(relays.relay_given(relay), _relay_of(before)).encode()}
-    with about("retry"):
-        return fields if retry is None else fields | {"retry": schedules.tidy(retry) if retry.strip() else ""}
-
-
 def shown(view: View, *others: View) -> Account:
     """`others`: its other lanes, where an account is shown and not one lane of it. What binds is said of the one that is stuck."""
     worst = gravest([view, *others])[0]
     sold = entitlements_of(view.home)
-    relay = _relay_of(view.fields)
+    relay = way.relay_of(view.fields)
     rates = [rate for campaign in view.running if (rate := rate_achieved(view.sends[campaign], view.now)) is not None]
     return Account(
         account=view.account,
@@ -247,14 +192,6 @@ def shown(view: View, *others: View) -> Account:
 
 def _said(per_hour: float | None) -> str:
     return "unmetered" if per_hour is None else f"{per_hour:.10g}/h"
-
-
-def _relay_of(fields: Mapping[str, str]) -> Relay | None:
-    """One account that cannot be read must not hide the others."""
-    try:
-        return Relay.decode(fields["relay"]) if fields.get("relay") else None
-    except msgspec.MsgspecError:
-        return None
 
 
 def _speed(tiers: Mapping[str, Tier], tier: str) -> dict[str, str]:

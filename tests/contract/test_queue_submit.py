@@ -8,6 +8,7 @@ from queue_bench import Bench, addresses, batches, redis_bench, rows
 from redis import Redis
 
 from sendengine.ports import Stored
+from sendengine.queue import keys
 from sendengine.records import TRANSACTIONAL, count
 
 
@@ -235,6 +236,30 @@ async def test_accounts_are_made_once_and_set(bench: Bench) -> None:
     assert (account["tier"], account["relay"], float(account["last"]), account["cut"]) == ("t", "r", 0.0, "1")  # who sends asks anew
     assert account == await bench.queue.account("m1")
     assert await bench.desk.accounts() == await bench.queue.accounts() == ["m1"]
+
+
+async def test_an_account_is_changed_only_where_it_is_as_it_was_seen(bench: Bench) -> None:
+    await bench.account()
+    assert await bench.desk.set_account("m1", {"relay": "r"}, seen={"relay": "", "retry": ""}, line=b"1")
+    before = await bench.desk.account("m1")
+    for seen in ({"relay": ""}, {"relay": "q"}, {"relay": "r", "retry": "1m"}):
+        assert not await bench.desk.set_account("m1", {"relay": "s"}, seen=seen, line=b"2")
+    assert not await bench.desk.set_account("m2", {"relay": "s"}, seen={"relay": ""})
+    assert await bench.desk.account("m1") == before  # nor was anybody cut
+    assert await bench.desk.set_account("m1", {"relay": "s", "retry": "1m"}, seen={"relay": "r", "retry": ""}, line=b"3")
+    account = await bench.desk.account("m1")
+    assert (account["relay"], account["retry"], account["cut"]) == ("s", "1m", "2")
+    assert [each.line for each in await bench.desk.audit("m1", "", 9)] == [b"1", b"3"]
+
+
+async def test_a_field_that_is_no_text_is_seen_as_it_is(redis_url: str) -> None:
+    bench = redis_bench(redis_url)
+    await bench.account()
+    with Redis.from_url(redis_url) as redis:
+        redis.hset(keys.account("m1"), "relay", b"\xff")
+    seen = await bench.desk.account("m1")
+    assert await bench.desk.set_account("m1", {"relay": "r"}, seen={"relay": seen["relay"]})
+    await bench.close()
 
 
 async def test_duplicates_are_found_when_a_longer_list_opens_a_new_generation(redis_url: str) -> None:

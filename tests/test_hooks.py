@@ -26,7 +26,7 @@ from sendengine.queue.memory_state import MemoryStore
 from sendengine.scheduler import hooks
 from sendengine.scheduler.hooks import NewHook, Teller
 from sendengine.types import Outcome
-from tests.test_client import Bench, bench  # noqa: F401 - a fixture
+from tests.test_client import MESSAGE, Bench, bench  # noqa: F401 - a fixture
 
 URL = "https://hooks.example.com/x"
 
@@ -119,6 +119,92 @@ async def test_what_ended_before_the_first_subscription_is_told_to_nobody(world:
     await world.bench.client.cancel("m1:open")
     await world.turn()
     assert [each["campaign"] for each in world.receiver.of("send.finished") if each["campaign"] == "m1:open"] == ["m1:open"]
+
+
+LATER = URL + "/later"
+
+
+def told_to(world: World, url: str, event: str) -> list[Any]:
+    return [orjson.loads(body)["data"] for to, _, body in world.receiver.got if to == url and orjson.loads(body)["type"] == event]
+
+
+async def test_who_subscribes_between_two_looks_is_told_of_nothing_from_before(world: World) -> None:
+    client = world.bench.client
+    await client.grant_credits("m1", 500, key="k")
+    await world.subscribe()
+    await world.turn()
+    await spend(world, 450)
+    await client.set_tier("m1", "100k")
+    await client.hold("m1", "content")
+    await client.hold("m1", "unpaid-fee")
+    await client.release("m1", "content")
+    await client.create_hook("m1", LATER, EVENTS)
+    await client.set_tier("m1", "60k")
+    await client.release("m1", "unpaid-fee")
+    for _ in range(2):
+        await world.turn()
+    assert [(each["before"], each["tier"]) for each in told_to(world, URL, "tier.changed")] == [("60k", "100k"), ("100k", "60k")]
+    assert [(each["before"], each["tier"]) for each in told_to(world, LATER, "tier.changed")] == [("100k", "60k")]
+    assert [each["holds"] for each in told_to(world, URL, "hold")] == [["content"], ["content", "unpaid-fee"], ["unpaid-fee"], []]
+    assert [each["holds"] for each in told_to(world, LATER, "hold")] == [[]]
+    assert [len(told_to(world, url, "credit.low")) for url in (URL, LATER)] == [1, 0]
+
+
+async def spend(world: World, amount: int) -> None:
+    """Of the 500 credits that there are; what is left expires last."""
+    each = (await world.bench.client.sms_cost("m1", "Hi", [{"phone": "+420601123456"}])).credits
+    phones = [{"phone": f"+4206011{n:05}"} for n in range(int(amount / each))]
+    await world.bench.client.submit_sms(account="m1", sender="Shop", text="Hi", recipients=phones)
+
+
+async def another_millisecond(world: World) -> None:
+    """Settlements are dated by it."""
+    began = await world.bench.desk.now_us()
+    while await world.bench.desk.now_us() < began + 1000:  # noqa: ASYNC110 - what passes is a clock
+        await asyncio.sleep(0)
+
+
+async def test_bounces_and_ends_from_before_a_subscription_are_not_told_to_it(world: World) -> None:
+    await world.subscribe()
+    await world.turn()
+    await world.bench.submit(people(100), campaign="early")
+    await world.bench.send_all(but=Outcome.BOUNCED)
+    await another_millisecond(world)
+    await world.bench.client.create_hook("m1", LATER, EVENTS)
+    await world.bench.submit(people(100), campaign="late")
+    await world.bench.send_all(but=Outcome.BOUNCED)
+    for _ in range(3):
+        await world.turn()
+    for url, names in ((URL, ["m1:early", "m1:late"]), (LATER, ["m1:late"])):
+        assert sorted(each["campaign"] for each in told_to(world, url, "send.finished")) == names
+        assert sorted(each["campaign"] for each in told_to(world, url, "bounce")) == names
+
+
+async def lines() -> AsyncIterator[bytes]:
+    yield b"email,name\na@example.org,A\n"
+
+
+async def test_a_send_whose_last_outcome_is_older_than_a_subscription_and_whose_end_is_not_is_told(world: World) -> None:
+    client = world.bench.client
+    await world.subscribe()
+    made = await client.open(account="m1", message=MESSAGE, campaign="open")
+    await client.load(made.id, lines())
+    await world.bench.send_all()
+    await world.turn()
+    await client.create_hook("m1", LATER, ["send.finished"])
+    await client.seal(made.id)
+    await world.turn()
+    assert [each["campaign"] for each in told_to(world, LATER, "send.finished")] == ["m1:open"]
+
+
+async def test_a_send_that_has_just_ended_is_not_told_to_the_first_subscription(world: World) -> None:
+    await world.bench.submit(people(100))
+    await world.bench.send_all(but=Outcome.BOUNCED)
+    await another_millisecond(world)
+    await world.subscribe()
+    for _ in range(2):
+        await world.turn()
+    assert world.receiver.got == []
 
 
 async def test_only_what_is_wanted_is_told_and_only_to_its_account(world: World) -> None:

@@ -41,7 +41,8 @@ account slot: B = {m1234} is the account's own; A is a lane of it, a channel wit
   A:line          list    sequential campaigns that are not through, in their order: the one that sends at the head
   A:at            zset    campaign -> µs when its schedule or window needs a look
   A:lease         hash    lease token (8 octets) -> lease record; the only truth about who may settle what
-  A:c:ID          hash    the campaign: definition, state, counts, times (runs_since: of its last joining A:run); of SMS whose list
+  A:c:ID          hash    the campaign: definition, state, counts, times (runs_since: of its last joining A:run; over: of its end by
+                          Redis' clock, where finished is that of its last MAIL); of SMS whose list
                           is too dear lacks (1/1000 credit) and lacks_at; unended ("1": a list that was begun has not ended)
   A:c:ID:m        string  its message (render.message.dump)
   A:c:ID:p        hash    batch number -> digest (8) + accepted mask (13) + payload (batch.pack). The digest is over its rows and

@@ -27,7 +27,7 @@ def restore(account: Account, campaign: Campaign, repair: Repair, now: float) ->
     back = mending.put_back()
     if back and campaign.state == SendState.FINISHED:
         campaign.fields["state"] = SendState.SENDING.value
-        campaign.fields.forget("finished", "through")
+        campaign.fields.forget("finished", "over", "through")
     account.mend_line(campaign, now)
     account.sync_run(campaign, now)
     account.finish_if_done(campaign, now)

@@ -358,7 +358,8 @@ class Account:
             self.leave_line(campaign, now)
         if not is_done:
             return
-        fields["finished"] = f"{now:.0f}" if is_cancelled else fields.get("last_mail", f"{now:.0f}")
+        fields["over"] = f"{now:.0f}"
+        fields["finished"] = fields["over"] if is_cancelled else fields.get("last_mail", fields["over"])
         fields["state"] = (SendState.CANCELLED if is_cancelled else SendState.FINISHED).value
         self.sync_run(campaign, now)
         self.leave_line(campaign, now)

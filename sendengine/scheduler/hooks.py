@@ -11,10 +11,12 @@ Delivery is at least once: a receiver that answers 2xx and is not heard gets it 
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from hashlib import blake2b
-from math import ceil
+from itertools import groupby
+from math import ceil, inf
 from typing import Any
 
 import msgspec
@@ -24,7 +26,7 @@ from sendengine.lanes import channel, others
 from sendengine.policy import hooks as policy
 from sendengine.policy.hooks import Delivery, Hook, Secret
 from sendengine.policy.tiers import nearest
-from sendengine.ports import Desk, Poster, Queued
+from sendengine.ports import Desk, OutcomeChunk, Poster, Queued
 from sendengine.records import decode_outcomes
 from sendengine.scheduler import audit, prepaid
 from sendengine.scheduler.names import Ref, existing_account
@@ -45,6 +47,7 @@ QUEUED_TOGETHER = 100  # deliveries of complaints in one script
 OVERLAP_US = 60e6  # looked back, for sends that were made while another process looked
 LOOK_S, IDLE_S = 5.0, 30.0  # between looks, while sends go on and while none does
 CLAIM_S = 120.0
+TIMES = 20  # that a look is begun anew because another one was faster
 ACCOUNTS, AT_ONCE = 50, 16  # that one process serves at a time; requests of one account
 ROUND = 64  # deliveries of one account before others get their turn
 TURN_S = 1.0
@@ -80,12 +83,14 @@ class Told(msgspec.Struct, frozen=True):
 
 
 class Found(msgspec.Struct, frozen=True):
-    """An event, for one subscription only where it is of that one's making. `at_us`: when it happened, where that is known."""
+    """An event, for one subscription only where it is of that one's making. `at_us`: when it happened, where that is told; `latest_us`: at
+    the latest, and subscriptions made later are not told. Where nothing is known it is younger than all of them (`_look_before`)."""
 
     event: str
     data: dict[str, Any]
     only: str | None = None
     at_us: float | None = None
+    latest_us: float = inf
 
 
 # subscriptions
@@ -103,6 +108,7 @@ async def create(
         raise Conflict(f"account {account} has {HOOKS_MOST} webhooks", "remove one of them")
     now, secret = await desk.now_us(), policy.secret_of(chance[8:])
     hook = Hook(chance[:8].hex(), url, policy.events_of(events), (Secret(secret),), now, seat, credit_below)
+    await _look_before(desk, account, hook)
     await _keep(desk, account, hook, audit.line("webhook.create", who, webhook=hook.id, url=url))
     await _begin_looking(desk, account)
     return NewHook(**msgspec.structs.asdict(shown(account, hook)), secret=secret)
@@ -219,6 +225,23 @@ async def _begin_looking(desk: Desk, account: str) -> None:
     await desk.outbox.look(account, seen.get("v", "0"), state, ())
 
 
+async def _look_before(desk: Desk, account: str, hook: Hook) -> None:
+    """What has no time of its own is looked for before there is another subscription, and told to those that stand."""
+    for _ in range(TIMES):  # another process may look at the same time
+        known, seen = list((await _hooks(desk, account)).values()), await desk.outbox.seen(account)
+        if "since" not in seen:
+            return
+        changes: dict[str, str] = {}
+        found = list(_of_account(await desk.account(account), seen, changes))
+        if await desk.outbox.waiting(account) < WAITING_MOST:
+            found += _of_untold(seen, changes)
+        found += await _low_credit(desk, account, [*known, hook], seen, changes)
+        version = seen.get("v", "0")
+        queued = _queued(account, version, found, known, hook.made_us)
+        if not changes or await desk.outbox.look(account, version, changes, queued):
+            return
+
+
 async def look(desk: Desk, account: str) -> bool:
     """What has happened since the last look is queued. Whether sends go on."""
     hooks, seen, now = await _hooks(desk, account), await desk.outbox.seen(account), await desk.now_us()
@@ -226,7 +249,7 @@ async def look(desk: Desk, account: str) -> bool:
         await _begin_looking(desk, account)
         return True
     changes: dict[str, str] = {"since": f"{now:.0f}"}
-    found = [event async for event in _found(desk, account, seen, changes)]
+    found = [event async for event in _found(desk, account, list(hooks.values()), seen, changes)]
     found += await _low_credit(desk, account, list(hooks.values()), seen, changes)
     version = seen.get("v", "0")
     await desk.outbox.look(account, version, changes, _queued(account, version, found, list(hooks.values()), now))
@@ -250,9 +273,26 @@ async def _low_credit(
     return [Found("credit.low", data | {"below": hook.credit_below}, hook.id) for hook in passed]
 
 
-async def _found(desk: Desk, account: str, seen: Mapping[str, str], changes: dict[str, str]) -> AsyncIterator[Found]:
+async def _found(
+    desk: Desk, account: str, hooks: Sequence[Hook], seen: Mapping[str, str], changes: dict[str, str]
+) -> AsyncIterator[Found]:
     """Events, and in `changes` what is looked at from now on."""
-    fields = await desk.account(account)
+    for event in (*_of_account(await desk.account(account), seen, changes), *_of_untold(seen, changes)):
+        yield event
+    made = sorted(hook.made_us for hook in hooks)
+    names = {name.removeprefix(_SEND) for name in seen if name.startswith(_SEND)}
+    names |= await _begun(desk, account, float(seen["since"]) - OVERLAP_US)
+    for campaign in sorted(names):
+        place = seen.get(_SEND + campaign, _entry_at(float(seen["since"]) - OVERLAP_US))
+        if place == "over":
+            if not await _is_young(desk, account, campaign, float(seen["since"])):
+                changes[_SEND + campaign] = ""
+            continue
+        async for event in _of_send(desk, _ref(account, campaign), place, made, changes):
+            yield event
+
+
+def _of_account(fields: Mapping[str, str], seen: Mapping[str, str], changes: dict[str, str]) -> Iterator[Found]:
     facts = _facts(fields)
     for name in facts:
         if facts[name] != seen.get(name, ""):
@@ -262,42 +302,48 @@ async def _found(desk: Desk, account: str, seen: Mapping[str, str], changes: dic
         yield Found("tier.changed", {"tier": facts["tier"], "before": seen.get("tier", ""), "rate": rate})
     if _HELD in seen:
         changes[_HELD] = ""
-    for held in _held(seen, facts["holds"]):
-        yield held
+    yield from _held(seen, facts["holds"])
+
+
+def _of_untold(seen: Mapping[str, str], changes: dict[str, str]) -> Iterator[Found]:
     if _UNTOLD in seen:
         changes[_UNTOLD] = ""
         yield Found("complaint", {"recipients": [], "count": int(seen[_UNTOLD])})
-    names = {name.removeprefix(_SEND) for name in seen if name.startswith(_SEND)}
-    names |= await _begun(desk, account, float(seen["since"]) - OVERLAP_US)
-    for campaign in sorted(names):
-        place = seen.get(_SEND + campaign, _entry_at(float(seen["since"]) - OVERLAP_US))
-        if place == "over":
-            if not await _is_young(desk, account, campaign, float(seen["since"])):
-                changes[_SEND + campaign] = ""
-            continue
-        async for event in _of_send(desk, _ref(account, campaign), place, changes):
-            yield event
 
 
-async def _of_send(desk: Desk, ref: Ref, place: str, changes: dict[str, str]) -> AsyncIterator[Found]:
-    """Bounces since `place`, a bounded number of settlements; when there are no more, its end."""
+async def _of_send(desk: Desk, ref: Ref, place: str, made: Sequence[float], changes: dict[str, str]) -> AsyncIterator[Found]:
+    """Bounces since `place`, a bounded number of settlements; when there are no more, its end. Nothing from before a subscription was made
+    is told together with what came after (`made`: their times)."""
     view = await view_of(desk, ref.account, ref.id)  # read before its outcomes: what is finished then has all of them
     if ref.id not in view.sends:
         changes[_SEND + _name(ref)] = ""
         return
     chunks = await desk.outcomes(ref.account, ref.id, place, CHUNKS)
-    bounced: list[RecipientOutcome] = []
-    if any(record.outcome is Outcome.BOUNCED for chunk in chunks for record in decode_outcomes(chunk.records)):
-        try:
-            bounced = [each async for each in Outcomes(desk, ref).of(chunks) if each.outcome == "bounced"]
-        except Conflict:
-            pass  # it ended so long ago that its recipients are kept no longer
-    for start in range(0, len(bounced), TOGETHER):
-        yield Found("bounce", {"campaign": str(ref), "recipients": msgspec.to_builtins(bounced[start : start + TOGETHER])})
+    for _, group in groupby(chunks, lambda chunk: bisect_right(made, _settled_us(chunk))):
+        some = list(group)
+        bounced = await _bounced(desk, ref, some)
+        for start in range(0, len(bounced), TOGETHER):
+            data = {"campaign": str(ref), "recipients": msgspec.to_builtins(bounced[start : start + TOGETHER])}
+            yield Found("bounce", data, latest_us=_settled_us(some[-1]))
     changes[_SEND + _name(ref)] = chunks[-1].entry if chunks else place
     if len(chunks) < CHUNKS and "finished" in view.sends[ref.id]:
         changes[_SEND + _name(ref)] = "over"
-        yield Found("send.finished", msgspec.to_builtins(status(view, ref.id)))
+        ended = float(view.sends[ref.id].get("over", inf))
+        yield Found("send.finished", msgspec.to_builtins(status(view, ref.id)), latest_us=ended)
+
+
+async def _bounced(desk: Desk, ref: Ref, chunks: list[OutcomeChunk]) -> list[RecipientOutcome]:
+    if not any(record.outcome is Outcome.BOUNCED for chunk in chunks for record in decode_outcomes(chunk.records)):
+        return []
+    try:
+        return [each async for each in Outcomes(desk, ref).of(chunks) if each.outcome == "bounced"]
+    except Conflict:
+        return []  # it ended so long ago that its recipients are kept no longer
+
+
+def _settled_us(chunk: OutcomeChunk) -> float:
+    """By Redis' clock, as subscriptions are dated; the latest that its millisecond allows."""
+    return int(chunk.entry.split("-")[0]) * 1000.0 + 999
 
 
 async def _is_young(desk: Desk, account: str, campaign: str, since: float) -> bool:
@@ -336,7 +382,7 @@ def _held(seen: Mapping[str, str], now: str) -> Iterator[Found]:
         after = standing | {move[1:] for move in moves if move[0] == "+"}
         after -= {move[1:] for move in moves if move[0] == "-"}
         if after != standing:
-            yield Found("hold", _holds(standing, after), at_us=float(at))
+            yield Found("hold", _holds(standing, after), at_us=float(at), latest_us=float(at))
         standing = after
     if standing != (stand := set(now.split())):
         yield Found("hold", _holds(standing, stand))
@@ -362,7 +408,7 @@ def _queued(
         queued += [
             Queued(f"{event_id}.{hook.id}", at, policy.encode_delivery(Delivery(hook.id, each.event, body, first_us=now)))
             for hook in hooks
-            if hook.wants(each.event) and each.only in (None, hook.id)
+            if hook.wants(each.event) and each.only in (None, hook.id) and hook.made_us <= each.latest_us
         ]
     return queued
 

@@ -79,6 +79,16 @@ async def test_reversing_waits_for_the_seal(bench: Bench) -> None:
     assert [lease.batch for lease in (await bench.take()).leases] == [1, 0]
 
 
+async def test_an_end_is_dated_by_the_clock_of_redis_too(bench: Bench) -> None:
+    """What its last MAIL says is the time of another machine, and may be long ago."""
+    [lease] = (await take_one(bench)).leases
+    before = await bench.desk.now_us()
+    await bench.settle(settlement(lease.token, outcomes(range(10)), at=NOON + 1))
+    fields = await bench.fields("c")
+    assert fields["finished"] == f"{NOON + 1:.0f}"
+    assert before <= float(fields["over"]) <= await bench.desk.now_us()
+
+
 async def test_part_of_a_lease_is_settled_and_the_rest_later(bench: Bench) -> None:
     [lease] = (await take_one(bench)).leases
     assert await bench.settle(settlement(lease.token, outcomes(range(4)), at=NOON + 1)) == (1,)

@@ -21,7 +21,7 @@ from sendengine.types import Outcome
 LONG = 3_600_000  # ms: a retry that this test does not see
 TIMES = {  # their presence is compared, not their values
     "created", "at", "sealed_at", "paused_at", "closed_at", "resting", "idle", "cancelled_at", "finished", "through", "last", "cut_at",
-    "rested", "idle_at", "resumed_at", "runs_since", "gate", "term_ends",
+    "over", "rested", "idle_at", "resumed_at", "runs_since", "gate", "term_ends",
 }  # fmt: skip
 CAMPAIGNS = ["a", "b", "line1", "line2"]
 campaign = st.sampled_from(CAMPAIGNS)

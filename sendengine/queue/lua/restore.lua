@@ -35,7 +35,7 @@ for k, mask in pairs(wanted) do
 end
 if back > 0 and state == 'finished' then
   call('HSET', key, 'state', 'sending')
-  call('HDEL', key, 'finished', 'through')
+  call('HDEL', key, 'finished', 'over', 'through')
   call('SADD', A .. ':open', id)
   for _, part in ipairs({':m', ':p', ':o', ':d', ':k', ':$', ':s'}) do call('PERSIST', key .. part) end
 end

@@ -67,7 +67,8 @@ local function finish_if_done(id)
     leave_line(id)
   end
   if not is_done then return end
-  call('HSET', key, 'finished', not is_cancelled and s[7] or int(clock()), 'state', is_cancelled and 'cancelled' or 'finished')
+  local now = int(clock())
+  call('HSET', key, 'finished', not is_cancelled and s[7] or now, 'over', now, 'state', is_cancelled and 'cancelled' or 'finished')
   sync_run(id)
   leave_line(id)
   call('ZREM', A .. ':at', id)

@@ -135,9 +135,24 @@ def _refusal(verb: Verb, phase: Phase | None, term: Term | None) -> Conflict:
     return Conflict(*_OTHERWISE[verb])
 
 
+_PURGED = "purged"
+
+
 def purge_line(who: str) -> bytes:
     """The last line of an account's audit trail."""
-    return msgspec.json.encode({"what": "purged", "who": who, "why": "its term, and the grace after it, are over"})
+    return msgspec.json.encode({"what": _PURGED, "who": who, "why": "its term, and the grace after it, are over"})
+
+
+def tells_of_purge(line: bytes) -> bool:
+    """Whoever it was that purged."""
+    try:
+        return msgspec.json.decode(line, type=_Said).what == _PURGED
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return False
+
+
+class _Said(msgspec.Struct, frozen=True):
+    what: str
 
 
 # as the account's fields hold it

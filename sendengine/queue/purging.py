@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from sendengine.policy.term import fields_of, term_of
+from sendengine.policy.term import fields_of, tells_of_purge, term_of
 from sendengine.queue import keys, scripts, trail
 from sendengine.queue.link import Caller
 from sendengine.queue.reading import as_text
@@ -36,7 +36,7 @@ async def purge(link: Caller, account: str, line: bytes) -> str:
         await asyncio.sleep(PAUSE)
     await link.call("UNLINK", keys.account(account))
     await _purge_names(link, account)
-    if not await trail.ends_with(link, account, line):
+    if not await trail.has_lately(link, account, tells_of_purge):  # whoever had begun it, and whatever was noted since
         await trail.write(link, account, ["", f"{await _now_us(link):.0f}", line])
     await link.call("SREM", keys.PURGING, account)
     return "done"

@@ -3,8 +3,12 @@ stream that outlives the account."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sendengine.queue import keys, scripts
 from sendengine.queue.link import Argument, Caller
+
+LATELY = 100
 
 
 async def fill(link: Caller, account: str, kept_from_ms: float = 0.0) -> None:
@@ -31,6 +35,7 @@ async def write(link: Caller, account: str, lines: list[Argument], kept_from_ms:
     await scripts.commit(link, "audit", (key,), f"{max(0.0, kept_from_ms):.0f}", *lines, mark=keys.mark(keys.INDEX))
 
 
-async def ends_with(link: Caller, account: str, line: bytes) -> bool:
-    last = await link.call("XREVRANGE", keys.trail(account), "+", "-", "COUNT", 1)
-    return bool(last) and last[0][1][1] == line
+async def has_lately(link: Caller, account: str, is_it: Callable[[bytes], bool]) -> bool:
+    """Whether one of its last lines is such a one."""
+    last = await link.call("XREVRANGE", keys.trail(account), "+", "-", "COUNT", LATELY)
+    return any(is_it(flat[1]) for _, flat in last)

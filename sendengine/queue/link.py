@@ -30,6 +30,17 @@ _TEMPORARY = frozenset(("OOM", "LOADING", "MISCONF", "READONLY", "CLUSTERDOWN", 
 _ELSEWHERE = frozenset(("MOVED", "ASK", "CROSSSLOT"))
 
 
+_UNKNOWN_FUNCTION = "Function not found"
+
+
+class FunctionMissing(ResponseError):
+    """A function that a server does not keep; `link` leads to that server, whatever a table of slots says of it."""
+
+    def __init__(self, text: str, link: Link) -> None:
+        super().__init__(text)
+        self.link = link
+
+
 class Caller(Protocol):
     """What the queue asks of Redis, whatever its form: a Link to one server, or a ClusterLink (cluster.py)."""
 
@@ -224,7 +235,7 @@ class Link:
                 if future.done():
                     continue
                 if isinstance(reply, Exception):
-                    future.set_exception(reply if isinstance(reply, self._passed) else translate(reply))
+                    future.set_exception(self._told(reply))
                 else:
                     future.set_result(reply)
                 if isinstance(reply, ReadOnlyError):  # no master any more: what the address leads to now is
@@ -232,6 +243,11 @@ class Link:
                     return
         except (RedisError, OSError, EOFError) as error:
             self._lose(connection, error)
+
+    def _told(self, error: Exception) -> Exception:
+        if isinstance(error, ResponseError) and _UNKNOWN_FUNCTION in str(error):
+            return FunctionMissing(str(error), self)
+        return error if isinstance(error, self._passed) else translate(error)
 
     def _lose(self, connection: aioredis.Connection, error: Exception) -> None:
         if self._connection is not connection:

@@ -6,6 +6,7 @@ theirs in each call (docs/design/025). Both have a digest of their text in their
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from functools import cache, partial
 from hashlib import sha1
@@ -15,7 +16,7 @@ from typing import Any
 from redis.exceptions import NoScriptError, ResponseError
 
 from sendengine.errors import Unavailable
-from sendengine.queue.link import Argument, Caller
+from sendengine.queue.link import Argument, Caller, FunctionMissing
 
 INCLUDE = "-- include:"
 
@@ -62,30 +63,30 @@ async def _run(call: Callable[..., Awaitable[Any]], name: str, keys: tuple[Argum
 
 IN_EACH_CALL = ("lib", "visit")  # of the parts of a visit; the others define functions only
 FOUND_WITHIN = 5  # loads: a slot of a Cluster may move meanwhile
-_MISSING = "Function not found"
+PAUSE = 0.02  # seconds before the second load; before each later one it is twice as long
 _LOADED = "already exists"  # by another call of the first moment
 
 
 async def run_kept(link: Caller, name: str, keys: tuple[Argument, ...], *args: Argument) -> Any:
     """As `run`, of a function that the server keeps."""
-    return await _run_kept(link, link.call, name, keys, args)
+    return await _run_kept(link.call, name, keys, args)
 
 
 async def commit_kept(link: Caller, name: str, keys: tuple[Argument, ...], *args: Argument, mark: Argument | None = None) -> Any:
     """As `commit`, of a function that the server keeps."""
-    return await _run_kept(link, partial(link.commit, mark=mark), name, keys, args)
+    return await _run_kept(partial(link.commit, mark=mark), name, keys, args)
 
 
-async def _run_kept(
-    link: Caller, call: Callable[..., Awaitable[Any]], name: str, keys: tuple[Argument, ...], args: tuple[Argument, ...]
-) -> Any:  # fmt: skip
-    for _ in range(FOUND_WITHIN):
+async def _run_kept(call: Callable[..., Awaitable[Any]], name: str, keys: tuple[Argument, ...], args: tuple[Argument, ...]) -> Any:
+    """It is loaded where it was missed: the table of slots may be older than the answer."""
+    for load in range(FOUND_WITHIN):
         try:
             return await call(b"FCALL", function(name), len(keys), *keys, *args)
-        except ResponseError as error:
-            if _MISSING not in str(error):
-                raise
-        await _load(await link.at(_text_of(keys[0])), name)
+        except FunctionMissing as error:
+            where = error.link
+        if load:
+            await asyncio.sleep(PAUSE * 2 ** (load - 1))
+        await _load(where, name)
     raise Unavailable(f"Redis forgets the function {name} as soon as it is loaded", "the same call may go through later")
 
 
@@ -95,10 +96,6 @@ async def _load(link: Caller, name: str) -> None:
     except ResponseError as error:
         if _LOADED not in str(error):
             raise
-
-
-def _text_of(key: Argument) -> str:
-    return key.decode() if isinstance(key, bytes) else str(key)
 
 
 @cache

@@ -8,8 +8,11 @@ import pytest
 from redis import Redis
 
 from sendengine.errors import Unavailable
+from sendengine.queue import cluster as cluster_module
 from sendengine.queue import keys, scripts
-from sendengine.queue.cluster import guarded
+from sendengine.queue.cluster import ClusterLink, guarded
+from sendengine.queue.link import Argument, FunctionMissing
+from sendengine.queue.servers import Node
 from tests.contract.queue_bench import outcomes, redis_bench, rows, settlement
 from tests.forms import Cluster
 
@@ -95,6 +98,54 @@ async def test_a_moving_slot_refuses_a_visit_whole_and_takes_it_afterwards(clust
     move.finish()
     assert await bench.settle(done) == (1,)
     await bench.close()
+
+
+async def test_a_slot_that_has_moved_gets_them_where_it_is_whatever_the_table_says(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node that tells the table may be the last one to hear of a move."""
+    bench = redis_bench(cluster.url)
+    await bench.account()
+    await bench.visit(1, [])
+    link = bench.queue._link
+    assert isinstance(link, ClusterLink)
+    before = list(link._owners)
+    move = cluster.begin_move(A)
+    move.carry()
+    move.finish()
+
+    def learn_late(told_by: Node, ranges: object) -> None:
+        link._owners, link._guide, link._is_stale = list(before), told_by, False
+
+    monkeypatch.setattr(cluster_module, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(link, "_learn", learn_late)
+    await bench.visit(1, [])
+    assert scripts.function("visit") in kept(move.target.url)
+    await bench.close()
+
+
+async def test_a_server_that_forgets_them_at_once_is_asked_slower_and_slower(monkeypatch: pytest.MonkeyPatch) -> None:
+    paused = list[float]()
+
+    class Forgetting:
+        loads = 0
+
+        async def call(self, *args: Argument) -> object:
+            if args[0] == b"FUNCTION":
+                self.loads += 1
+                return b"OK"
+            raise FunctionMissing("Function not found", self)  # type: ignore[arg-type]
+
+    async def pause(seconds: float) -> None:
+        paused.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", pause)
+    forgetting = Forgetting()
+    with pytest.raises(Unavailable, match="forgets"):
+        await scripts.run_kept(forgetting, "visit", (A,))  # type: ignore[arg-type]
+    assert forgetting.loads == len(paused) + 1 == scripts.FOUND_WITHIN  # who finds them gone once need not wait
+    assert paused == sorted(set(paused))
+    assert sum(paused) < 1
 
 
 def test_a_function_names_a_key_that_never_exists() -> None:

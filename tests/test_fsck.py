@@ -5,6 +5,7 @@ A send in the middle: batch 0 has ended, batch 1 is leased (one row of it deferr
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from struct import pack
@@ -14,6 +15,7 @@ import pytest
 
 from sendengine.client import Client
 from sendengine.config import Config
+from sendengine.errors import Unavailable
 from sendengine.intake import Intake
 from sendengine.ports import Settlement
 from sendengine.queue.desk import RedisDesk
@@ -321,6 +323,28 @@ async def test_a_batch_that_comes_between_reading_and_repair_is_kept(bench: Benc
     await check(bench.desk, Ref("m2", "late"), repair=True)
     fields = await bench.desk.campaign("m2", "late")
     assert (fields["accepted"], fields["deferred"]) == ("300", "0")
+
+
+@pytest.mark.parametrize("error", [Unavailable("Redis is away"), asyncio.CancelledError()])
+async def test_a_repair_whose_proof_fails_is_in_the_trail(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    await bench.redis("HINCRBY", C, "leased", -3)
+    restore, read = bench.desk.restore, bench.desk.campaign
+
+    async def fail_once(*args: Any) -> Any:
+        monkeypatch.setattr(bench.desk, "campaign", read)
+        raise error
+
+    async def mend(*args: Any) -> int:
+        monkeypatch.setattr(bench.desk, "campaign", fail_once)
+        return await restore(*args)
+
+    monkeypatch.setattr(bench.desk, "restore", mend)
+    with pytest.raises(type(error)):
+        await bench.fsck(repair=True)
+    assert await bench.fsck() == []
+    assert [each.what async for each in bench.client.audit("m1")][-1] == "send.repair"
 
 
 async def test_a_cancel_between_reading_and_repair_is_kept(bench: Bench) -> None:

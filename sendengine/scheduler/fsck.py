@@ -12,7 +12,7 @@ those without a record in batches of which others have one. A repair counts it a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -20,6 +20,7 @@ from sendengine.batch import BATCH_ROWS, unpack
 from sendengine.lanes import owner
 from sendengine.ports import Desk, OutcomeChunk, Repair
 from sendengine.records import MASK_OCTETS, TRANSACTIONAL, decode_outcomes, rows_of, seen
+from sendengine.scheduler import audit
 from sendengine.scheduler.names import Ref
 from sendengine.scheduler.view import COUNTS, ENDED, may_send, number, pending
 
@@ -123,11 +124,17 @@ async def check(desk: Desk, ref: Ref, repair: bool = False, line: bytes = b"") -
         found = [finding for finding in found if finding in again]
     for _ in range(_READINGS if repair and found else 0):
         if await desk.restore(ref.account, ref.id, _repair(reading)) >= 0:
-            if not set(found) <= set(_findings(ref, await _read(desk, ref))):
-                await desk.note(owner(ref.account), line)
+            await _prove(desk, ref, found, line)
             break
         reading = await _read(desk, ref)  # it moved on meanwhile
     return Checked(str(ref), number(reading.after, "accepted"), [await _named(desk, ref, finding) for finding in found])
+
+
+async def _prove(desk: Desk, ref: Ref, found: Sequence[Finding], line: bytes) -> None:
+    """The trail has a repair that mended anything, and one of which nobody could see what it did."""
+    is_told = True
+    async with audit.told(desk, owner(ref.account), lambda: line if is_told else b""):
+        is_told = not set(found) <= set(_findings(ref, await _read(desk, ref)))
 
 
 async def _read(desk: Desk, ref: Ref) -> _Reading:

@@ -49,6 +49,12 @@ class RelayGiven(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.url is None and (self.password is not None or self.tls is not None)
 
 
+class RelayChange(RelayGiven, frozen=True, forbid_unknown_fields=True):
+    """As RelayGiven. `why`: the reason, for the audit trail."""
+
+    why: str = ""
+
+
 class NewAccount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`tier`: a tier's name, or messages per hour."""
 
@@ -129,10 +135,11 @@ async def set_tier(call: Call) -> Account:
 
 
 async def set_relay(call: Call) -> Account:
-    account, asked = call.account(), await call.body(RelayGiven)
+    account, asked = call.account(), await call.body(RelayChange)
+    relay, retry, why = asked.made(), asked.retry, asked.why
     if asked.is_login:
-        return await call.client.set_login(account, password=asked.password, tls=asked.tls, retry=asked.retry, who=call.who)
-    return await call.client.set_relay(account, asked.made(), retry=asked.retry, who=call.who)
+        return await call.client.set_login(account, password=asked.password, tls=asked.tls, retry=retry, who=call.who, why=why)
+    return await call.client.set_relay(account, relay, retry=retry, who=call.who, why=why)
 
 
 async def boost(call: Call) -> Reply:
@@ -146,7 +153,7 @@ async def end_boost(call: Call) -> Account:
     account, number = call.account(), call.request.path_params["boost"]
     if not (number.isascii() and number.isdecimal() and len(number) < 10):
         raise RefusedInput(f"{number[:20]!r} is no number of a boost", "the account shows them")
-    return await call.client.end_boost(account, int(number), who=call.who)
+    return await call.client.end_boost(account, int(number), why=call.query("why").text("why") or "", who=call.who)
 
 
 async def list_holds(call: Call) -> list[Hold]:
@@ -232,7 +239,7 @@ OPERATIONS = (
         answer=Account, summary="Change its speed; in force within 1 s, in mid-send too.",
     ),
     Operation(
-        name="setRelay", method="PUT", path=_ACCOUNT + "/relay", scope=Scope.ADMIN, operators=True, handler=set_relay, body=RelayGiven,
+        name="setRelay", method="PUT", path=_ACCOUNT + "/relay", scope=Scope.ADMIN, operators=True, handler=set_relay, body=RelayChange,
         answer=Account, summary="Change where its mail goes, or when it is tried again.",
     ),
     Operation(
@@ -241,7 +248,7 @@ OPERATIONS = (
     ),
     Operation(
         name="endBoost", method="DELETE", path=_ACCOUNT + "/boosts/{boost}", scope=Scope.ADMIN, operators=True, handler=end_boost,
-        answer=Account, summary="End a boost now.",
+        answer=Account, params=(Param("why", "For the audit trail."),), summary="End a boost now.",
     ),
     Operation(
         name="whyAccount", method="GET", path=_ACCOUNT + "/why", scope=Scope.READ, handler=why, answer=Why,

@@ -56,10 +56,12 @@ class NewSms(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class SmsGiven(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`rate`: SMS an hour, or a tier; `provider`: who carries them, "" the configuration's. What is null stays."""
+    """`rate`: SMS an hour, or a tier; `provider`: who carries them, "" the configuration's. What is null stays. `why`: the reason, for the
+    audit trail."""
 
     rate: Speed | None = None
     provider: str | None = None
+    why: str = ""
 
 
 class NewCredits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -101,7 +103,7 @@ async def show(call: Call) -> Account:
 async def change(call: Call) -> Account:
     account, asked = call.account(), await call.body(SmsGiven)
     rate = None if asked.rate is None else speed_of(asked.rate)
-    return await call.client.set_sms(account, rate=rate, provider=asked.provider, who=call.who)
+    return await call.client.set_sms(account, rate=rate, provider=asked.provider, who=call.who, why=asked.why)
 
 
 async def credits_(call: Call) -> Credits:

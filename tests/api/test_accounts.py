@@ -166,6 +166,20 @@ async def test_a_request_that_changes_nothing_leaves_no_line(api: Api) -> None:
     ]  # fmt: skip
 
 
+async def test_why_of_each_change_is_in_the_trail(api: Api) -> None:
+    ops = await api.key(None, seat="Eve")
+    await api("POST", "/v1/accounts/m1/boosts", ops, json={"rate": "200000/h", "until": "+1h", "why": "w0"})
+    assert (await api("DELETE", "/v1/accounts/m1/boosts/1?why=w1", ops)).status == 200
+    for way in ({"url": "smtp://mx.example", "why": "w2"}, {"tls": "required", "why": "w3"}, {"retry": "1m", "why": "w4"}):
+        assert (await api("PUT", "/v1/accounts/m1/relay", ops, json=way)).status == 200
+    assert (await api("PUT", "/v1/accounts/m1/sms", ops, json={"rate": 9000, "why": "w5"})).status == 200
+    lines = (await api("GET", "/v1/accounts/m1/audit", ops)).lines[1:]
+    assert [(line["what"], line["why"]) for line in lines] == [
+        ("boost", "w0"), ("boost.end", "w1"), ("relay", "w2"), ("relay", "w3"), ("relay", "w4"), ("tier", "w5"),
+    ]  # fmt: skip
+    assert (await api("PUT", "/v1/accounts/m9", ops, json={"tier": "60k", "relay": {"why": "x"}})).status == 400
+
+
 async def test_why_a_tier_was_changed_is_in_the_trail(api: Api) -> None:
     ops = await api.key(None, seat="Eve")
     assert (await api("PUT", "/v1/accounts/m1/tier", ops, json={"tier": "100k", "why": "order 7"})).status == 200

@@ -256,11 +256,13 @@ def test_the_command_line_names_its_user_or_who_is_named(run: Shell) -> None:  #
     run("account", "boost", "m1", "--rate", "300k", "--until", "+1h")
     run("account", "unboost", "m1", "1", "--who", "ben")
     run("sms", "set", "--account", "m1", "--rate", "9k")
+    run("sms", "set", "--account", "m1", "--rate", "10k", "--who", "ben", "--why", "order 2")
     lines = run("account", "audit", "m1", "--json").lines
     me = common.user()
     assert [(each["what"], each["who"], each["why"]) for each in lines] == [
         ("account.create", me, ""),
         ("tier", me, "order 1"), ("relay", "anna", ""), ("boost", me, ""), ("boost.end", "ben", ""), ("tier", me, ""),
+        ("tier", "ben", "order 2"),
     ]  # fmt: skip
 
 

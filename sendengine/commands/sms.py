@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from sendengine.commands import common, sends
+from sendengine.commands.account import Because, Who
 from sendengine.commands.common import AccountFlag, Json
 from sendengine.commands.prepaid import Region
 
@@ -73,14 +74,14 @@ def set_(
     account: AccountFlag,
     rate: Annotated[str, typer.Option(metavar="N", help="SMS an hour, or a tier; mail keeps its own.")] = "",
     provider: Annotated[str, typer.Option(metavar="NAME", help="Who carries them, of providers.toml; '-': the configuration's.")] = "",
+    why: Because = "",
+    who: Who = "",
     json: Json = False,
 ) -> None:
     """The speed of an account's SMS and who carries them; in force within 1 s, mid-send too."""
-    found = common.call(
-        lambda client: client.set_sms(
-            account, rate=rate or None, provider="" if provider == "-" else provider or None, who=common.user()
-        )
-    )
+    carrier = "" if provider == "-" else provider or None
+    by = who or common.user()
+    found = common.call(lambda client: client.set_sms(account, rate=rate or None, provider=carrier, who=by, why=why))
     if json:
         common.emit(found)
         return

@@ -518,8 +518,8 @@ class Outbox(Protocol):
         ...
 
     async def keep_hook(self, account: str, hook: str, value: bytes, *, line: bytes = b"") -> bool:
-        """b"" removes it; with the last one goes all that was on its way. False where there is no such account. `line` is noted for the
-        audit trail where that changes anything."""
+        """b"" removes it; with the last one goes all that was on its way. A look that knew nothing of it is refused. False where there is
+        no such account. `line` is noted for the audit trail where that changes anything."""
         ...
 
     async def seen(self, account: str) -> Mapping[str, str]:

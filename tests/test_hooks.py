@@ -180,6 +180,25 @@ async def test_bounces_and_ends_from_before_a_subscription_are_not_told_to_it(wo
         assert sorted(each["campaign"] for each in told_to(world, url, "bounce")) == names
 
 
+async def test_a_look_that_began_before_a_subscription_takes_nothing_from_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, desk = world.bench.client, world.bench.desk
+    await world.subscribe()
+    await world.turn()
+    read = desk.account
+
+    async def account(name: str) -> Mapping[str, str]:
+        monkeypatch.setattr(desk, "account", read)
+        await client.create_hook("m1", LATER, ["tier.changed"])
+        await client.set_tier("m1", "100k")
+        return await read(name)
+
+    monkeypatch.setattr(desk, "account", account)
+    await hooks.look(desk, "m1")
+    for _ in range(2):
+        await world.turn()
+    assert [len(told_to(world, url, "tier.changed")) for url in (URL, LATER)] == [1, 1]
+
+
 async def lines() -> AsyncIterator[bytes]:
     yield b"email,name\na@example.org,A\n"
 

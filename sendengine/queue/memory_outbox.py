@@ -36,6 +36,8 @@ class MemoryOutbox:
             self._noted(account, line)
         if value:
             own.kept[hook] = value
+            if "v" in own.seen:  # a look that began before it must begin anew
+                own.seen["v"] = str(int(own.seen["v"]) + 1)
             await self.need(account, 0.0)
             return True
         own.kept.pop(hook, None)

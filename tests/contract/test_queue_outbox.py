@@ -35,6 +35,19 @@ async def test_what_is_found_is_queued_with_what_was_looked_at_or_not_at_all(ben
     assert await outbox.next_due("m1") == 7.0
 
 
+async def test_a_look_that_knows_nothing_of_a_new_subscription_is_refused(bench: Bench) -> None:
+    outbox = bench.desk.outbox
+    await bench.account()
+    await outbox.keep_hook("m1", "h1", b"one")
+    assert await outbox.seen("m1") == {}
+    assert await outbox.look("m1", "0", {"tier": "60k"}, [])
+    await outbox.keep_hook("m1", "h2", b"two")
+    assert not await outbox.look("m1", "1", {"tier": "100k"}, [Queued("e.h1", 5.0, b"x")])
+    assert await outbox.look("m1", "2", {"tier": "100k"}, [])
+    await outbox.keep_hook("m1", "h2", b"")
+    assert await outbox.seen("m1") == {"v": "3", "tier": "100k"}
+
+
 async def test_each_hold_that_comes_and_goes_is_noted_until_it_is_looked_at(bench: Bench) -> None:
     outbox, desk = bench.desk.outbox, bench.desk
     await bench.account()

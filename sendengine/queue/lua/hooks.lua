@@ -4,7 +4,8 @@
 --     queued and what was looked at is noted, together, once: only where the version is as it was seen.  Replies 1, or 0. held.lua counts the version up, too.
 --   "told", delivery, due µs, value: tried, and due again; "" "": over.  One that is gone stays gone.  Replies 1, or 0.
 --   "keep", hook, value ("" removes it, with what is on its way to it when nobody is left), a line for the audit trail, noted where that
---     changes anything.  Replies 1, or 0 where there is no such account.
+--     changes anything.  A look that began before it finds another version, or the hook would miss what is found.  Replies 1, or 0 where there
+--     is no such account.
 -- Of an account that is gone, or whose purge has begun, nothing is written: each verb replies 0.
 if call('EXISTS', B) == 0 or call('HEXISTS', B, 'purging') == 1 then return 0 end
 if ARGV[1] == 'look' then
@@ -32,7 +33,11 @@ if ARGV[1] == 'told' then
   return 1
 end
 if (call('HGET', B .. ':hooks', ARGV[2]) or '') ~= ARGV[3] then note(clock(), ARGV[4]) end
-if ARGV[3] ~= '' then call('HSET', B .. ':hooks', ARGV[2], ARGV[3]) return 1 end
+if ARGV[3] ~= '' then
+  call('HSET', B .. ':hooks', ARGV[2], ARGV[3])
+  if call('HEXISTS', B .. ':hooked', 'v') == 1 then call('HINCRBY', B .. ':hooked', 'v', 1) end
+  return 1
+end
 call('HDEL', B .. ':hooks', ARGV[2])
 if call('HLEN', B .. ':hooks') == 0 then call('UNLINK', B .. ':hooked', B .. ':due', B .. ':out') end
 return 1

@@ -21,8 +21,9 @@ from sendengine.policy.prices import PriceTable
 from sendengine.ports import Desk
 from sendengine.render.message import load as message_of
 from sendengine.scheduler import audit, sources
+from sendengine.scheduler.flight import Flight, TooDear, going_on
 from sendengine.scheduler.names import Ref, campaign_id
-from sendengine.scheduler.submitting import Flight, OnReject, Order, TooDear, compiled, create, going_on, intake_of, lacking, reporting
+from sendengine.scheduler.submitting import OnReject, Order, compiled, create, intake_of, lacking, reporting
 from sendengine.scheduler.view import number
 
 ENDED = ("cancelled", "finished")

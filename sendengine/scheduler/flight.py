@@ -51,6 +51,7 @@ class Flight:
         self._is_sealed = False  # and nothing may follow them
         self._rows = self._batches = 0
         self.added = 0  # rows that were stored
+        self.unheard = 0  # rows that may have been
 
     async def send(self, batch: PackedBatch) -> None:
         if self._standing is None:
@@ -61,7 +62,7 @@ class Flight:
         self._rows += batch.rows
         self._batches += 1
         self._last = batch
-        self._flying.append((batch, asyncio.create_task(self._submit(batch))))
+        self._flying.append(self._sent(batch))
         if self._batches == 1:  # alone: it loads the script
             await self._land()
         elif self._batches % TOGETHER == 0:
@@ -87,31 +88,51 @@ class Flight:
 
     async def give_up(self) -> list[PackedBatch]:
         """What still flies when the submit ended by an error is not looked at any more, but counted where it was stored; which batches
-        that are."""
+        that are. A cancellation meanwhile ends the waiting."""
         flying = [batch for batch, _ in self._flying]
-        if flying:
-            await asyncio.wait([task for _, task in self._flying], timeout=COUNTED_FOR)
-        for batch, task in self._flying:
-            if not task.cancel() and not task.cancelled() and task.exception() is None and task.result().status == "stored":
-                self.added += batch.rows
-        self._flying.clear()
+        try:
+            if flying:
+                await asyncio.wait([task for _, task in self._flying], timeout=COUNTED_FOR)
+        finally:
+            while self._flying:
+                self._count(*self._flying.popleft())
         return flying
 
     def line(self, who: str) -> bytes:
-        """For the audit trail: rows that were stored; b"" for none."""
-        return audit.line("send.load", who, send=self._ref.id, added=str(self.added)) if self.added else b""
+        """For the audit trail: rows that were stored, and those that may have been, since the answer was not heard; b"" for none."""
+        if not self.added and not self.unheard:
+            return b""
+        added, unheard = (str(count or "") for count in (self.added, self.unheard))
+        return audit.line("send.load", who, send=self._ref.id, added=added, unheard=unheard)
+
+    def _count(self, batch: PackedBatch, task: asyncio.Task[Stored]) -> None:
+        if task.cancel() or task.cancelled() or task.exception() is not None:
+            self.unheard += batch.rows if batch.number >= (self._standing or 0) else 0
+        elif task.result().status == "stored":
+            self.added += batch.rows
 
     def _ends(self, batch: PackedBatch) -> bool:
         return batch.rows < BATCH_ROWS and not self.is_piece
 
+    def _sent(self, batch: PackedBatch) -> tuple[PackedBatch, asyncio.Task[Stored]]:
+        return batch, asyncio.create_task(self._submit(batch))
+
     async def _submit(self, batch: PackedBatch) -> Stored:
         return await self._desk.submit(self._ref.account, self._ref.id, batch, is_last=self._ends(batch))
 
+    async def _answer(self) -> Stored:
+        """Of the oldest. It flies on until it was heard: who is cancelled here counts it in `give_up`."""
+        _, task = self._flying[0]
+        if not task.done():
+            await asyncio.wait([task])
+        return task.result()
+
     async def _land(self) -> None:
-        batch, task = self._flying.popleft()
-        stored = await task
+        stored = await self._answer()
         if stored.status == "expected":  # those before it have landed: its turn has come, or Redis lost some of them
-            stored = await self._submit(batch)
+            self._flying[0] = self._sent(self._flying[0][0])
+            stored = await self._answer()
+        batch, _ = self._flying.popleft()
         if stored.status == "stored":
             self.added += batch.rows
         if stored.status == "expected":

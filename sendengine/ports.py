@@ -380,8 +380,15 @@ class Meter(Protocol):
         ...
 
 
+class Run(msgspec.Struct, frozen=True, gc=False):
+    """One call that loads a list: its name (16 hexadecimal digits, by chance), and the batch where its list begins."""
+
+    name: str
+    first: int = 0
+
+
 class Stored(msgspec.Struct, frozen=True, gc=False):
-    """What became of a submitted batch. `status`: stored, sealed, unended (Desk.uploaded), same (a repeat), differs (payload: what
+    """What became of a submitted batch. `status`: stored, sealed, unended (Desk.seal), same (a repeat), differs (payload: what
     stands there), expected (number: the batch that is due), apart (what stands before it is another list), closed (state: why nothing is
     taken), credit (needed is more than is free, in 1/1000 credit)."""
 
@@ -719,9 +726,12 @@ class Desk(Protocol):
         """new, same, differs, account (there is none), or taken (another lane of the account has a campaign of this id)."""
         ...
 
-    async def submit(self, account: str, campaign: str, batch: PackedBatch, is_last: bool = False) -> Stored:
+    async def submit(
+        self, account: str, campaign: str, batch: PackedBatch, is_last: bool = False, *, run: Run | None = None, line: bytes = b""
+    ) -> Stored:
         """One batch, in its turn, where all that stands before it is the caller's list too (PackedBatch.before). `is_last`: it is stored
-        and the list is sealed, or neither."""
+        and the list is sealed, or neither. Where it is stored, or refused for want of credit, the list of `run` is `unended` from then on.
+        `line` is noted with the first batch that the run stores: each may bring it until one was stored."""
         ...
 
     async def lacks(self, lane: str, campaign: str, needed: int) -> bool:
@@ -729,16 +739,24 @@ class Desk(Protocol):
         lacks nothing any more."""
         ...
 
-    async def uploaded(self, account: str, campaign: str, batches: int) -> bool:
-        """An upload has ended behind so many batches. From the first batch that is stored, or refused for want of credit, until then a
-        list is `unended`; so it stays where more batches stand: another upload has gone on. Whether it was, and is no more."""
+    async def begin_list(self, account: str, campaign: str, run: Run) -> bool:
+        """A run has begun: its list is `unended` until it, or one that takes its place, has ended (docs/design/022), or the seal. What is
+        sealed changes no more. True, here and below, where this changed anything."""
+        ...
+
+    async def end_list(self, account: str, campaign: str, run: Run, batches: int) -> bool:
+        """Its list has come to its end, behind so many batches."""
+        ...
+
+    async def leave_list(self, account: str, campaign: str, run: Run) -> bool:
+        """It was refused, and is as though it had not begun: but where it has stored a batch."""
         ...
 
     async def seal(
         self, account: str, campaign: str, batches: int, digests: bytes = b"", *, must_have_ended: bool = False, line: bytes = b""
     ) -> Stored:
         """The list is complete: so many batches, the last with these digests (PackedBatch.digests; b"": whatever stands).
-        `must_have_ended`: the answer is `unended` where `uploaded` is still to come."""
+        `must_have_ended`: the answer is `unended` where a list is."""
         ...
 
     async def transact(self, account: str, payload: bytes, message: bytes, key: str, digest: bytes, price: bytes = b"") -> Stored:

@@ -152,10 +152,10 @@ def test_repeat_of_a_submit_that_broke_off_says_how_it_went_on(run: Shell, monke
     whole = "email,name\n" + "".join(f"u{n}@x.org,N\n" for n in range(350)) + "bad,x\n"
     take = RedisDesk.submit
 
-    async def break_off(self: RedisDesk, account: str, campaign: str, batch: PackedBatch, is_last: bool = False) -> Stored:
+    async def break_off(self: RedisDesk, account: str, campaign: str, batch: PackedBatch, **more: Any) -> Stored:
         if batch.number == 2:
             raise Unavailable("away")
-        return await take(self, account, campaign, batch, is_last)
+        return await take(self, account, campaign, batch, **more)
 
     with monkeypatch.context() as patch:
         patch.setattr(RedisDesk, "submit", break_off)

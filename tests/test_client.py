@@ -369,8 +369,8 @@ async def test_list_that_broke_off_before_its_last_rows_may_have_become_longer(b
         def __getattr__(self, name: str) -> Any:
             return getattr(self._desk, name)
 
-        async def submit(self, account: str, campaign: str, batch: PackedBatch, is_last: bool = False) -> Stored:
-            stored = await self._desk.submit(account, campaign, batch, is_last) if self._behind or not is_last else None
+        async def submit(self, account: str, campaign: str, batch: PackedBatch, is_last: bool = False, **more: Any) -> Stored:
+            stored = await self._desk.submit(account, campaign, batch, is_last, **more) if self._behind or not is_last else None
             if is_last or stored is None:
                 raise Unavailable("away")
             return stored

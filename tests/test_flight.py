@@ -45,7 +45,8 @@ async def loading(bench: Bench, slow: Slow) -> asyncio.Task[Any]:  # noqa: F811
     """An upload of three batches whose caller waits for an answer."""
     await bench.client.open(account="m1", message=MESSAGE, campaign="c", who="anna")
     desk: Any = slow
-    task = asyncio.create_task(Client(desk=desk, config=Config()).load("m1:c", chunks(), who="ben"))
+    client = await Client(desk=desk, config=Config()).__aenter__()
+    task = asyncio.create_task(client.load("m1:c", chunks(), who="ben"))
     await slow.stored.wait()
     for _ in range(5):
         await asyncio.sleep(0)

@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
+from sendengine.client import Client
 from sendengine.commands import common
-from sendengine.errors import Conflict, LacksCredit
+from sendengine.config import Config
+from sendengine.errors import Conflict, LacksCredit, Unavailable
 from tests.test_accounts import MESSAGE, ROWS, Bench, bench, told
 from tests.test_cli import GOOD, Shell, run
+from tests.test_unended import Dying
 
 __all__ = ["bench", "run"]  # fixtures of theirs
 PEOPLE = [{"phone": f"+42060112{n:04}"} for n in range(3)]
@@ -76,7 +79,7 @@ async def test_a_list_in_pieces_is_told_where_rows_came(bench: Bench) -> None:
     assert added == [2, 0]
     for _ in range(2):
         await bench.client.seal("c", who="anna")
-    assert [each.what for each in await told(bench)] == ["send.create", "send.load", "send.seal"]
+    assert [each.what for each in await told(bench)] == ["send.create", "send.load.begin", "send.load", "send.seal"]
 
 
 async def test_sms_that_lack_credit_are_told_once(bench: Bench) -> None:
@@ -86,7 +89,7 @@ async def test_sms_that_lack_credit_are_told_once(bench: Bench) -> None:
             await bench.client.submit_sms(**asked)
     await bench.client.grant_credits("m1", 100)
     assert (await bench.client.submit_sms(**asked)).sealed
-    assert [each.what for each in await told(bench)] == ["sms.create", "credits.grant", "send.load"]
+    assert [each.what for each in await told(bench)] == ["sms.create", "credits.grant", "send.load.begin", "send.load"]
 
 
 async def test_rows_that_came_before_an_upload_failed_are_told(bench: Bench) -> None:
@@ -100,7 +103,7 @@ async def test_rows_that_came_before_an_upload_failed_are_told(bench: Bench) -> 
     stands = (await bench.client.status("c")).rows
     assert stands
     assert [(each.what, each.who, each.facts) for each in await told(bench)][1:] == [
-        ("send.load", "ben", {"send": "c", "added": str(stands)}),
+        ("send.load.begin", "ben", {"send": "c", "batch": "0"}), ("send.load", "ben", {"send": "c", "added": str(stands)}),
     ]  # fmt: skip
 
 
@@ -118,7 +121,26 @@ async def test_rows_that_come_to_a_standing_send_are_told_and_a_repeat_is_not(be
     for _ in range(2):
         await bench.client.submit(**asked, recipients=people, who="ben")
     assert [(each.what, each.who, each.facts) for each in await told(bench)] == [
-        ("send.create", "anna", {"send": "c"}), ("send.load", "ben", {"send": "c", "added": str(250 - stood)}),
+        ("send.create", "anna", {"send": "c"}), ("send.load.begin", "ben", {"send": "c", "batch": "2"}),
+        ("send.load", "ben", {"send": "c", "added": str(250 - stood)}),
+    ]  # fmt: skip
+
+
+async def test_who_loaded_is_told_even_where_nothing_more_is_heard_of_the_call(bench: Bench) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"email\n" + b"".join(b"p%d@x.org\n" % n for n in range(1200))
+
+    await bench.client.open(account="m1", message=MESSAGE, campaign="c", who="anna")
+    for at, who in ((0, "nobody"), (3, "ben"), (7, "cid")):
+        desk: Any = Dying(bench.desk, at)
+        async with Client(desk=desk, config=Config()) as client:
+            with pytest.raises(Unavailable):
+                await client.load("m1:c", chunks(), who=who)
+    for _ in range(2):
+        await bench.client.load("m1:c", chunks(), who="dora")
+    assert [(each.what, each.who, each.facts) for each in await told(bench)][1:] == [
+        ("send.load.begin", "ben", {"send": "c", "batch": "0"}), ("send.load.begin", "cid", {"send": "c", "batch": "3"}),
+        ("send.load.begin", "dora", {"send": "c", "batch": "7"}), ("send.load", "dora", {"send": "c", "added": "500"}),
     ]  # fmt: skip
 
 

@@ -32,6 +32,7 @@ from sendengine.ports import (
     OutcomeChunk,
     Part,
     Repair,
+    Run,
     Standing,
     Stored,
 )  # fmt: skip
@@ -308,11 +309,15 @@ class RedisDesk:
             await self._fill_trail(owner(account))
         return status
 
-    async def submit(self, account: str, campaign: str, batch: PackedBatch, is_last: bool = False) -> Stored:
+    async def submit(
+        self, account: str, campaign: str, batch: PackedBatch, is_last: bool = False, *, run: Run | None = None, line: bytes = b""
+    ) -> Stored:
+        """The line stays where it was noted, for one of the calls behind to move: a batch is not kept waiting for the trail."""
         levels = [item for level, mask in batch.levels.items() for item in (level, mask)]
         reply = await self._script(
             "submit_last" if is_last else "submit", account, campaign, batch.number, batch.rows, len(batch.rejected),
-            batch.digests + batch.before, batch.payload, batch.fingerprints, batch.positions, _places(batch.fingerprints), *levels,
+            batch.digests + batch.before, batch.payload, batch.fingerprints, batch.positions, _places(batch.fingerprints),
+            run.name if run else "", run.first if run else 0, line, *levels,
             *([batch.prices] if is_paid(account) else []),
         )  # fmt: skip
         stored = _stored(reply)
@@ -327,8 +332,14 @@ class RedisDesk:
         elif is_running and not is_attached:
             await self._link.call("ZADD", keys.INDEX, "LT", 0, account)
 
-    async def uploaded(self, account: str, campaign: str, batches: int) -> bool:
-        return bool(await self._script("uploaded", account, campaign, batches))
+    async def begin_list(self, account: str, campaign: str, run: Run) -> bool:
+        return bool(await self._script("list", account, campaign, "begin", run.name, run.first))
+
+    async def end_list(self, account: str, campaign: str, run: Run, batches: int) -> bool:
+        return bool(await self._script("list", account, campaign, "end", run.name, run.first, batches))
+
+    async def leave_list(self, account: str, campaign: str, run: Run) -> bool:
+        return bool(await self._script("list", account, campaign, "leave", run.name, run.first))
 
     async def seal(
         self, account: str, campaign: str, batches: int, digests: bytes = b"", *, must_have_ended: bool = False, line: bytes = b""

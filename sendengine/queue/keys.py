@@ -43,7 +43,8 @@ account slot: B = {m1234} is the account's own; A is a lane of it, a channel wit
   A:lease         hash    lease token (8 octets) -> lease record; the only truth about who may settle what
   A:c:ID          hash    the campaign: definition, state, counts, times (runs_since: of its last joining A:run; over: of its end by
                           Redis' clock, where finished is that of its last MAIL); of SMS whose list
-                          is too dear lacks (1/1000 credit) and lacks_at; unended ("1": a list that was begun has not ended)
+                          is too dear lacks (1/1000 credit) and lacks_at; unended (lists that were begun and
+                          have not ended: lua/unended.lua)
   A:c:ID:m        string  its message (render.message.dump)
   A:c:ID:p        hash    batch number -> digest (8) + accepted mask (13) + payload (batch.pack). The digest is over its rows and
                           all before it (lua/standing.lua); of a single message over what its caller said, or zeros (the release before)

@@ -28,6 +28,7 @@ from sendengine.ports import (
     OutcomeChunk,
     Part,
     Repair,
+    Run,
     Standing,
     Stored,
 )  # fmt: skip
@@ -35,6 +36,7 @@ from sendengine.queue.keys import INFO_SECONDS
 from sendengine.queue.memory_events import book
 from sendengine.queue.memory_gate import change
 from sendengine.queue.memory_health import complain
+from sendengine.queue.memory_lists import after_end, after_leaving, marked, marks_in
 from sendengine.queue.memory_money import Bill as OwnBill
 from sendengine.queue.memory_money import prices_by_row
 from sendengine.queue.memory_outbox import MemoryOutbox
@@ -383,7 +385,9 @@ class MemoryDesk:
             if "window_at" in made.fields:
                 state.looks[made.id] = float(made.fields["window_at"])
 
-    async def submit(self, account: str, campaign: str, batch: PackedBatch, is_last: bool = False) -> Stored:
+    async def submit(
+        self, account: str, campaign: str, batch: PackedBatch, is_last: bool = False, *, run: Run | None = None, line: bytes = b""
+    ) -> Stored:
         found = self._campaign(account, campaign)
         if found is None:
             return Stored("closed", state="missing")
@@ -396,7 +400,8 @@ class MemoryDesk:
         if found.bill is not None:
             short = found.bill.reserve(batch.number, prices_by_row(batch.prices, batch.positions, accepted), self._now())
             if short is not None:
-                found.fields |= {"lacks": str(short[0]), "lacks_at": f"{self._now():.0f}", "unended": "1"}
+                found.fields |= {"lacks": str(short[0]), "lacks_at": f"{self._now():.0f}"}
+                _mark(found, run, batch.number, stored=False)
                 return Stored("credit", needed=short[0], free=short[1])
             for name in ("lacks", "lacks_at"):
                 found.fields.pop(name, None)
@@ -408,7 +413,8 @@ class MemoryDesk:
                 found.levels[level][batch.number] = mask
         for name, by in (("batches", 1), ("prints", n), ("rows", batch.rows), ("accepted", n)):
             found.fields.add(name, by)
-        found.fields["unended"] = "1"
+        if _mark(found, run, batch.number, stored=True):
+            self._noted(account, line)
         found.count({"duplicates": duplicates, "rejected": len(batch.rejected)})
         if is_last:
             self._conclude(account, found)
@@ -423,11 +429,26 @@ class MemoryDesk:
         elif campaign.id in state.run and not state.leases:
             self._store.offer(account, 0)
 
-    async def uploaded(self, account: str, campaign: str, batches: int) -> bool:
+    async def begin_list(self, account: str, campaign: str, run: Run) -> bool:
+        return self._change_marks(account, campaign, lambda marks, stands: marked(marks, run, stands, stored=False)[0])
+
+    async def end_list(self, account: str, campaign: str, run: Run, batches: int) -> bool:
+        return self._change_marks(account, campaign, lambda marks, stands: after_end(marks, run, batches, stands))
+
+    async def leave_list(self, account: str, campaign: str, run: Run) -> bool:
+        return self._change_marks(account, campaign, lambda marks, _: after_leaving(marks, run))
+
+    def _change_marks(self, account: str, campaign: str, change: Callable[[str, int], str]) -> bool:
         found = self._campaign(account, campaign)
-        if found is None or len(found.batches) != batches:
+        if found is None or found.fields.get("sealed") == "1":
             return False
-        return found.fields.pop("unended", None) is not None
+        before = marks_in(found.fields.get("unended", ""))
+        if (after := change(before, len(found.batches))) == before:
+            return False
+        found.fields["unended"] = after
+        if not after:
+            del found.fields["unended"]
+        return True
 
     async def seal(
         self, account: str, campaign: str, batches: int, digests: bytes = b"", *, must_have_ended: bool = False, line: bytes = b""
@@ -687,6 +708,17 @@ def _refusal(campaign: Campaign, batch: PackedBatch) -> Stored | None:
 def _stands_as(stored: StoredBatch | None, digests: bytes) -> bool:
     """Whether a batch is the caller's, and so are all before it; by its own digest alone where the release before kept that."""
     return stored is not None and stored.digest in (digests[:DIGEST_OCTETS], digests[DIGEST_OCTETS:])
+
+
+def _mark(campaign: Campaign, run: Run | None, number: int, stored: bool) -> bool:
+    """Whether it has stored a batch just now for the first time."""
+    if run is None:
+        return False
+    before = marks_in(campaign.fields.get("unended", ""))
+    after, is_first = marked(before, run, number, stored)
+    if after != before:
+        campaign.fields["unended"] = after
+    return is_first
 
 
 def _prints(batch: PackedBatch) -> list[bytes]:

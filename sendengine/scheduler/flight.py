@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from secrets import token_hex
 
 from sendengine.batch import BATCH_ROWS, first_difference, rows_in
-from sendengine.errors import Conflict, Unavailable
+from sendengine.errors import Conflict, LacksCredit, RefusedInput, Unavailable
 from sendengine.intake import PackedBatch
-from sendengine.ports import Desk, Stored
+from sendengine.lanes import owner
+from sendengine.ports import Desk, Run, Stored
 from sendengine.remedies import Remedy, field, said
 from sendengine.scheduler import audit
 from sendengine.scheduler.names import Ref
@@ -41,10 +44,14 @@ class Flight:
     would be new waits until those which stand already have been compared: behind one that differs nothing is stored, of a list of the
     release before neither, whose digests say nothing of what stands before them.
 
-    A batch that is not full ends the list, and goes with the seal; of a piece, which others may follow, it goes as the others."""
+    A batch that is not full ends the list, and goes with the seal; of a piece, which others may follow, it goes as the others. `who` is for
+    the audit trail; None: it tells of this already."""
 
-    def __init__(self, desk: Desk, ref: Ref, line_of: Callable[[int], int | None], is_piece: bool = False) -> None:
-        self._desk, self._ref, self._line_of, self.is_piece = desk, ref, line_of, is_piece
+    def __init__(
+        self, desk: Desk, ref: Ref, line_of: Callable[[int], int | None], who: str | None, is_piece: bool = False, first: int = 0
+    ) -> None:
+        self._desk, self._ref, self._line_of, self._who, self.is_piece = desk, ref, line_of, who, is_piece
+        self._run = Run(token_hex(8), first)
         self._flying: deque[tuple[PackedBatch, asyncio.Task[Stored]]] = deque()
         self._last: PackedBatch | None = None  # of what was sent
         self._standing: int | None = None  # batches that stood there before
@@ -52,6 +59,36 @@ class Flight:
         self._rows = self._batches = 0
         self.added = 0  # rows that were stored
         self.unheard = 0  # rows that may have been
+
+    @asynccontextmanager
+    async def under_way(self) -> AsyncIterator[None]:
+        """However the call ends, what it stored is told; and a list that was refused as a whole is as though it had not begun."""
+        async with audit.told(self._desk, owner(self._ref.account), self._line):
+            try:
+                yield
+            except LacksCredit:
+                raise
+            except RefusedInput:
+                await self.give_up()
+                with suppress(Unavailable):  # the caller hears what is wrong with the list
+                    await self._leave()
+                raise
+            finally:
+                await self.give_up()
+
+    async def begin(self) -> None:
+        await self._desk.begin_list(self._ref.account, self._ref.id, self._run)
+
+    async def end(self) -> None:
+        """Of a piece. One without rows is none."""
+        await self.land_all()
+        if self._batches:
+            await self._desk.end_list(self._ref.account, self._ref.id, self._run, self._run.first + self._batches)
+        else:
+            await self._leave()
+
+    async def _leave(self) -> None:
+        await self._desk.leave_list(self._ref.account, self._ref.id, self._run)
 
     async def send(self, batch: PackedBatch) -> None:
         if self._standing is None:
@@ -98,12 +135,12 @@ class Flight:
                 self._count(*self._flying.popleft())
         return flying
 
-    def line(self, who: str) -> bytes:
+    def _line(self) -> bytes:
         """For the audit trail: rows that were stored, and those that may have been, since the answer was not heard; b"" for none."""
-        if not self.added and not self.unheard:
+        if self._who is None or not (self.added or self.unheard):
             return b""
         added, unheard = (str(count or "") for count in (self.added, self.unheard))
-        return audit.line("send.load", who, send=self._ref.id, added=added, unheard=unheard)
+        return audit.line("send.load", self._who, send=self._ref.id, added=added, unheard=unheard)
 
     def _count(self, batch: PackedBatch, task: asyncio.Task[Stored]) -> None:
         if task.cancel() or task.cancelled() or task.exception() is not None:
@@ -118,7 +155,10 @@ class Flight:
         return batch, asyncio.create_task(self._submit(batch))
 
     async def _submit(self, batch: PackedBatch) -> Stored:
-        return await self._desk.submit(self._ref.account, self._ref.id, batch, is_last=self._ends(batch))
+        line = b""
+        if self._who is not None and not self.added:  # else one has brought it
+            line = audit.line("send.load.begin", self._who, send=self._ref.id, batch=str(batch.number))
+        return await self._desk.submit(self._ref.account, self._ref.id, batch, is_last=self._ends(batch), run=self._run, line=line)
 
     async def _answer(self) -> Stored:
         """Of the oldest. It flies on until it was heard: who is cancelled here counts it in `give_up`."""

@@ -16,11 +16,10 @@ from sendengine import rows as reading
 from sendengine.addressing import BY_MAIL, by_phone
 from sendengine.config import Config
 from sendengine.errors import Conflict, RefusedInput, Unavailable
-from sendengine.lanes import owner
 from sendengine.policy.prices import PriceTable
 from sendengine.ports import Desk
 from sendengine.render.message import load as message_of
-from sendengine.scheduler import audit, sources
+from sendengine.scheduler import sources
 from sendengine.scheduler.flight import Flight, TooDear, going_on
 from sendengine.scheduler.names import Ref, campaign_id
 from sendengine.scheduler.submitting import OnReject, Order, compiled, create, intake_of, lacking, reporting
@@ -63,17 +62,16 @@ async def load(
     order, skeleton = compiled(order, fields["uid"])
     before = await desk.digest(ref.account, ref.id, first - 1) if first else b""
     intake = intake_of(order, skeleton, first=first, before=before)
-    flight = Flight(desk, ref, lambda row: None, is_piece=True)
+    flight = Flight(desk, ref, lambda row: None, who, is_piece=True, first=first)
     rows = rejected = batches = 0
     source = reporting(sources.uploaded(sources.Upload(chunks, pool), intake), on_reject)
-    async with audit.told(desk, owner(ref.account), lambda: flight.line(who)):
+    async with flight.under_way():
         try:
+            await flight.begin()
             async for batch in source:
                 await flight.send(batch)
                 rows, rejected, batches = rows + batch.rows, rejected + len(batch.rejected), batches + 1
-            await flight.land_all()
-            if batches:
-                await desk.uploaded(ref.account, ref.id, first + batches)
+            await flight.end()
         except TooDear as stopped:
             raise await lacking(desk, ref, flight, stopped, source) from None
         except Unavailable as error:
@@ -81,8 +79,6 @@ async def load(
         except reading.MissingColumn as error:
             whom = by_phone(region) if prices else BY_MAIL
             raise reading.MissingColumn(error.column, error.nearest, skeleton.users(error.column), whom) from None
-        finally:
-            await flight.give_up()
     return Loaded(rows, flight.added, rejected, first, first + batches, intake.absent)
 
 

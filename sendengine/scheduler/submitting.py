@@ -30,7 +30,7 @@ from sendengine.render.compile import Skeleton
 from sendengine.render.compile import compile as compile_message
 from sendengine.render.message import Message, dump
 from sendengine.render.sms import Pricing, SmsText
-from sendengine.scheduler import audit, sources
+from sendengine.scheduler import sources
 from sendengine.scheduler.flight import ANOTHER, Flight, TooDear
 from sendengine.scheduler.names import Ref, envelope_sender
 from sendengine.scheduler.sources import Recipients
@@ -100,9 +100,11 @@ async def submit(
     if first is None:
         raise RefusedInput("the list is empty: it has no rows")
     created = await create(desk, config, order, uid, skeleton, strict, sources.expected_rows(recipients))
-    flight = Flight(desk, order.ref, lambda row: sources.line_of(recipients, wanted, row))
-    async with audit.told(desk, owner(order.ref.account), lambda: b"" if created else flight.line(order.who)):
+    flight = Flight(desk, order.ref, lambda row: sources.line_of(recipients, wanted, row), None if created else order.who)
+    async with flight.under_way():
         try:
+            if not created:  # else its first batch begins the list
+                await flight.begin()
             await flight.send(first)
             async for batch in source:
                 await flight.send(batch)
@@ -112,8 +114,6 @@ async def submit(
         except Unavailable as error:
             again = said("repeat the call with ", field("campaign", order.ref.id), ": it goes on where it stopped")
             raise Unavailable(str(error), again) from error
-        finally:
-            await flight.give_up()
     if on_absent is not None:
         for name, nearest in intake.absent.items():
             on_absent(name, nearest)

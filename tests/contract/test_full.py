@@ -13,7 +13,7 @@ from queue_bench import SETTINGS, Bench, addresses, batches, deferred, doubts, o
 
 from sendengine.errors import Unavailable
 from sendengine.policy.grants import Words, encode
-from sendengine.ports import Leased, Repair
+from sendengine.ports import Leased, Repair, Run
 from sendengine.records import NO_ROWS, seen
 from sendengine.types import Outcome
 from tests.forms import Server, server
@@ -34,6 +34,7 @@ class Scene:
         await bench.campaign("c", 450)
         await bench.campaign("line", 5, sequential="1")
         await bench.campaign("open", 0, sealed=False)
+        await bench.desk.begin_list("m1", "open", Run("a" * 16))
         await bench.campaign("paused", 5)
         await bench.desk.pause("m1", "paused")
         await bench.desk.create("m1", "transactional", b"t", None, b"", SETTINGS)
@@ -65,6 +66,7 @@ REFUSED: dict[str, Step] = {
     "create": lambda s: s.bench.desk.create("m1", "new", b"d", None, b"message", SETTINGS),
     "submit": lambda s: s.bench.desk.submit("m1", "open", batches(addresses(50))[0]),
     "submit the last": lambda s: s.bench.desk.submit("m1", "open", batches(addresses(50))[0], is_last=True),
+    "begin a list": lambda s: s.bench.desk.begin_list("m1", "open", Run("b" * 16)),
     "transact": lambda s: s.bench.desk.transact("m1", b"payload", b"message", "key", bytes(8)),
     "append": lambda s: s.bench.queue.append("w1", b"token", 0, [], [b"3", b"tick"]),
     "append that deletes, too": lambda s: s.bench.queue.append("w1", b"token", 0, [b"1"], [b"3", b"tick"]),
@@ -84,7 +86,7 @@ EITHER: dict[str, Step] = {
     "take": lambda s: s.bench.take(1000),
     "find": lambda s: s.bench.queue.find(10),
     "seal": lambda s: s.bench.desk.seal("m1", "open", 0),
-    "uploaded": lambda s: s.bench.desk.uploaded("m1", "open", 0),
+    "end a list": lambda s: s.bench.desk.end_list("m1", "open", Run("a" * 16), 0),
     "pause": lambda s: s.bench.desk.pause("m1", "c"),
     "resume": lambda s: s.bench.desk.resume("m1", "paused"),
     "reverse": lambda s: s.bench.desk.reverse("m1", "c"),

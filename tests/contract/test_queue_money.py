@@ -12,7 +12,7 @@ from queue_bench import SETTINGS, Bench, ManualClock, deferred, doubts, outcomes
 from sendengine import records
 from sendengine.intake import Intake, PackedBatch
 from sendengine.policy.credits import Balance, Home, balance, fold
-from sendengine.ports import Blame, Stored
+from sendengine.ports import Blame, Run, Stored
 from sendengine.queue.memory import MemoryDesk, MemoryQueue, MemoryStore
 from sendengine.types import Outcome
 
@@ -94,14 +94,16 @@ async def test_rows_are_reserved_as_they_are_stored_and_spent_as_they_are_sent(t
 async def test_list_that_lacks_credit_is_not_sealed_until_it_has_ended(till: Till) -> None:
     await till.open(250_000)
     await till.desk.create(LANE, "a", b"digest", None, b"message", SETTINGS)
-    first, second = priced(150)
-    await till.desk.submit(LANE, "a", first)
-    assert await till.desk.uploaded(LANE, "a", 1)
-    assert (await till.desk.submit(LANE, "a", second)).status == "credit"
+    (first, second), one, other = priced(150), Run("1" * 16), Run("2" * 16, 1)
+    await till.desk.submit(LANE, "a", first, run=one)
+    assert await till.desk.end_list(LANE, "a", one, 1)
+    for _ in range(2):
+        assert (await till.desk.submit(LANE, "a", second, run=other, line=b"other")).status == "credit"
     assert await till.desk.seal(LANE, "a", 1, must_have_ended=True) == Stored("unended")
     assert await till.desk.grant_credits(LANE, "more", 50_000, 1e15, FAR, "till", "bought")
-    assert (await till.desk.submit(LANE, "a", second)).status == "stored"
-    assert await till.desk.uploaded(LANE, "a", 2)
+    assert (await till.desk.submit(LANE, "a", second, run=other, line=b"other")).status == "stored"
+    assert [each.line for each in await till.desk.audit("m1", "", 9)] == [b"other"]
+    assert await till.desk.end_list(LANE, "a", other, 2)
     assert await till.desk.seal(LANE, "a", 2, must_have_ended=True) == Stored("sealed")
 
 

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from queue_bench import Bench, addresses, batches, redis_bench, rows
 from redis import Redis
 
-from sendengine.ports import Stored
+from sendengine.ports import Run, Stored
 from sendengine.queue import keys
 from sendengine.records import TRANSACTIONAL, count
 
@@ -99,22 +99,93 @@ async def test_last_batch_of_nothing_new_ends_the_campaign(bench: Bench) -> None
 async def test_list_that_was_begun_and_has_not_ended_is_not_sealed(bench: Bench) -> None:
     await bench.account()
     await bench.campaign("c", 0, sealed=False)
-    assert not await bench.desk.uploaded("m1", "c", 0)
     first, second, third = batches(addresses(250))
-    await bench.desk.submit("m1", "c", first)
-    assert (await bench.fields("c"))["unended"] == "1"
-    assert await bench.desk.seal("m1", "c", 1, must_have_ended=True) == Stored("unended")
-    assert await bench.desk.uploaded("m1", "c", 1)
-    await bench.desk.submit("m1", "c", first)  # a repeat
+    one, other = Run("1" * 16), Run("2" * 16, 1)
+    assert await bench.desk.begin_list("m1", "c", one)
+    assert not await bench.desk.begin_list("m1", "c", one)
+    assert await bench.desk.seal("m1", "c", 0, must_have_ended=True) == Stored("unended")
+    await bench.desk.submit("m1", "c", first, run=one)
+    assert not await bench.desk.leave_list("m1", "c", one)  # it has stored one
+    assert await bench.desk.end_list("m1", "c", one, 1)
+    await bench.desk.submit("m1", "c", first, run=other)  # a repeat
     assert "unended" not in await bench.fields("c")
     for batch in (second, third):
-        await bench.desk.submit("m1", "c", batch)
-    assert not await bench.desk.uploaded("m1", "c", 1)  # another upload has gone on
+        await bench.desk.submit("m1", "c", batch, run=other)
+    assert not await bench.desk.end_list("m1", "c", other, 1)  # another upload has gone on
     assert await bench.desk.seal("m1", "c", 3, must_have_ended=True) == Stored("unended")
-    assert await bench.desk.uploaded("m1", "c", 3)
+    assert await bench.desk.end_list("m1", "c", other, 3)
     assert await bench.desk.seal("m1", "c", 3, must_have_ended=True) == Stored("sealed")
     assert await bench.desk.seal("m1", "c", 3, must_have_ended=True) == Stored("same")
-    assert not await bench.desk.uploaded("m1", "none", 0)
+    assert not await bench.desk.begin_list("m1", "c", one)
+    assert not await bench.desk.begin_list("m1", "none", one)
+
+
+async def test_end_takes_the_marks_that_it_covers(bench: Bench) -> None:
+    """Of its own list, and of those begun before it where fewer batches stood; not of those that began behind it."""
+    await bench.account()
+    await bench.campaign("c", 0, sealed=False)
+    first, second, third = batches(addresses(300))
+    broken, goes_on, behind = Run("1" * 16), Run("2" * 16, 1), Run("3" * 16, 2)
+    await bench.desk.submit("m1", "c", first, run=broken)
+    for run in (goes_on, behind):
+        await bench.desk.begin_list("m1", "c", run)
+    for batch in (second, third):
+        await bench.desk.submit("m1", "c", batch, run=goes_on)
+    assert (await bench.fields("c"))["unended"] == "1111111111111111:0:0:1 2222222222222222:1:1:1 3333333333333333:2:1:0 "
+    assert await bench.desk.end_list("m1", "c", goes_on, 3)
+    assert (await bench.fields("c"))["unended"] == "3333333333333333:2:1:0 "
+    again = Run("4" * 16)
+    await bench.desk.begin_list("m1", "c", again)
+    assert await bench.desk.end_list("m1", "c", again, 3)  # begun behind it, and it covers its place
+    assert "unended" not in await bench.fields("c")
+    await bench.desk.begin_list("m1", "c", behind)
+    await bench.desk.begin_list("m1", "c", again)
+    assert await bench.desk.end_list("m1", "c", again, 3)
+    assert (await bench.fields("c"))["unended"] == "3333333333333333:2:3:0 "  # it began behind all of it
+    assert not await bench.desk.leave_list("m1", "c", again)
+    assert await bench.desk.leave_list("m1", "c", behind)
+    assert "unended" not in await bench.fields("c")
+
+
+async def test_marks_are_not_kept_without_end(bench: Bench) -> None:
+    await bench.account()
+    await bench.campaign("c", 0, sealed=False)
+    for number in range(300):
+        await bench.desk.begin_list("m1", "c", Run(f"{number:016x}"))
+    marks = (await bench.fields("c"))["unended"]
+    assert len(marks) < 4200
+    assert marks.startswith(f"{300 - marks.count(' '):016x}:")
+
+
+async def test_mark_of_the_release_before_is_one(redis_url: str) -> None:
+    bench = redis_bench(redis_url)
+    await bench.account()
+    await bench.campaign("c", 100, sealed=False)
+    with Redis.from_url(redis_url) as redis:
+        redis.hset("{m1}:c:c", "unended", "1")
+    assert await bench.desk.seal("m1", "c", 1, must_have_ended=True) == Stored("unended")
+    again = Run("1" * 16)
+    await bench.desk.begin_list("m1", "c", again)
+    assert await bench.desk.end_list("m1", "c", again, 1)
+    assert await bench.desk.seal("m1", "c", 1, must_have_ended=True) == Stored("sealed")
+    await bench.close()
+
+
+async def test_line_of_a_run_is_noted_with_the_first_batch_that_it_stores(bench: Bench) -> None:
+    await bench.account()
+    await bench.campaign("c", 0, sealed=False)
+    one, other = Run("1" * 16), Run("2" * 16)
+    first, second, third, last = batches(addresses(350))
+    await bench.desk.begin_list("m1", "c", one)
+    await bench.desk.submit("m1", "c", second, run=one, line=b"too early")
+    for batch, line in ((first, b"one 0"), (second, b"one 1")):  # its answer was not heard yet
+        await bench.desk.submit("m1", "c", batch, run=one, line=line)
+    for batch in (first, second, third):
+        await bench.desk.submit("m1", "c", batch, run=other, line=b"other %d" % batch.number)
+    await bench.desk.submit("m1", "c", third, run=one, line=b"one 2")
+    await bench.desk.submit("m1", "c", last, is_last=True, run=Run("3" * 16), line=b"last")
+    await bench.desk.submit("m1", "c", last, is_last=True, run=Run("4" * 16), line=b"again")
+    assert [each.line for each in await bench.desk.audit("m1", "", 9)] == [b"one 0", b"other 2", b"last"]
 
 
 async def test_seal_of_who_knows_the_whole_list_ends_it(bench: Bench) -> None:
@@ -123,9 +194,9 @@ async def test_seal_of_who_knows_the_whole_list_ends_it(bench: Bench) -> None:
     await bench.campaign("b", 0, sealed=False)
     first, second = batches(addresses(150))
     for name in ("a", "b"):
-        await bench.desk.submit("m1", name, first)
+        await bench.desk.submit("m1", name, first, run=Run("1" * 16))
     assert await bench.desk.seal("m1", "a", 1, first.digests) == Stored("sealed")
-    assert (await bench.desk.submit("m1", "b", second, is_last=True)).status == "stored"
+    assert (await bench.desk.submit("m1", "b", second, is_last=True, run=Run("1" * 16))).status == "stored"
     for name in ("a", "b"):
         fields = await bench.fields(name)
         assert (fields["sealed"], "unended" in fields) == ("1", False)

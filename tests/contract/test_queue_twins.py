@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from queue_bench import NOON, Bench, addresses, batches, deferred, doubts, ended, memory_bench, outcomes, redis_bench, settlement, where
 from redis import Redis
 
-from sendengine.ports import Leased, Settlement, Standing, Taken
+from sendengine.ports import Leased, Run, Settlement, Standing, Taken
 from sendengine.records import PAST, rows_of
 from sendengine.types import Outcome
 
@@ -57,6 +57,7 @@ class Twins(RuleBasedStateMachine):
         self.past: dict[bytes, set[int]] = {}
         self.loaded = dict.fromkeys(CAMPAIGNS, 0)
         self.settled: list[Settlement] = []
+        self.begun = [Run(16 * "f")]
         self.both(lambda bench: bench.account())
         self.both(lambda bench: bench.queue.register("w1", b"t"))
         for name in CAMPAIGNS:
@@ -79,13 +80,23 @@ class Twins(RuleBasedStateMachine):
     def submit(self, name: str, n: int) -> None:
         levels = [at % 3 for at in range(n)]
         packed = batches(addresses(self.loaded[name] * 37 + n), None)[self.loaded[name] :]
+        run = self.begun[-1]
         for batch in packed if n > 100 else batches(addresses(n), levels):
-            stored = self.both(lambda bench, batch=batch: bench.desk.submit("m1", name, batch))  # type: ignore[misc]
+            stored = self.both(lambda bench, batch=batch: bench.desk.submit("m1", name, batch, run=run))  # type: ignore[misc]
             self.loaded[name] += stored.status == "stored"
 
-    @rule(name=campaign, of=st.integers(0, 1))
-    def uploaded(self, name: str, of: int) -> None:
-        self.both(lambda bench: bench.desk.uploaded("m1", name, self.loaded[name] - of))
+    @rule(name=campaign, first=st.integers(0, 2))
+    def begin_list(self, name: str, first: int) -> None:
+        self.begun.append(Run(f"{len(self.begun):016x}", first))
+        self.both(lambda bench: bench.desk.begin_list("m1", name, self.begun[-1]))
+
+    @rule(name=campaign, which=st.integers(0, 9), of=st.integers(0, 1), leaves=st.booleans())
+    def end_list(self, name: str, which: int, of: int, leaves: bool) -> None:
+        run, until = self.begun[-1 - which % len(self.begun)], self.loaded[name] - of
+        if leaves:
+            self.both(lambda bench: bench.desk.leave_list("m1", name, run))
+        else:
+            self.both(lambda bench: bench.desk.end_list("m1", name, run, until))
 
     @rule(name=campaign, ended=st.booleans())
     def seal(self, name: str, ended: bool) -> None:

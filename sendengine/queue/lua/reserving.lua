@@ -16,7 +16,7 @@ function reserve(id, k, rows, valid)
     free = free + lot.free
   end
   if free < needed then
-    if id ~= TRANSACTIONAL then call('HSET', send_key(id), 'lacks', int(needed), 'lacks_at', int(now), 'unended', 1) end
+    if id ~= TRANSACTIONAL then call('HSET', send_key(id), 'lacks', int(needed), 'lacks_at', int(now)) end
     return {'credit', int(needed), int(free)}
   end
   call('HDEL', send_key(id), 'lacks', 'lacks_at')

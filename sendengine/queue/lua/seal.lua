@@ -1,7 +1,7 @@
 -- include: lib sealing standing noting
 -- The list is complete: from here on the campaign has an N, a final estimate, and can finish.  KEYS[1] account.
 -- ARGV: campaign, batches, digests of the last one as in standing.lua ("": whatever stands), a line for the audit trail, "1": only if no
---       upload is under way or broken off.
+--       list is `unended` (unended.lua).
 -- Replies {'sealed', attached}, {'same'}, {'expected', batches stored}, {'apart'}: another list stands, {'closed', state}, {'unended'}.
 local id, key = ARGV[1], send_key(ARGV[1])
 local s = call('HMGET', key, 'state', 'sealed', 'batches', 'unended')

@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from sendengine.batch import Batch, CorruptPayload, UnknownVersion, unpack
-from sendengine.engine.campaigns import Campaigns
+from sendengine.engine.campaigns import Campaign, Campaigns
 from sendengine.engine.delivery import UNRENDERABLE, Deliveries
 from sendengine.engine.journal import Journal
 from sendengine.engine.lane import Lane
@@ -47,20 +47,14 @@ class Batches:
 
     async def open(self, lane: Lane, leased: Leased) -> None:
         """A lease with its rows rendered as far as they can be without their turn."""
-        try:
-            campaign = await self._campaigns.get(lane.account, leased.campaign)
-        except Unavailable:
-            raise
-        except SendEngineError as error:  # not to be read by this release: left for others
-            log.error("campaign_unreadable", account=lane.account, campaign=leased.campaign, reason=str(error))
-            campaign = None
-        if campaign is None:
-            lane.ignored.add(leased.campaign)
-            await self._queue.visit(lane.account, 0, 0.0, "=", [], [give_back(leased.token)])
-            return
-        share = lane.shares.get(campaign.id)
+        share = lane.shares.get(leased.campaign)
         if share is None:
-            share = lane.shares[campaign.id] = Share(lane, campaign)
+            campaign = await self._campaign(lane, leased.campaign)
+            if campaign is None:
+                lane.ignored.add(leased.campaign)
+                await self._queue.visit(lane.account, 0, 0.0, "=", [], [give_back(leased.token)])
+                return
+            share = lane.shares.setdefault(campaign.id, Share(lane, campaign))
         rows = rows_of(leased.mask)
         self._numbers += 1
         lease = Lease(self._numbers, leased.token, share, leased.batch, rows[::-1], self._now(), leased.idle_us)
@@ -69,6 +63,16 @@ class Batches:
             await self._journal.note_opening(lease, lane.account)
         await self._prepare(lane, lease, leased, rows)
         self._journal.note(lease, lane.account)
+
+    async def _campaign(self, lane: Lane, campaign: str) -> Campaign | None:
+        """None when it is gone, or not to be read by this release: left for others."""
+        try:
+            return await self._campaigns.get(lane.account, campaign)
+        except Unavailable:
+            raise
+        except SendEngineError as error:
+            log.error("campaign_unreadable", account=lane.account, campaign=campaign, reason=str(error))
+            return None
 
     async def _prepare(self, lane: Lane, lease: Lease, leased: Leased, rows: list[int]) -> None:
         """Its batch, unpacked and encoded by columns, as far as that can be done; what cannot be rendered has its outcome."""

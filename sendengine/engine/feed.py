@@ -112,7 +112,7 @@ class Feed:
     @property
     def is_short(self) -> bool:
         """Permits go on lapsing for want of a session."""
-        return self._now() - self._short_at < SHORT_FOR and self._short_at - self._short_since >= SHORT_AFTER
+        return self._short_at - self._short_since >= SHORT_AFTER and self._now() - self._short_at < SHORT_FOR
 
     def _lapsed(self, now: float) -> None:
         """A delivery waited until its permit was over, because every session was busy."""

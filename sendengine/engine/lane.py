@@ -33,6 +33,15 @@ LISTED_WITHIN = 0.3  # seconds from a hard bounce to the list
 class Lane:
     """Owner of an account's shares, leases and permits in this worker."""
 
+    # Forty attributes without slots would be a dict for each of ten thousand, looked up a fifth slower.
+    __slots__ = (
+        "_in_a_row", "_next_share", "_refusals", "_settings", "_since_retry", "_void_after", "account", "bind", "bind_told", "closes_at",
+        "cut", "dirty", "due_at", "feed", "has_done", "horizon", "idle_us", "ignored", "interval", "is_distrusted", "is_gone",
+        "is_known", "is_leaving", "is_paid", "is_taking", "is_visiting", "lapse", "licence_until", "listed", "low_water", "must_check",
+        "must_look", "must_refresh", "must_return", "must_screen", "pace", "permits", "rate", "relay", "returns", "served_at",
+        "settle_after", "shares", "suspended_until", "take_at", "unsent", "visit_at", "wake_at",
+    )  # fmt: skip
+
     def __init__(self, account: str, relay: Way, feed: Feed, settings: EngineSettings) -> None:
         self.account = account
         self.is_paid = is_paid(account)
@@ -42,7 +51,7 @@ class Lane:
         self.shares: dict[str, Share] = {}
         self.permits = Permits()
         self.pace = Pace()
-        self.interval = 0.0  # seconds between messages; 0: unmetered
+        self.keep(0.0)
         self.is_known = False  # a visit has told the interval
         self.licence_until = 0.0  # unmetered: may send until then
         self.closes_at = float("inf")  # the account's term ends: nothing goes from then on
@@ -77,36 +86,30 @@ class Lane:
 
     # speed
 
-    @property
-    def rate(self) -> float:
-        """Messages per second; infinite when unmetered."""
-        return 1 / self.interval if self.interval else float("inf")
-
-    @property
-    def horizon(self) -> float:
+    def keep(self, interval: float) -> None:
+        """Seconds between messages, 0 when unmetered; and what follows from it, which is asked for with every message."""
         s = self._settings
-        return min(s.horizon_max, max(s.horizon_min, s.horizon_permits * self.interval))
-
-    @property
-    def settle_after(self) -> float:
-        """How old an outcome may grow before it is settled: some twenty go together, within the limits."""
-        return min(self._settings.settle_after, max(SETTLE_SOONEST, SETTLED_TOGETHER * self.interval))
+        self.interval = interval
+        self.rate = 1 / interval if interval else float("inf")  # messages per second
+        self.horizon = min(s.horizon_max, max(s.horizon_min, s.horizon_permits * interval))  # seconds that permits are asked for
+        self.lapse = min(0.5, max(0.1, 0.5 * interval))  # how long a permit stays usable after its time
+        # How old an outcome may grow before it is settled: some twenty go together, within the limits.
+        self.settle_after = min(s.settle_after, max(SETTLE_SOONEST, SETTLED_TOGETHER * interval))
+        # Rows of a campaign below which more are taken.
+        self.low_water = max(s.horizon_permits, int(self.rate * s.lease / 2)) if interval else s.unmetered_rows // 2
 
     @property
     def is_shared(self) -> bool:
         """Its rate, or its relay, needs more workers than one."""
         return self.rate > self._settings.spread_above or self.bind.startswith("connections")
 
-    @property
-    def lapse(self) -> float:
-        """How long a permit stays usable after its time."""
-        return min(0.5, max(0.1, 0.5 * self.interval))
-
     def grant(self, visited: Visited, replied_at: float, held: list[Share], asked_under: int) -> None:
         """Permits as this worker's clock sees them. `asked_under`: the cut number known when the visit was asked."""
         if self.is_distrusted:
             return
-        self.interval = visited.interval_us / 1e6
+        interval = visited.interval_us / 1e6
+        if interval != self.interval:
+            self.keep(interval)
         self.is_known = True
         self.idle_us = visited.idle_us
         self.see_cut(visited, asked_under)
@@ -183,19 +186,15 @@ class Lane:
         for lease in self.dirty:
             yield Unsettled.of(lease, lease.refs, lease.records, lease.deferred, lease.doubts)
 
-    def low_water(self) -> int:
-        """Rows of a campaign below which more are taken."""
-        if not self.interval:
-            return self._settings.unmetered_rows // 2
-        return max(self._settings.horizon_permits, int(self.rate * self._settings.lease / 2))
-
     def hungry_at(self) -> float | None:
         """When more is to be taken, as far as it is known where there is some; None while enough is held of every campaign."""
         if not self.shares:
             return self.take_at
-        low = self.low_water()
-        times = [share.take_at for share in self.shares.values() if share.first_tries < low]
-        return max(self.take_at, min(times)) if times else None
+        soonest, low = None, self.low_water
+        for share in self.shares.values():
+            if share.first_tries < low and (soonest is None or share.take_at < soonest):
+                soonest = share.take_at
+        return None if soonest is None else max(self.take_at, soonest)
 
     def look_anew(self) -> None:
         """Whatever was found empty may have something."""
@@ -212,7 +211,7 @@ class Lane:
 
     def enough(self) -> tuple[list[str], list[str]]:
         """Campaigns of which no more first tries, and no more retries, are wanted now."""
-        low, ignored = self.low_water(), sorted(self.ignored)
+        low, ignored = self.low_water, sorted(self.ignored)
         first = [name for name, share in self.shares.items() if share.first_tries >= low]
         again = [name for name, share in self.shares.items() if share.rows - share.first_tries >= low]
         return first + ignored, again + ignored

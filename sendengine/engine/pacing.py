@@ -73,6 +73,11 @@ class Permits:
         """When the last permit held is due."""
         return self.runs[-1].end if self.runs else None
 
+    def is_due(self, before: float) -> bool:
+        """The next one is due before that."""
+        runs = self.runs
+        return bool(runs) and runs[0].at < before
+
     def count(self) -> int:
         return sum(run.left for run in self.runs)
 
@@ -88,8 +93,8 @@ class Permits:
 
     def lapse(self, before: float) -> None:
         """Those due before it are over, unused."""
-        while self.pop(before):
-            pass
+        while self.is_due(before):
+            self.pop(before)
 
     def apply_cut(self, number: int, cut_us: float) -> None:
         """Permits later than cut_us (Redis time) and granted under a smaller number are void."""

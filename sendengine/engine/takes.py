@@ -105,7 +105,7 @@ class Takes:
         lane = self.lanes[account] = Lane(account, relay, feed, self._settings)
         feed.join()
         lane.bind = feed.bind
-        lane.interval = float(fields.get("iv", 0)) / 1e6
+        lane.keep(float(fields.get("iv", 0)) / 1e6)
         lane.is_known = True
         lane.listed = int(fields.get("sup", -1))
         names, until = self._unreadable.pop(account, (set(), 0.0))

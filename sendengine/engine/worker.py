@@ -344,13 +344,13 @@ class Worker:
         for feed in self._feeds.values():
             feed.measure()
         until = now + self._settings.lead + self._settings.tick
-        self._go_on_with_the_held_up(until)
+        self._go_on_with_the_held_up(now, until)
         for lane in self._due.take(until):
             if lane.due_at and lane.due_at <= until + self._settings.tick:  # else it was looked at sooner, and is due later again
-                if lane.feed in self._held_up:
+                if self._held_up and lane.feed in self._held_up:
                     self._held_up[lane.feed].append(lane)
                 else:
-                    self._use_permits(lane, until)
+                    self._use_permits(lane, now, until)
         self._visits.run_due(now)
         self._receipts.turn(now)
         self._pump()
@@ -367,60 +367,56 @@ class Worker:
             journal.append()
             self._meter.appended(self.journal.latency, self.journal.doubtful)
 
-    def _go_on_with_the_held_up(self, until: float) -> None:
+    def _go_on_with_the_held_up(self, now: float, until: float) -> None:
         """There was not enough for all: each has its turn, whoever waits longest first. Only those are looked at that there is room for:
         thousands may wait, and a worker that looked at each of them in each tick would never catch up."""
         for feed, waiting in list(self._held_up.items()):
             for _ in range(len(waiting)):
                 if self._is_held_up(feed):
                     break
-                self._use_permits(waiting.popleft(), until)
+                self._use_permits(waiting.popleft(), now, until)
             del self._held_up[feed]
             if waiting:
                 self._held_up[feed] = waiting  # behind the other feeds
 
-    def _use_permits(self, lane: Lane, until: float) -> None:
+    def _use_permits(self, lane: Lane, now: float, until: float) -> None:
         """Permits that fall due before `until`: each goes to whoever is next, or ends unused. While the lane is screened, while no
         further intent may be written, and while sessions do not keep up, they wait, until they lapse."""
         lane.due_at = 0.0
         if lane.must_screen:
             self._queue_due(lane)
             return
-        lane.permits.lapse(self._now() - lane.lapse)
-        may = self._may_pick(lane)
+        permits, feed = lane.permits, lane.feed
+        permits.lapse(now - lane.lapse)
+        may = self._may_pick(lane, now)
         self._note_fullness(lane)
-        while not (may and self._is_held_up(lane.feed)) and (permit := lane.permits.pop(until)):
-            may = may and self._deliveries.pick(lane, *permit)
-        due = lane.permits.next_due()
-        if due is not None and due < until:
-            lane.due_at = due
-            self._held_up.setdefault(lane.feed, deque()).append(lane)
+        while permits.is_due(until) and not (may and self._is_held_up(feed)):
+            permit = permits.pop(until)
+            may = may and permit is not None and self._deliveries.pick(lane, *permit)
+        if permits.is_due(until):
+            lane.due_at = permits.runs[0].at
+            self._held_up.setdefault(feed, deque()).append(lane)
         else:
             self._queue_due(lane)
         self._takes.feed(lane)
 
     def _is_held_up(self, feed: Feed) -> bool:
-        return self._is_at_most_doubtful or feed.is_full
-
-    @property
-    def _is_at_most_doubtful(self) -> bool:
-        return self.journal.doubtful >= self._settings.max_doubtful
+        return self.journal.doubtful >= self._settings.max_doubtful or feed.is_full
 
     def _note_fullness(self, lane: Lane) -> None:
         """Sessions that do not keep up bind the account to less than its rate; further workers may help."""
-        is_bound = lane.bind.startswith("connections")
         is_short = lane.feed.is_full or lane.feed.is_short
         if is_short and not lane.bind:
             lane.bind = f"connections|more workers, or sessions (worker -c): {lane.feed.site.sessions} to {lane.relay.site} are all busy"
             self._attend(lane)
             self._spawn(self._takes.offer(lane.account, 0))
-        elif is_bound and not is_short:
+        elif lane.bind and not is_short and lane.bind.startswith("connections"):
             lane.bind = ""
 
-    def _may_pick(self, lane: Lane) -> bool:
+    def _may_pick(self, lane: Lane, now: float) -> bool:
         return not (
             lane.is_leaving or lane.must_check or lane.must_screen or self.journal.is_away
-            or lane.suspended_until > self._now() or not lane.feed.site.is_open
+            or lane.suspended_until > now or not lane.feed.site.is_open
         )  # fmt: skip
 
     def _queue_due(self, lane: Lane) -> None:
@@ -437,10 +433,10 @@ class Worker:
         now = self._now()
         lanes = [lane for lane in self._takes.unmetered if lane.is_known and lane.rows]
         for lane in lanes:
-            if not self._may_pick(lane) or lane.licence_until < now:
+            if not self._may_pick(lane, now) or lane.licence_until < now:
                 continue
             room = lane.feed.room if len(lanes) == 1 else lane.feed.room // len(lanes) + 1
-            while room > 0 and not self._is_at_most_doubtful:
+            while room > 0 and self.journal.doubtful < self._settings.max_doubtful:
                 if not self._deliveries.pick(lane, 0.0, None, None):
                     break
                 room -= 1
@@ -448,9 +444,11 @@ class Worker:
                     self.journal.append()
             self._takes.feed(lane)
         # Outcomes count as doubtful until they are journalled: left to the tick, they would hold the next picks up.
-        waiting = self.journal.waiting
-        if waiting >= self._settings.journal_intents or (waiting and not self.journal.in_flight):
-            self.journal.append()
+        # With permits alone, and much room below the cap, the tick's append is soon enough.
+        journal, most = self.journal, self._settings.max_doubtful
+        is_wanted = bool(lanes) or 2 * journal.doubtful >= most
+        if journal.waiting >= self._settings.journal_intents or (is_wanted and journal.waiting and not journal.in_flight):
+            journal.append()
 
     # what the parts tell
 

@@ -58,10 +58,10 @@ async def test_a_worker_that_fell_behind_looks_at_those_only_that_there_is_room_
     worker, looked = rig.start(settings=EngineSettings(max_doubtful=20)), 0
     use_permits = worker._use_permits
 
-    def counting(lane: Lane, until: float) -> None:
+    def counting(lane: Lane, now: float, until: float) -> None:
         nonlocal looked
         looked += 1
-        use_permits(lane, until)
+        use_permits(lane, now, until)
 
     worker._use_permits = counting  # type: ignore[method-assign]
     await asyncio.sleep(20)

@@ -180,6 +180,26 @@ async def test_bounces_and_ends_from_before_a_subscription_are_not_told_to_it(wo
         assert sorted(each["campaign"] for each in told_to(world, url, "bounce")) == names
 
 
+async def test_a_subscription_made_just_behind_the_reading_of_them_misses_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, outbox = world.bench.client, world.bench.desk.outbox
+    await world.subscribe()
+    await world.turn()
+    read = outbox.hooks
+
+    async def hooks_of(name: str) -> list[bytes]:
+        monkeypatch.setattr(outbox, "hooks", read)
+        found = await read(name)
+        await client.create_hook("m1", LATER, ["tier.changed"])
+        await client.set_tier("m1", "100k")
+        return found
+
+    monkeypatch.setattr(outbox, "hooks", hooks_of)
+    await hooks.look(world.bench.desk, "m1")
+    for _ in range(2):
+        await world.turn()
+    assert [len(told_to(world, url, "tier.changed")) for url in (URL, LATER)] == [1, 1]
+
+
 async def test_a_look_that_began_before_a_subscription_takes_nothing_from_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     client, desk = world.bench.client, world.bench.desk
     await world.subscribe()

@@ -33,7 +33,7 @@ LISTED_WITHIN = 0.3  # seconds from a hard bounce to the list
 class Lane:
     """Owner of an account's shares, leases and permits in this worker."""
 
-    # Forty attributes without slots would be a dict for each of ten thousand, looked up a fifth slower.
+    # So many attributes without slots would be a dict for each of ten thousand, looked up a fifth slower.
     __slots__ = (
         "_in_a_row", "_next_share", "_refusals", "_settings", "_since_retry", "_void_after", "account", "bind", "bind_told", "closes_at",
         "cut", "dirty", "due_at", "feed", "has_done", "horizon", "idle_us", "ignored", "interval", "is_distrusted", "is_gone",

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
+from sendengine.errors import Unavailable
 from sendengine.intake import DIGEST_OCTETS, PackedBatch
 from sendengine.lanes import is_paid, owner
 from sendengine.policy import apikeys
@@ -186,7 +188,8 @@ class RedisDesk:
             await trail.write(self._link, account, ["", f"{await self.now_us():.0f}", line], await self._kept_from())
 
     async def audit(self, account: str, after: str, limit: int) -> list[AuditLine]:
-        await trail.fill(self._link, account, await self._kept_from())
+        if not after:  # a run that goes on would have lines for each page, and the reading no end
+            await trail.fill(self._link, account, await self._kept_from())
         start = f"({after}" if after else "-"
         found = await self._link.call("XRANGE", keys.trail(account), start, "+", "COUNT", limit)
         return [AuditLine(entry.decode(), int(entry.split(b"-")[0]), flat[1]) for entry, flat in found]
@@ -199,7 +202,9 @@ class RedisDesk:
         return None if at is None else float(at)
 
     async def _fill_trail(self, account: str) -> None:
-        await trail.move(self._link, account, await self._kept_from())
+        """What was noted is safe with the change it tells of: a trail out of reach does not undo that, and the next one comes by."""
+        with suppress(Unavailable):
+            await trail.move(self._link, account, await self._kept_from())
 
     async def _kept_from(self) -> float:
         """ms of the oldest audit line that is kept."""

@@ -220,8 +220,9 @@ class MemoryDesk:
         self._noted(account, line)
 
     async def audit(self, account: str, after: str, limit: int) -> list[AuditLine]:
-        self._store.accounts.get(account, Account()).fold()
-        self._fill_trail(account)
+        if not after:
+            self._store.accounts.get(account, Account()).fold()
+            self._fill_trail(account)
         return [line for line in self._store.trails.get(account, ()) if not after or _place(line.entry) > _place(after)][:limit]
 
     async def purge(self, account: str, line: bytes) -> str:

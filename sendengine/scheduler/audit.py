@@ -67,7 +67,7 @@ async def _note(desk: Desk, account: str, said: bytes) -> None:
 
 
 async def read(desk: Desk, account: str) -> AsyncIterator[Entry]:
-    """The oldest first."""
+    """The oldest first; what is noted while they are read, maybe."""
     after = ""
     while lines := await desk.audit(account, after, READ_AT_ONCE):
         for each in lines:

@@ -228,7 +228,8 @@ async def _begin_looking(desk: Desk, account: str) -> None:
 async def _look_before(desk: Desk, account: str, hook: Hook) -> None:
     """What has no time of its own is looked for before there is another subscription, and told to those that stand."""
     for _ in range(TIMES):  # another process may look at the same time
-        known, seen = list((await _hooks(desk, account)).values()), await desk.outbox.seen(account)
+        seen = await desk.outbox.seen(account)  # before the others: who comes between makes another version
+        known = list((await _hooks(desk, account)).values())
         if "since" not in seen:
             return
         changes: dict[str, str] = {}
@@ -240,11 +241,13 @@ async def _look_before(desk: Desk, account: str, hook: Hook) -> None:
         queued = _queued(account, version, found, known, hook.made_us)
         if not changes or await desk.outbox.look(account, version, changes, queued):
             return
+    raise Unavailable(f"others look at {account} all the time", "the same call may go through later")
 
 
 async def look(desk: Desk, account: str) -> bool:
     """What has happened since the last look is queued. Whether sends go on."""
-    hooks, seen, now = await _hooks(desk, account), await desk.outbox.seen(account), await desk.now_us()
+    seen = await desk.outbox.seen(account)  # before the others: who comes between makes another version
+    hooks, now = await _hooks(desk, account), await desk.now_us()
     if "since" not in seen:
         await _begin_looking(desk, account)
         return True

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from queue_bench import NOON, Bench, redis_bench
 
+from sendengine.errors import Unavailable
 from sendengine.policy.suppression import Listed, Reason, encode
 from sendengine.ports import Part
 from sendengine.queue import trail
@@ -164,3 +165,26 @@ async def test_a_complaint_counts_with_the_change_it_makes(sending: Bench) -> No
     for listed in (Listed(1, 1), Listed()):
         assert await sending.desk.suppress("m1", complained, are_complaints=True) == listed
     assert (await sending.queue.health("m1", 24)).complaints == 2
+
+
+async def test_a_reading_ends_though_a_run_goes_on(sending: Bench) -> None:
+    desk, after, read = sending.desk, "", 0
+    await desk.suppress("m1", entries("first@x.cz"), part=Part(LINE))
+    while lines := await desk.audit("m1", after, 1):
+        after, read = lines[-1].entry, read + 1
+        assert read < 20
+        await desk.suppress("m1", entries(f"{read}@x.cz"), part=Part(IMPORT, "run", is_last=False))
+
+
+async def test_a_trail_out_of_reach_does_not_undo_what_was_done(sending: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    move = trail.move
+
+    async def away(*args: Any) -> None:
+        raise Unavailable("its slot is away")
+
+    monkeypatch.setattr(trail, "move", away)
+    assert await sending.desk.suppress("m1", entries("a@x.cz"), part=Part(LINE)) == Listed(1, 0)
+    assert await sending.desk.unsuppress("m1", [b"a@x.cz"], part=Part(LINE)) == 1
+    assert await sending.desk.outbox.keep_hook("m1", "h", b"{}", line=LINE)
+    monkeypatch.setattr(trail, "move", move)
+    assert len(await told(sending)) == 3

@@ -1,7 +1,7 @@
 -- include: lib
 -- How the account's e-mail fared within the last hours: what its campaigns' counts rose by since the last look goes to the hour's sums.
 -- KEYS[1] B.  ARGV: hours.   Replies {sent, bounced, complaints}. The first look only notes where the counts stand.
--- B:health: at = µs of the last look, c<campaign> = its counts then, h<hour> = "sent bounced", x<hour> = complaints (complain.lua).
+-- B:health: at = µs of the last look, c<campaign> = its counts then, h<hour> = "sent bounced", x<hour> = complaints (complaining.lua).
 local key, now, ids, sums = B .. ':health', clock(), {}, {0, 0, 0}
 if call('EXISTS', B) == 0 or call('HEXISTS', B, 'purging') == 1 then return sums end
 local hour, oldest, at = math.floor(now / 3600e6), math.floor(now / 3600e6) - ARGV[1], call('HGET', key, 'at')

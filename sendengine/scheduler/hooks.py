@@ -228,8 +228,7 @@ async def _begin_looking(desk: Desk, account: str) -> None:
 async def _look_before(desk: Desk, account: str, hook: Hook) -> None:
     """What has no time of its own is looked for before there is another subscription, and told to those that stand."""
     for _ in range(TIMES):  # another process may look at the same time
-        seen = await desk.outbox.seen(account)  # before the others: who comes between makes another version
-        known = list((await _hooks(desk, account)).values())
+        seen, known = await _seen_by(desk, account)
         if "since" not in seen:
             return
         changes: dict[str, str] = {}
@@ -244,18 +243,23 @@ async def _look_before(desk: Desk, account: str, hook: Hook) -> None:
     raise Unavailable(f"others look at {account} all the time", "the same call may go through later")
 
 
+async def _seen_by(desk: Desk, account: str) -> tuple[Mapping[str, str], list[Hook]]:
+    """What was last looked at, and who subscribes; in this order: a subscription that comes between makes another version."""
+    seen = await desk.outbox.seen(account)
+    return seen, list((await _hooks(desk, account)).values())
+
+
 async def look(desk: Desk, account: str) -> bool:
     """What has happened since the last look is queued. Whether sends go on."""
-    seen = await desk.outbox.seen(account)  # before the others: who comes between makes another version
-    hooks, now = await _hooks(desk, account), await desk.now_us()
+    (seen, hooks), now = await _seen_by(desk, account), await desk.now_us()
     if "since" not in seen:
         await _begin_looking(desk, account)
         return True
     changes: dict[str, str] = {"since": f"{now:.0f}"}
-    found = [event async for event in _found(desk, account, list(hooks.values()), seen, changes)]
-    found += await _low_credit(desk, account, list(hooks.values()), seen, changes)
+    found = [event async for event in _found(desk, account, hooks, seen, changes)]
+    found += await _low_credit(desk, account, hooks, seen, changes)
     version = seen.get("v", "0")
-    await desk.outbox.look(account, version, changes, _queued(account, version, found, list(hooks.values()), now))
+    await desk.outbox.look(account, version, changes, _queued(account, version, found, hooks, now))
     return any(name.startswith(_SEND) for name in {**seen, **changes})
 
 

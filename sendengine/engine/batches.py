@@ -54,7 +54,7 @@ class Batches:
                 lane.ignored.add(leased.campaign)
                 await self._queue.visit(lane.account, 0, 0.0, "=", [], [give_back(leased.token)])
                 return
-            share = lane.shares.setdefault(campaign.id, Share(lane, campaign))
+            share = lane.shares[campaign.id] = Share(lane, campaign)
         rows = rows_of(leased.mask)
         self._numbers += 1
         lease = Lease(self._numbers, leased.token, share, leased.batch, rows[::-1], self._now(), leased.idle_us)

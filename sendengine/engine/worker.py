@@ -390,9 +390,8 @@ class Worker:
         permits.lapse(now - lane.lapse)
         may = self._may_pick(lane, now)
         self._note_fullness(lane)
-        while permits.is_due(until) and not (may and self._is_held_up(feed)):
-            permit = permits.pop(until)
-            may = may and permit is not None and self._deliveries.pick(lane, *permit)
+        while permits.is_due(until) and not (may and self._is_held_up(feed)) and (permit := permits.pop(until)):
+            may = may and self._deliveries.pick(lane, *permit)
         if permits.is_due(until):
             lane.due_at = permits.runs[0].at
             self._held_up.setdefault(feed, deque()).append(lane)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -123,6 +124,14 @@ def test_module_imports_only_what_its_level_allows(path: Path) -> None:
 )
 def test_rule_tells_good_from_bad(path: str, module: str, allowed: bool) -> None:
     assert may_import(PACKAGE / path, module) is allowed
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if "re" in imports(path)], ids=str)
+def test_no_expression_takes_a_group_possessively(path: Path) -> None:
+    """Python before 3.11.5 matches none that it should (gh-106052); Debian 12 has 3.11.2."""
+    nodes = ast.walk(ast.parse(path.read_bytes()))
+    texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    assert not [text for text in texts if re.search(r"(?<!\\)\)(?:[*+?]|\{\d*,?\d*\})\+|\(\?>", text)]
 
 
 def test_nothing_imports_the_workers() -> None:

@@ -29,7 +29,7 @@ _MOST_SIGNS, _MOST_JOINS, _MOST_FILTERS, _MOST_ELIFS = 200, 50, 10, 200  # three
 # which are others, and with eight a text of them takes some 20 ms.
 SLOWNESS_ALONE, SLOWNESS = 32, 8
 
-_STRING = r"""(?:"(?:[^"\\]|\\.)*+"|'(?:[^'\\]|\\.)*+')"""
+_STRING = r"""(?:"[^"\\]*+(?:\\.[^"\\]*+)*"|'[^'\\]*+(?:\\.[^'\\]*+)*')"""  # no possessive groups: as in address.py
 _INSIDE = rf"""((?:{_STRING}|[^"'])*?)"""  # an end mark inside a string is none
 _opening = re.compile(r"\{[{%]").search
 _raw = re.compile(r"\{%[-+]?\s*raw\s*[-+]?%\}.*?\{%[-+]?\s*endraw\s*[-+]?%\}", re.DOTALL).match

@@ -21,6 +21,7 @@ messages go in one write, but for those that `alone: 2 3` names.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import struct
@@ -88,7 +89,8 @@ class Player:
     async def end(self) -> None:
         """The client has gone: every talk comes to its end."""
         for writer in self._writers:
-            writer.transport.abort()
+            with contextlib.suppress(AttributeError):  # Python before 3.11.5 has no protocol left where a TLS transport was closed twice
+                writer.transport.abort()
         await asyncio.gather(*self._tasks)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -8,12 +8,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sendengine import compiled
+
 if TYPE_CHECKING:
     from sendengine.client import Client as Client
     from sendengine.render.message import Message as Message
 
 __version__ = "0.1.0"
 __all__ = ["Client", "Message", "__version__"]
+
+compiled.install()
 
 _HOMES = {"Client": "sendengine.client", "Message": "sendengine.render.message"}
 

@@ -145,7 +145,7 @@ local function settle(now, token, final, records, dictionary, nums, deferred, do
   if not v then return 0 end
   local mask, k, level, taken, id, worker, past = lease_unpack(v)
   local key = send_key(id)
-  local s = call('HMGET', key, 'state', 'on_doubt', 'max_doubt', 'doubts', 'first_mail', 'first_mail_last', 'last_mail', 'recent', 'accepted', 'tried', 'leased', 'killed')
+  local s = call('HMGET', key, 'state', 'on_doubt', 'max_doubt', 'doubts', 'first_mail', 'first_mail_last', 'last_mail', 'recent', 'accepted', 'tried', 'leased', 'killed', 'sent')
   local cancelled, tally, left, n = s[1] == 'cancelled', {}, mask, 0
   local c = {unpack_('<I2I2I2I2I2I2I2I2ddd', nums)}
   if #marks > 0 then note_marks(now, marks, mask) end
@@ -182,7 +182,8 @@ local function settle(now, token, final, records, dictionary, nums, deferred, do
   if n > 0 then
     local set = {'leased', standing}
     if num(tally.tried) > 0 then set[3] = 'tried' set[4] = tried end
-    tally.tried, tally.is_aside = nil, nil
+    if tally.sent then set[#set + 1] = 'sent' set[#set + 1] = num(s[13]) + tally.sent end     -- nearly all: a call less for them
+    tally.tried, tally.is_aside, tally.sent = nil, nil, nil
     for field, m in pairs(tally) do if m > 0 then call('HINCRBY', key, field, m) end end
     if c[11] > 0 then
       set[#set + 1] = 'last_mail' set[#set + 1] = int(math.max(num(s[7]), c[11]))

@@ -1,5 +1,5 @@
 # Each target is one call, so that everything works where make is absent.
-.PHONY: run test model chaos bench lint lock clean
+.PHONY: run test model chaos bench compile lint lock clean
 
 run:
 	@scripts/run
@@ -10,7 +10,10 @@ model:
 chaos:
 	@scripts/chaos $(ARGS)
 bench:
-	@scripts/venv dev && .venv/bin/python -m benchmarks report $(if $(FULL),--full) $(SUITE) $(ARGS)
+	@scripts/compile || [ $$? = 3 ]
+	@.venv/bin/python -m benchmarks report $(if $(FULL),--full) $(SUITE) $(ARGS)
+compile:
+	@scripts/compile
 lint:
 	@scripts/lint
 lock:

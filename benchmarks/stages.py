@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from benchmarks.analysis import Spread, spread
 from benchmarks.bench import Chart, Result, message
@@ -19,17 +19,22 @@ from sendengine.batch import BATCH_ROWS, Batch, pack, unpack
 from sendengine.channel.flight import Features
 from sendengine.channel.session import Session
 from sendengine.channel.settings import StageTimeouts
+from sendengine.engine.campaigns import Campaign
+from sendengine.engine.feed import Feed
 from sendengine.engine.identity import Identity
 from sendengine.engine.journal import Journal
+from sendengine.engine.lane import Lane
 from sendengine.engine.settings import EngineSettings
 from sendengine.engine.visits import Visits
-from sendengine.engine.work import Delivery, Lease
+from sendengine.engine.work import Delivery, Lease, Share
 from sendengine.policy.replies import ReplyRules
 from sendengine.policy.verdict import SendPolicy, judge
+from sendengine.ports import CampaignRecord
 from sendengine.queue.memory import MemoryQueue
 from sendengine.queue.memory_state import MemoryStore
 from sendengine.render.compile import compile as compile_message
-from sendengine.types import Attempt, Envelope, Outcome, Reply, Stage
+from sendengine.sink.silent import SilentMeter
+from sendengine.types import Attempt, Envelope, Outcome, Relay, Reply, Stage
 
 TITLE = "stages: what a message costs before and behind the kernel, µs of CPU, each stage alone"
 REFERENCE = "reference loop"
@@ -102,25 +107,18 @@ def reference() -> int:
 # the stages that need something to hold
 
 
-def _delivery(lease: Any, row: int, wire: bytes = b"") -> Delivery:
+def _delivery(lease: Lease, row: int, wire: bytes = b"") -> Delivery:
     one = Delivery()
     one.lease, one.row, one.wire, one.eightbit, one.is_resolved = lease, row, wire, True, False
     one.sender, one.recipient = sender(_ACCOUNT).encode(), recipient(_ACCOUNT, row).encode()
     return one
 
 
-class _Holder:
-    """Stands for what a Lease asks of its share, and a Journal of its lease."""
-
-    number = 1
-    sender = b""
-    campaign: _Holder
-
-
 def _lease() -> Lease:
-    share = _Holder()
-    share.campaign = share
-    return Lease(1, b"token", cast(Any, share), 0, list(range(BATCH_ROWS)), 0.0)
+    settings, relay = EngineSettings(), Relay("127.0.0.1")
+    feed = Feed(relay, 1.0, lambda: 0.0, lambda *_: None, _ignore, _ignore, lambda *_: None)
+    campaign = Campaign("c", CampaignRecord({"uid": "1", "sender": sender(_ACCOUNT), "retry": "1m"}, b""))
+    return Lease(1, b"token", Share(Lane(_ACCOUNT, relay, feed, settings), campaign), 0, list(range(BATCH_ROWS)), 0.0)
 
 
 def _new_journal() -> Journal:
@@ -138,7 +136,7 @@ def _body(row: int) -> bytes:
 
 def _journal() -> None:
     """An intent and an outcome encoded into a tick, which goes when it is written, as it does in a worker."""
-    lease = _Holder()
+    lease = _lease()
     for _ in range(_BATCHES):
         journal = _new_journal()
         for row in range(BATCH_ROWS):
@@ -151,16 +149,16 @@ def _settle() -> None:
     """A hundred journalled outcomes absorbed by their lease, and its settlement encoded."""
     journal = _new_journal()
     journal.reply(b'["2.0.0","Ok","127.0.0.1:25"]')
-    holder = cast(Any, _Holder())
-    holder._journal = journal
-    one = Delivery()
+    queue = MemoryQueue(MemoryStore(), lambda: 0.0)
+    visits = Visits(queue, journal, EngineSettings(), SilentMeter(), lambda: 0.0, lambda: 0.0, _ignore, _ignore)
+    one, share = Delivery(), _lease().share
     for _ in range(_BATCHES):
-        lease = _lease()
+        lease = Lease(1, b"token", share, 0, list(range(BATCH_ROWS)), 0.0)
         lease.open = BATCH_ROWS
         for row in range(BATCH_ROWS):
             one.kind, one.record, one.mail_wall, one.reply = records.KIND_OUTCOME, _body(row), 1e15, 0
             lease.absorb(one, 1.0)
-        Visits._settlement(holder, lease)
+        visits._settlement(lease)
 
 
 def _verdict() -> None:
@@ -174,7 +172,7 @@ class _Session:
     """A session in full swing: reply in, message and the next one's commands out."""
 
     def __init__(self, wire: bytes) -> None:
-        self._delivery = _delivery(_Holder(), 1, wire)
+        self._delivery = _delivery(_lease(), 1, wire)
         features = Features(pipelining=True, eightbit=True, size=True)
         self._session = Session(self, features, StageTimeouts())
         self._session.next_write(0.0)

@@ -1,8 +1,8 @@
 """The hot path's modules, compiled: which they are, and how a checkout finds them.
 
-The same files, and no second source: mypyc makes machine code of them where there is a C compiler (scripts/compile), which takes a quarter to
-a third off a message (docs/design/026). A checkout keeps them in build/compiled, in a folder named by the digest of every source file and
-the interpreter, so that what was edited since is read as it stands. An installed package has them beside its sources.
+The same files, and no second source: mypyc makes machine code of them where there is a C compiler (scripts/compile), which takes a quarter
+to a third off a message (docs/design/026). A checkout keeps them in build/compiled, in a folder named by the digest of every source file
+and of the interpreter, so that what was edited since is read as it stands. An installed package has them beside its sources.
 
 SENDENGINE_COMPILED: 0 the sources are interpreted; 1 it is an error when they would be; unset: compiled, where they are.
 """

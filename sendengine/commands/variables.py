@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-OWN = {"SENDENGINE_CONFIG"}  # beside one for each key and each flag
+from sendengine import compiled
+
+OWN = {"SENDENGINE_CONFIG", compiled.SWITCH}  # beside one for each key and each flag
 
 
 def unknown(program: Any, environ: Mapping[str, str]) -> dict[str, str]:

@@ -111,9 +111,7 @@ class Worker:
             await self._ask_sweep()
             raise
         finally:
-            if self._error is not None:
-                self._cancel(tasks)
-                self._signer.close()
+            self._end_if_failed(tasks)
         for task in tasks[1:]:
             task.cancel()
         await self._drain(tasks[0])
@@ -171,6 +169,12 @@ class Worker:
         while self._given_up:
             await self._queue.bury(self._given_up[-1])
             self._given_up.pop()
+
+    def _end_if_failed(self, loops: list[asyncio.Task[None]]) -> None:
+        """Apart from `run`: mypy holds `_error` for None there, whatever happened meanwhile, and compiled that is an error."""
+        if self._error is not None:
+            self._cancel(loops)
+            self._signer.close()
 
     def _cancel(self, loops: list[asyncio.Task[None]]) -> None:
         for task in [*loops, *self._tasks]:

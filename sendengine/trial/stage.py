@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 import orjson
 
+from sendengine import compiled
 from sendengine.errors import Unavailable
 from sendengine.queue import embedded
 
@@ -125,6 +126,7 @@ class Stage:
 
     def environ(self) -> dict[str, str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("SENDENGINE_") and name != "REDIS_URL"}
+        clean |= {compiled.SWITCH: os.environ[compiled.SWITCH]} if compiled.SWITCH in os.environ else {}
         return clean | {"SENDENGINE_REDIS_URL": self.url, "SENDENGINE_STATE_DIR": str(self.folder)}
 
     def _first_line(self, process: subprocess.Popen[bytes]) -> bytes:

@@ -17,6 +17,8 @@ from tests.dialogues.test_dialogues import play
 from tests.dialogues.test_miscounts import SEED, all_misled, mismatches
 from tests.dialogues.test_splits import replay
 
+pytestmark = pytest.mark.interpreted
+
 PIPELINED = Features(pipelining=True)
 
 

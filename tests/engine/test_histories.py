@@ -368,6 +368,7 @@ def test_control_a_rule_left_out_is_reported(queue: type[MemoryQueue], deed: Cal
         play(queue, deed)
 
 
+@pytest.mark.interpreted
 def test_control_what_was_picked_does_not_wait_for_the_look(monkeypatch: pytest.MonkeyPatch) -> None:
     play(MemoryQueue, suppress_all_while_it_stands_still, rate=None, way=0.015)
     monkeypatch.setattr(Screening, "park", lambda self, deliveries: list(deliveries))
@@ -381,6 +382,7 @@ def test_messages_go_together_where_no_doubt_would_stand(deed: Callable[[Histori
     assert play(MemoryQueue, deed, together=5, on_doubt="hold").companies == 0
 
 
+@pytest.mark.interpreted
 def test_control_a_held_send_in_company_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Delivery, "is_alone", False)
     with pytest.raises(AssertionError, match="go together"):

@@ -97,6 +97,7 @@ def test_a_worker_frozen_around_a_stop_begins_nothing_when_it_goes_on(verb: str,
         assert after == before > 0, moment
 
 
+@pytest.mark.interpreted
 def test_control_where_a_cut_voids_permits_only_a_frozen_worker_goes_on_after_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Delivery, "is_void", property(lambda delivery: delivery.lease.is_closing))
     met = [run_virtually(frozen_around("pause", None, moment)) for moment in MOMENTS]

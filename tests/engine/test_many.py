@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Callable
 from random import Random
 
+import pytest
+
 from sendengine.engine.lane import Lane
 from sendengine.engine.settings import EngineSettings
 from sendengine.types import Attempt
@@ -48,6 +50,7 @@ async def test_a_slow_account_is_visited_for_several_messages_at_once() -> None:
     await rig.stop()
 
 
+@pytest.mark.interpreted
 @virtual
 async def test_a_worker_that_fell_behind_looks_at_those_only_that_there_is_room_for() -> None:
     """Looking at each of those that wait in each tick, it would never catch up."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +17,8 @@ from sendengine.ports import Appended, News
 from sendengine.queue.memory import MemoryDesk, MemoryQueue, MemoryStore
 from sendengine.types import Relay
 from tests.engine.test_permit_properties import run
+
+pytestmark = pytest.mark.interpreted
 
 WORKERS = ("w1", "w2")
 

@@ -128,6 +128,7 @@ async def test_an_account_that_had_nothing_left_when_it_fell_silent_sends_what_c
     await rig.stop()
 
 
+@pytest.mark.interpreted
 @virtual
 async def test_nothing_is_picked_of_an_account_that_is_not_trusted() -> None:
     """Neither with a licence that a visit brings which was under way."""

@@ -138,6 +138,7 @@ def test_a_relay_that_no_account_uses_any_more_is_left_alone(monkeypatch: pytest
     left()
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("per_hour", RATES)
 def test_sessions_that_all_wait_for_replies_leave_nothing_open_behind_them(per_hour: float | None) -> None:
     @virtual

@@ -163,6 +163,7 @@ async def test_a_sweep_reaches_what_stands_behind_accounts_out_of_reach() -> Non
     rig.kill("w2")
 
 
+@pytest.mark.interpreted
 @virtual
 async def test_a_suspension_that_was_not_taken_is_told_again_and_no_other_account_hears_of_it() -> None:
     rig = Rig(lambda recipient: replied(Stage.DOT, 554))

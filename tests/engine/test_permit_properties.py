@@ -15,12 +15,15 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from sendengine.compiled import is_compiled
 from sendengine.engine.lane import TRANSACTIONAL_RUN, Lane
 from sendengine.engine.settings import EngineSettings
 from sendengine.engine.work import Delivery, Lease
 from sendengine.ports import News
 from sendengine.queue.memory import MemoryDesk, MemoryQueue, MemoryStore
 from sendengine.types import Relay
+
+pytestmark = pytest.mark.interpreted
 
 ACCOUNT, CAMPAIGN = "m1", "c"
 CUT_DELAY = 0.2
@@ -177,8 +180,9 @@ class World:
             self.senders.pop(which % len(self.senders))
 
 
-OPEN = Lease.__new__(Lease)
-OPEN.is_closing, OPEN.barred = False, {}
+if not is_compiled():
+    OPEN = Lease.__new__(Lease)
+    OPEN.is_closing, OPEN.barred = False, {}
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:

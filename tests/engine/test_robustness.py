@@ -197,6 +197,7 @@ async def replace_the_dead(rig: Rig, rounds: int) -> None:
     raise AssertionError("they die and die")
 
 
+@pytest.mark.interpreted
 def test_a_batch_that_kills_workers_is_set_aside_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     async def history() -> None:
         lethal = Lethal(monkeypatch, 3)

@@ -87,6 +87,7 @@ def test_what_binds_an_account_is_one_text_of_bounded_length(monkeypatch: pytest
     run_virtually(refusing())
 
 
+@pytest.mark.interpreted
 def test_statuses_that_a_relay_makes_up_are_not_remembered_for_ever() -> None:
     for n in range(1000):
         sent = Attempt(Stage.DOT, Reply(250, f"2.{n}.0", "Ok"), None, 0.0, 0.0)

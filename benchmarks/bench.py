@@ -25,7 +25,7 @@ from benchmarks.interpreter import step_ns
 from benchmarks.letter import SUBJECT, TEXT, rows, sender, text_of
 from benchmarks.plots import Chart, svg
 from sendengine.client import Client
-from sendengine.compiled import is_compiled
+from sendengine.compiled import form
 from sendengine.config import Config
 from sendengine.errors import SendEngineError
 from sendengine.queue import embedded
@@ -228,8 +228,7 @@ def machine() -> str:
         (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")),
         platform.machine(),
     )
-    form = "compiled" if is_compiled() else "interpreted"
-    python = f"Python {platform.python_version()} ({step_ns():.0f} ns a step of plain Python), {form}"
+    python = f"Python {platform.python_version()} ({step_ns():.0f} ns a step of plain Python), {form()}"
     return f"{os.cpu_count()} x {model}, Linux {platform.release().split('-')[0]}, {python}"
 
 

@@ -1,15 +1,17 @@
 """No message becomes dearer unnoticed: `python -m benchmarks guard`, under a minute, a part of every check.
 
 Only ratios are compared, each with a reference measured in the same round: stages over a loop of plain Python, the whole worker over a
-pool of aiosmtplib. What runs compiled and what is interpreted (sendengine/compiled.py) have ratios of their own. What counts is the median
-of the rounds; one half dearer than what was accepted is a failure, and only when a second measurement says so too. `--accept` measures five
-times, refuses where those differ so much that noise could break the limit, and writes results/accepted.json, or accepted-compiled.json.
+pool of aiosmtplib. All of it interpreted: machine code over a loop of Python would say how quick this machine's Python is. What counts is
+the median of the rounds; one half dearer than what was accepted is a failure, and only when a second measurement says so too. `--accept`
+measures five times, refuses where those differ so much that noise could break the limit, and writes results/accepted.json.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import statistics
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -19,9 +21,9 @@ import msgspec
 from benchmarks import stages
 from benchmarks.bench import RESULTS, bench, children, commit, machine
 from benchmarks.throughput import engine, pool, sink
-from sendengine.compiled import is_compiled
+from sendengine.compiled import SWITCH, form
 
-ACCEPTED = RESULTS / ("accepted-compiled.json" if is_compiled() else "accepted.json")  # each form has ratios of its own
+ACCEPTED = RESULTS / "accepted.json"
 LIMIT = 1.5  # times what was accepted
 STEADY = 1.2  # the greatest of the accepted measurements over the least: beyond it, the machine is too busy to accept anything
 WHOLE = "worker over aiosmtplib pool, CPU"
@@ -48,6 +50,9 @@ class Accepted(msgspec.Struct, frozen=True):
 
 def main(accept: bool) -> int:
     """Exit status."""
+    if form() == "compiled":
+        words = ["-m", "benchmarks", "guard", *(["--accept"] if accept else [])]
+        return subprocess.run([sys.executable, *words], env=os.environ | {SWITCH: "0"}, check=False).returncode
     if accept:
         return _accept()
     if not ACCEPTED.exists():

@@ -1,8 +1,9 @@
-"""The hot path's modules, compiled: which they are, and how a checkout finds them.
+"""The hot path's modules, compiled: which they are, and how they are found.
 
 The same files, and no second source: mypyc makes machine code of them where there is a C compiler (scripts/compile), which takes a quarter
-to a third off a message (docs/design/026). A checkout keeps them in build/compiled, in a folder named by the digest of every source file
-and of the interpreter, so that what was edited since is read as it stands. An installed package has them beside its sources.
+to a third off a message (docs/design/026). It is kept in a folder named by the digest of every source file and of the interpreter, in
+build/compiled of a checkout, in _compiled of an installed package: what was edited or upgraded since is read as it stands. All of them are
+compiled or none: what one is compiled to knows how the others lie in memory.
 
 SENDENGINE_COMPILED: 0 the sources are interpreted; 1 it is an error when they would be; unset: compiled, where they are.
 """
@@ -17,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 
 PACKAGE = Path(__file__).parent
-FOLDER = PACKAGE.parent / "build" / "compiled"
+CHECKOUT, INSTALLED = PACKAGE.parent / "build" / "compiled", PACKAGE / "_compiled"
 SUFFIX = EXTENSION_SUFFIXES[0]
 SWITCH = "SENDENGINE_COMPILED"
 
@@ -35,48 +36,73 @@ def digest(package: Path = PACKAGE) -> str:
 
     hasher = sha256(f"{SUFFIX} {sys.version}".encode())
     for path in sorted(package.rglob("*.py")):
-        hasher.update(b"%b\0%d\0" % (path.relative_to(package).as_posix().encode(), path.stat().st_size))
-        hasher.update(path.read_bytes())
+        if not path.name.startswith("."):  # an editor's
+            octets = path.read_bytes()
+            hasher.update(b"%b\0%d\0%b" % (path.relative_to(package).as_posix().encode(), len(octets), octets))
     return hasher.hexdigest()[:20]
 
 
-def home() -> Path:
-    """Where a checkout's compiled modules are, once they are made."""
-    return FOLDER / digest()
+def file_of(folder: Path, name: str) -> Path:
+    return folder / f"sendengine/{name.replace('.', '/')}{SUFFIX}"
 
 
-def is_compiled() -> bool:
-    """Whether this process runs them."""
+def home() -> Path | None:
+    """Where all of the compiled modules are, as the sources stand; None when they are nowhere."""
+    made = digest()
+    for folder in (CHECKOUT / made, INSTALLED / made):
+        if all(file_of(folder, name).is_file() for name in MODULES):
+            return folder
+    return None
+
+
+def form() -> str:
+    """What this process runs."""
     from sendengine import reply
 
-    return not (reply.__file__ or "").endswith(".py")
+    return "interpreted" if (reply.__file__ or "").endswith(".py") else "compiled"
 
 
 class Finder:
-    """Finds the compiled modules of a checkout. What stands there is looked at when the first one is imported: most processes need none."""
+    """Finds the compiled modules. What stands there is looked at when the first one is imported: most processes need none."""
 
     def __init__(self, must: bool) -> None:
         self._must = must
         self._home: Path | None = None
-        self._names = frozenset(f"sendengine.{name}" for name in MODULES)
+        self._has_looked = False
+        self._names = {f"sendengine.{name}": name for name in MODULES}
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if fullname not in self._names and not fullname.endswith("__mypyc"):  # what they share is a module of its own
+        is_shared = fullname.endswith("__mypyc")  # what they have in common is a module of its own
+        if fullname not in self._names and not is_shared:
             return None
+        self._look(fullname)
         if self._home is None:
+            return None
+        file = self._home / f"{fullname}{SUFFIX}" if is_shared else file_of(self._home, self._names[fullname])
+        if not file.is_file():
+            return None
+        spec = ModuleSpec(fullname, ExtensionFileLoader(fullname, str(file)), origin=str(file))
+        spec.has_location = True
+        return spec
+
+    def _look(self, fullname: str) -> None:
+        if self._has_looked:
+            return
+        self._has_looked = True
+        try:
             self._home = home()
-        file = self._home / (fullname.replace(".", "/") + SUFFIX)
-        if file.is_file():
-            spec = ModuleSpec(fullname, ExtensionFileLoader(fullname, str(file)), origin=str(file))
-            spec.has_location = True
-            return spec
-        if self._must and fullname in self._names:
+        except OSError:  # a file that goes while it is read: whoever changes them wants the sources
+            self._home = None
+        if self._home is None and self._must:
             raise ImportError(f"{SWITCH}=1, and {fullname} is not compiled as it stands (scripts/compile)")
-        return None
 
 
 def install() -> None:
-    """Called by the package when it is imported. Outside a checkout there is nothing to find."""
-    must = os.environ.get(SWITCH) == "1"
-    if os.environ.get(SWITCH) != "0" and (must or FOLDER.is_dir()) and not any(isinstance(each, Finder) for each in sys.meta_path):
-        sys.meta_path.insert(0, Finder(must))
+    """Called by the package when it is imported."""
+    switch = os.environ.get(SWITCH, "")
+    if switch not in ("", "0", "1"):
+        raise ImportError(f"{SWITCH} is {switch!r}: 0 and 1 are known")
+    if switch == "0" or any(isinstance(each, Finder) for each in sys.meta_path):
+        return
+    if switch == "1" or CHECKOUT.is_dir() or INSTALLED.is_dir():
+        sys.meta_path.insert(0, Finder(switch == "1"))

@@ -14,6 +14,7 @@ import msgspec
 
 from sendengine.channel.smtp import SmtpSettings, StageTimeouts
 from sendengine.channel.ways import Ways
+from sendengine.compiled import form
 from sendengine.config import Config, data_file, offer, providers, reasons
 from sendengine.engine.settings import EngineSettings
 from sendengine.engine.worker import Worker
@@ -54,7 +55,7 @@ def build_worker(config: Config, url: str, meter: Meter, worker_id: str) -> Work
         relay_of=partial(way_of, default=default_relay(config), providers=providers(config.providers_file), usual=config.sms_provider),
         now=time.monotonic,
         keyring=keyring(config),
-        facts={"host": socket.gethostname(), "pid": os.getpid(), "started_at": time.time()},
+        facts={"host": socket.gethostname(), "pid": os.getpid(), "started_at": time.time(), "form": form()},
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from sendengine.compiled import is_compiled
+from sendengine.compiled import form
 from sendengine.queue import embedded
 from tests import chance, forms
 
@@ -19,7 +19,7 @@ chance.load_profile()
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Machine code lets nobody replace its methods: those tests run in a session of their own (scripts/test)."""
-    if is_compiled():
+    if form() == "compiled":
         for item in items:
             if item.get_closest_marker("interpreted"):
                 item.add_marker(pytest.mark.skip("replaces what is compiled here: SENDENGINE_COMPILED=0 pytest -m interpreted"))

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from sendengine import compiled
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "sendengine"
 
@@ -132,6 +134,16 @@ def test_no_expression_takes_a_group_possessively(path: Path) -> None:
     nodes = ast.walk(ast.parse(path.read_bytes()))
     texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
     assert not [text for text in texts if re.search(r"(?<!\\)\)(?:[*+?]|\{\d*,?\d*\})\+|\(\?>", text)]
+
+
+@pytest.mark.parametrize("name", compiled.MODULES)
+def test_what_is_compiled_awaits_nothing_while_an_exception_is_handled(name: str) -> None:
+    """mypyc keeps what is being handled for the whole thread: another task would find it, and a bare raise raise another's."""
+    tree = ast.parse((PACKAGE / f"{name.replace('.', '/')}.py").read_bytes())
+    blocks = [node.body for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler)]
+    blocks += [node.finalbody for node in ast.walk(tree) if isinstance(node, ast.Try)]
+    waits = (ast.Await, ast.AsyncWith, ast.AsyncFor, ast.Yield, ast.YieldFrom)
+    assert not [node.lineno for block in blocks for part in block for node in ast.walk(part) if isinstance(node, waits)]
 
 
 def test_nothing_imports_the_workers() -> None:

@@ -73,9 +73,12 @@ class Screening:
     async def _screen(self, lane: Lane) -> None:
         """Until everything held was screened under the present number, however long Redis is away."""
         while old := [lease for lease in lane.iter_leases() if lease.screened != lane.listed]:
+            is_away = False
             try:
                 await self._screen_once(lane, old, lane.listed)
             except Unavailable:
+                is_away = True
+            if is_away:
                 await asyncio.sleep(AGAIN)
         lane.must_screen = False
         self._release(self.parked.pop(lane))  # the barred ones are void: withdrawn, they end as suppressed when they are picked again

@@ -96,10 +96,13 @@ class Takes:
         fields = await self._queue.account(account)
         if not fields or account in self.lanes:
             return
+        unreadable: SendEngineError | None = None
         try:
             relay = self._relay_of(fields)
         except SendEngineError as error:
-            await self._set_aside(account, error)
+            unreadable = error
+        if unreadable is not None:
+            await self._set_aside(account, unreadable)
             return
         feed = self._feed_for(relay)
         lane = self.lanes[account] = Lane(account, relay, feed, self._settings)
@@ -234,10 +237,12 @@ class Takes:
         record = await self._queue.campaign(account, campaign)
         if record is None or not record.fields.get("window"):
             return
+        window: Window | None = None
         try:
             window = Window.parse(record.fields["window"])
         except SendEngineError as error:  # this machine's zones are older than the scheduler's, for example: closed, for all we know
             log.error("window_unreadable", account=account, campaign=campaign, reason=str(error))
+        if window is None:
             await self._queue.window(account, campaign, False, self._redis_us(UNREADABLE_FOR))
             return
         wall = self._now() + self._journal.wall_offset + TURN_EARLY

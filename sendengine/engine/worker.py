@@ -104,14 +104,12 @@ class Worker:
         tasks = [asyncio.create_task(loop) for loop in loops]
         try:
             await self._stopping.wait()
-            if self._error is not None:
-                raise self._error
-        except Fenced:
-            self._cancel(tasks)
-            await self._ask_sweep()
-            raise
         finally:
             self._end_if_failed(tasks)
+        if isinstance(self._error, Fenced):
+            await self._ask_sweep()
+        if self._error is not None:
+            raise self._error
         for task in tasks[1:]:
             task.cancel()
         await self._drain(tasks[0])
@@ -171,7 +169,6 @@ class Worker:
             self._given_up.pop()
 
     def _end_if_failed(self, loops: list[asyncio.Task[None]]) -> None:
-        """Apart from `run`: mypy holds `_error` for None there, whatever happened meanwhile, and compiled that is an error."""
         if self._error is not None:
             self._cancel(loops)
             self._signer.close()
@@ -257,19 +254,20 @@ class Worker:
     async def _find_forever(self) -> None:
         """The index; and while Redis is away, the way back."""
         while True:
+            pause = self._settings.poll
             try:
                 self._away.look(self.journal.is_away, self._now())
                 if self.journal.is_away and not await self._recover():
-                    await asyncio.sleep(RECOVER_EVERY)
-                    continue
-                await self._takes.find()
+                    pause = RECOVER_EVERY
+                else:
+                    await self._takes.find()
             except Unavailable as error:
                 self.journal.lose(error)
-                await asyncio.sleep(RECOVER_EVERY)
+                pause += RECOVER_EVERY
             except Exception as error:
                 self.fail(error)
                 return
-            await asyncio.sleep(self._settings.poll)
+            await asyncio.sleep(pause)
 
     async def _recover(self) -> bool:
         try:
@@ -581,13 +579,14 @@ class Worker:
     async def _suspend_surely(self, account: str, campaign: str, why: str) -> None:
         """The account's part of a Cluster may be away for a while. When we stop, whoever sends it next finds the same reason."""
         while True:
+            is_told = True
             try:
                 await self._queue.suspend(account, campaign, why)
-                break
             except Unavailable:
-                if self._stopping.is_set():
-                    break
-                await asyncio.sleep(SUSPEND_EVERY)
+                is_told = self._stopping.is_set()
+            if is_told:
+                break
+            await asyncio.sleep(SUSPEND_EVERY)
         self._suspending.discard((account, campaign))
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:

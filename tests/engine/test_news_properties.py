@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from sendengine.engine.identity import Identity
 from sendengine.engine.journal import Journal
-from sendengine.engine.lane import Lane
 from sendengine.engine.settings import EngineSettings
 from sendengine.errors import Unavailable
 from sendengine.ports import Appended, News
 from sendengine.queue.memory import MemoryDesk, MemoryQueue, MemoryStore
-from sendengine.types import Relay
+from tests.engine.bare import lane_of
 from tests.engine.test_permit_properties import run
-
-pytestmark = pytest.mark.interpreted
 
 WORKERS = ("w1", "w2")
 
@@ -44,7 +40,7 @@ class Reader:
         run(self.queue.register(identity.id, identity.token))
         self.heard: list[int] = []
         self.since_resync: list[int] = []
-        self.lane = Lane("m1", Relay("relay.test"), None, EngineSettings())  # type: ignore[arg-type]
+        self.lane = lane_of("m1")
         ignore = lambda _: None  # noqa: E731
         self.journal = Journal(self.queue, identity, EngineSettings(), lambda: 0.0, ignore, self.hear, ignore, tuple)
 
@@ -98,7 +94,7 @@ def test_news_come_once_in_order_and_none_is_missed(life: list[tuple[str, str]])
 @settings(max_examples=60, deadline=None, database=None, phases=[Phase.generate])
 def test_cuts_learnt_in_any_order_leave_no_void_permit_usable(heard: list[int], granted: int) -> None:
     """A number that is skipped makes all that is older void; what was heard in order keeps what no cut reached."""
-    lane = Lane("m1", Relay("relay.test"), None, EngineSettings())  # type: ignore[arg-type]
+    lane = lane_of("m1")
     for number in heard:
         lane.learn_cut(number, 100.0 * number)
     assert lane.cut == 6

@@ -15,15 +15,13 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from sendengine.compiled import is_compiled
 from sendengine.engine.lane import TRANSACTIONAL_RUN, Lane
 from sendengine.engine.settings import EngineSettings
-from sendengine.engine.work import Delivery, Lease
+from sendengine.engine.work import Delivery
 from sendengine.ports import News
 from sendengine.queue.memory import MemoryDesk, MemoryQueue, MemoryStore
 from sendengine.types import Relay
-
-pytestmark = pytest.mark.interpreted
+from tests.engine.bare import lane_of, lease_of
 
 ACCOUNT, CAMPAIGN = "m1", "c"
 CUT_DELAY = 0.2
@@ -86,7 +84,7 @@ class World:
         await self.queue.register("w", b"t")
 
     def join(self) -> None:
-        lane = Lane(ACCOUNT, Relay("relay.test"), None, EngineSettings())  # type: ignore[arg-type]
+        lane = lane_of(ACCOUNT)
         lane.keep(3.6e9 / self.per_hour / 1e6)
         lane.is_known = True
         self.senders.append(Sender(lane))
@@ -180,9 +178,7 @@ class World:
             self.senders.pop(which % len(self.senders))
 
 
-if not is_compiled():
-    OPEN = Lease.__new__(Lease)
-    OPEN.is_closing, OPEN.barred = False, {}
+OPEN = lease_of(lane_of(ACCOUNT))
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
@@ -333,6 +329,7 @@ class Chosen(Lane):
         return share
 
 
+@pytest.mark.interpreted
 @given(turns=st.lists(st.booleans(), min_size=40, max_size=200))
 @settings(LIVES, max_examples=25)
 def test_transactional_goes_ahead_and_bulk_keeps_a_tenth(turns: list[bool]) -> None:
@@ -362,10 +359,9 @@ def test_parallel_sends_get_equal_shares(wants: list[int], campaigns: int) -> No
 
 def test_a_permit_void_by_an_earlier_cut_stays_void_after_a_later_one() -> None:
     """Its slot was granted again under the first cut; the second one, later, does not reach back to it."""
-    lane = Lane("m1", Relay("relay.test"), None, EngineSettings())  # type: ignore[arg-type]
+    lane = lane_of("m1")
     delivery = Delivery()
-    delivery.lane, delivery.lease, delivery.row = lane, Lease.__new__(Lease), 0
-    delivery.lease.is_closing, delivery.lease.barred = False, {}
+    delivery.lane, delivery.lease, delivery.row = lane, lease_of(lane), 0
     delivery.cut, delivery.permit_us = 0, 150.0
     lane.learn_cut(1, 100.0)
     assert delivery.is_void

@@ -62,7 +62,8 @@ class Worker:
         self._tasks: set[asyncio.Task[object]] = set()
         self._error: BaseException | None = None
         self._feeds: dict[Way, Feed] = {}
-        self._due: Wheel[Lane] = Wheel(settings.tick)
+        self._due: Wheel[Lane] = Wheel(settings.tick / 2)
+        self._step = settings.tick  # until the next look at what falls due
         self._held_up: dict[Feed, deque[Lane]] = {}  # their permits are due and cannot be used yet
         self._stopping = asyncio.Event()
         self._attached = asyncio.Event()  # an account was, or we stop
@@ -235,7 +236,7 @@ class Worker:
                 await self._wait_for_work()
                 due = self._now()
             now = self._now()
-            due = max(due + self._settings.tick, now)
+            due = max(due + self._step, now)
             await asyncio.sleep(due - now)
 
     @property
@@ -345,7 +346,10 @@ class Worker:
         self._deliveries.turn()
         for feed in self._feeds.values():
             feed.measure()
-        until = now + self._settings.lead + self._settings.tick
+        # Near the cap a shorter look ahead: what is open for less time lets more through.
+        is_near_cap = 2 * self.journal.doubtful >= self._settings.max_doubtful
+        self._step = self._settings.tick / 2 if is_near_cap else self._settings.tick
+        until = now + self._settings.lead + self._step
         self._go_on_with_the_held_up(now, until)
         for lane in self._due.take(until):
             if lane.due_at and lane.due_at <= until + self._settings.tick:  # else it was looked at sooner, and is due later again

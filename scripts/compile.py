@@ -35,8 +35,7 @@ def main(words: list[str]) -> int:
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         made = folder / compiled.digest()
-        is_whole = all(compiled.file_of(made, name).is_file() for name in compiled.MODULES)
-        if is_whole and (made / "tools").read_text() == tools():
+        if compiled.is_whole(made) and (made / "tools").read_text() == tools():
             return 0
         print("compiling the hot path, a minute", file=sys.stderr)
         with tempfile.TemporaryDirectory(dir=folder) as work:
@@ -91,8 +90,9 @@ def build(work: Path) -> bool:
     from setuptools.errors import CCompilerError
 
     os.chdir(ROOT)
-    sources = [f"sendengine/{name.replace('.', '/')}.py" for name in compiled.MODULES]
-    modules = mypycify(["--cache-dir", f"{work}/cache", *sources], target_dir=f"{work}/c", opt_level="2", debug_level="0")
+    words = ["--cache-dir", f"{work}/cache", *(str(compiled.file_of(Path(), name, ".py")) for name in compiled.MODULES)]
+    group = compiled.SHARED.removesuffix("__mypyc")
+    modules = mypycify(words, target_dir=f"{work}/c", group_name=group, opt_level="2", debug_level="0")
     for module in modules:
         module.extra_compile_args.append("-Wno-error")  # another compiler warns of other things
     command = Distribution({"name": "sendengine", "ext_modules": modules}).get_command_obj("build_ext")

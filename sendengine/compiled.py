@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +22,7 @@ PACKAGE = Path(__file__).parent
 CHECKOUT, INSTALLED = PACKAGE.parent / "build" / "compiled", PACKAGE / "_compiled"
 SUFFIX = EXTENSION_SUFFIXES[0]
 SWITCH = "SENDENGINE_COMPILED"
+SHARED = "sendengine__mypyc"
 
 # Modules that define Structs stay as they are: their annotations are what msgspec reads. So does channel/train.py: mypyc 2.4 makes C of it
 # that is none.
@@ -42,17 +44,27 @@ def digest(package: Path = PACKAGE) -> str:
     return hasher.hexdigest()[:20]
 
 
-def file_of(folder: Path, name: str) -> Path:
-    return folder / f"sendengine/{name.replace('.', '/')}{SUFFIX}"
+def file_of(folder: Path, name: str, suffix: str = SUFFIX) -> Path:
+    return folder / f"sendengine/{name.replace('.', '/')}{suffix}"
 
 
+def files_in(folder: Path) -> dict[str, Path]:
+    """By the full names of their modules; what they have in common is a module of its own."""
+    return {SHARED: folder / f"{SHARED}{SUFFIX}"} | {f"sendengine.{name}": file_of(folder, name) for name in MODULES}
+
+
+def is_whole(folder: Path) -> bool:
+    return all(file.is_file() for file in files_in(folder).values())
+
+
+@cache
 def home() -> Path | None:
     """Where all of the compiled modules are, as the sources stand; None when they are nowhere."""
-    made = digest()
-    for folder in (CHECKOUT / made, INSTALLED / made):
-        if all(file_of(folder, name).is_file() for name in MODULES):
-            return folder
-    return None
+    try:
+        made = digest()
+    except OSError:  # a file that goes while it is read: whoever changes them wants the sources
+        return None
+    return next((folder for folder in (CHECKOUT / made, INSTALLED / made) if is_whole(folder)), None)
 
 
 def form() -> str:
@@ -67,34 +79,20 @@ class Finder:
 
     def __init__(self, must: bool) -> None:
         self._must = must
-        self._home: Path | None = None
-        self._has_looked = False
-        self._names = {f"sendengine.{name}": name for name in MODULES}
+        self._names = frozenset(files_in(Path()))
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        is_shared = fullname.endswith("__mypyc")  # what they have in common is a module of its own
-        if fullname not in self._names and not is_shared:
+        if fullname not in self._names:
             return None
-        self._look(fullname)
-        if self._home is None:
+        folder = home()
+        if folder is None and self._must:
+            raise ImportError(f"{SWITCH}=1, and {fullname} is not compiled as it stands (scripts/compile)")
+        if folder is None:
             return None
-        file = self._home / f"{fullname}{SUFFIX}" if is_shared else file_of(self._home, self._names[fullname])
-        if not file.is_file():
-            return None
-        spec = ModuleSpec(fullname, ExtensionFileLoader(fullname, str(file)), origin=str(file))
+        file = str(files_in(folder)[fullname])
+        spec = ModuleSpec(fullname, ExtensionFileLoader(fullname, file), origin=file)
         spec.has_location = True
         return spec
-
-    def _look(self, fullname: str) -> None:
-        if self._has_looked:
-            return
-        self._has_looked = True
-        try:
-            self._home = home()
-        except OSError:  # a file that goes while it is read: whoever changes them wants the sources
-            self._home = None
-        if self._home is None and self._must:
-            raise ImportError(f"{SWITCH}=1, and {fullname} is not compiled as it stands (scripts/compile)")
 
 
 def install() -> None:

@@ -139,7 +139,7 @@ def test_no_expression_takes_a_group_possessively(path: Path) -> None:
 @pytest.mark.parametrize("name", compiled.MODULES)
 def test_what_is_compiled_awaits_nothing_while_an_exception_is_handled(name: str) -> None:
     """mypyc keeps what is being handled for the whole thread: another task would find it, and a bare raise raise another's."""
-    tree = ast.parse((PACKAGE / f"{name.replace('.', '/')}.py").read_bytes())
+    tree = ast.parse(compiled.file_of(ROOT, name, ".py").read_bytes())
     blocks = [node.body for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler)]
     blocks += [node.finalbody for node in ast.walk(tree) if isinstance(node, ast.Try)]
     waits = (ast.Await, ast.AsyncWith, ast.AsyncFor, ast.Yield, ast.YieldFrom)

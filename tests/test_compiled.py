@@ -36,7 +36,7 @@ needs_compiled = pytest.mark.skipif(HOME is None, reason="nothing is compiled he
 
 
 def test_every_module_that_is_named_is_there() -> None:
-    assert all((compiled.PACKAGE / f"{name.replace('.', '/')}.py").is_file() for name in compiled.MODULES)
+    assert all(compiled.file_of(compiled.PACKAGE.parent, name, ".py").is_file() for name in compiled.MODULES)
 
 
 @needs_compiled

@@ -347,8 +347,7 @@ class Worker:
         for feed in self._feeds.values():
             feed.measure()
         # Near the cap a shorter look ahead: what is open for less time lets more through.
-        is_near_cap = 2 * self.journal.doubtful >= self._settings.max_doubtful
-        self._step = self._settings.tick / 2 if is_near_cap else self._settings.tick
+        self._step = self._settings.tick / 2 if self._is_near_cap else self._settings.tick
         until = now + self._settings.lead + self._step
         self._go_on_with_the_held_up(now, until)
         for lane in self._due.take(until):
@@ -405,6 +404,11 @@ class Worker:
             self._queue_due(lane)
         self._takes.feed(lane)
 
+    @property
+    def _is_near_cap(self) -> bool:
+        """Half of what may be in doubt is."""
+        return 2 * self.journal.doubtful >= self._settings.max_doubtful
+
     def _is_held_up(self, feed: Feed) -> bool:
         return self.journal.doubtful >= self._settings.max_doubtful or feed.is_full
 
@@ -450,8 +454,8 @@ class Worker:
             self._takes.feed(lane)
         # Outcomes count as doubtful until they are journalled: left to the tick, they would hold the next picks up.
         # With permits alone, and much room below the cap, the tick's append is soon enough.
-        journal, most = self.journal, self._settings.max_doubtful
-        is_wanted = bool(lanes) or 2 * journal.doubtful >= most
+        journal = self.journal
+        is_wanted = bool(lanes) or self._is_near_cap
         if journal.waiting >= self._settings.journal_intents or (is_wanted and journal.waiting and not journal.in_flight):
             journal.append()
 

@@ -125,9 +125,11 @@ class Stage:
         return self.start(sys.executable, "-m", "sendengine", *words, environ=environ)
 
     def environ(self) -> dict[str, str]:
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("SENDENGINE_") and name != "REDIS_URL"}
-        clean |= {compiled.SWITCH: os.environ[compiled.SWITCH]} if compiled.SWITCH in os.environ else {}
-        return clean | {"SENDENGINE_REDIS_URL": self.url, "SENDENGINE_STATE_DIR": str(self.folder)}
+        def is_kept(name: str) -> bool:
+            return name == compiled.SWITCH or not (name.startswith("SENDENGINE_") or name == "REDIS_URL")
+
+        kept = {name: value for name, value in os.environ.items() if is_kept(name)}
+        return kept | {"SENDENGINE_REDIS_URL": self.url, "SENDENGINE_STATE_DIR": str(self.folder)}
 
     def _first_line(self, process: subprocess.Popen[bytes]) -> bytes:
         assert process.stdout is not None

@@ -8,18 +8,14 @@ idempotent by key, and who calls knows what a repeat means.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-import struct
-from collections import deque
 from collections.abc import Coroutine, Sequence
 from typing import Any, Protocol
 
-import redis.asyncio as aioredis
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from sendengine.errors import ConfigError, Fenced, Unavailable
 from sendengine.queue.servers import connections
+from sendengine.queue.wire import Wire
 
 Argument = bytes | str | int | float
 Command = tuple[Argument, ...]
@@ -100,17 +96,6 @@ def asked(commands: Sequence[Command]) -> list[Command]:
     return [each for command in commands for each in ((command,) if command[0] == "WAIT" else (("ASKING",), command))]
 
 
-def _reset(connection: aioredis.Connection) -> None:
-    """Closed by RST: what it had still to send must not arrive behind what its successor says (RFC 9293 3.10.5)."""
-    writer = connection._writer
-    if writer is None:
-        return
-    if (own := writer.get_extra_info("socket")) is not None:
-        with contextlib.suppress(OSError):  # it is gone already
-            own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()
-
-
 class Link:
     """Owner of one connection. `timeout`: seconds after which a silent server counts as away; None: its owner watches. `wait_ms`: how long
     `commit` waits for a replica; 0: it does not. `passed`: errors that the caller wants as they are."""
@@ -121,12 +106,7 @@ class Link:
     ) -> None:  # fmt: skip
         self._pool = connections(url, connect_within)
         self._timeout, self._wait_ms, self._connect_within, self._passed = timeout, wait_ms, connect_within, passed
-        self._connection: aioredis.Connection | None = None
-        self._waiting: deque[asyncio.Future[Any]] = deque()
-        self._out: list[bytes] = []
-        self._pump: asyncio.Task[None] | None = None
-        self._reader: asyncio.Task[None] | None = None
-        self._has_work = asyncio.Event()
+        self._wire: Wire | None = None
         self._connecting = asyncio.Lock()
         self.generation = 0  # connections made so far: who must know of a reconnect compares it
 
@@ -159,12 +139,12 @@ class Link:
             raise Unavailable(f"Redis is away: no answer for {seconds:g} s", "the same call may go through later") from None
 
     async def _call(self, args: Command) -> Any:
-        if self._connection is None:
+        if self._wire is None:
             await self._connect()
         return await self.push(pack(args))
 
     async def _together(self, commands: Sequence[Command]) -> Any:
-        if self._connection is None:
+        if self._wire is None:
             await self._connect()
         replies = await asyncio.gather(*[self.push(pack(command)) for command in commands], return_exceptions=True)
         answers: list[Any] = []
@@ -179,107 +159,66 @@ class Link:
 
     def push(self, packed: bytes) -> asyncio.Future[Any]:
         """A packed command into the next write; the future of its reply. Fails at once when not connected."""
+        if self._wire is not None:
+            return self._wire.push(packed)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        if self._connection is None:
-            future.set_exception(Unavailable("Redis is away: not connected"))
-            return future
-        self._waiting.append(future)
-        self._out.append(packed)
-        self._has_work.set()
+        future.set_exception(Unavailable("Redis is away: not connected"))
         return future
 
     async def connect(self) -> None:
         """Connect now if not connected."""
-        if self._connection is None:
+        if self._wire is None:
             await self._connect()
 
     async def _connect(self) -> None:
         async with self._connecting:
-            if self._connection is not None:
+            if self._wire is not None:
                 return
             connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
             try:
                 async with asyncio.timeout(self._connect_within):
                     await connection.connect()
+                self._wire = Wire(connection, self._answered, self._lose)
             except BaseException as error:  # a caller that gave up, too, must not leave a half-made connection
                 await connection.disconnect(nowait=True)
                 if isinstance(error, (TimeoutError, RedisError, OSError)):
                     raise translate(error) from error
                 raise
-            self._connection = connection
             self.generation += 1
-            self._out.clear()
-            self._pump = asyncio.create_task(self._write_all(connection))
-            self._reader = asyncio.create_task(self._read_all(connection))
 
-    async def _write_all(self, connection: aioredis.Connection) -> None:
-        try:
-            while True:
-                await self._has_work.wait()
-                self._has_work.clear()
-                out, self._out = self._out, []
-                if out:
-                    await connection.send_packed_command([b"".join(out)], check_health=False)
-        except (RedisError, OSError) as error:
-            self._lose(connection, error)
-
-    async def _read_all(self, connection: aioredis.Connection) -> None:
-        """Replies in order. A reply that is overdue while others wait means the connection is dead."""
-        try:
-            while True:
-                try:
-                    reply = await connection.read_response(disable_decoding=True, timeout=None)
-                except ResponseError as error:
-                    reply = error
-                future = self._waiting.popleft()
-                if future.done():
-                    continue
-                if isinstance(reply, Exception):
-                    future.set_exception(self._told(reply))
-                else:
-                    future.set_result(reply)
-                if isinstance(reply, ReadOnlyError):  # no master any more: what the address leads to now is
-                    self._lose(connection, reply)
-                    return
-        except (RedisError, OSError, EOFError) as error:
-            self._lose(connection, error)
+    def _answered(self, future: asyncio.Future[Any], reply: Any) -> None:
+        if isinstance(reply, Exception):
+            future.set_exception(self._told(reply))
+        else:
+            future.set_result(reply)
+        if isinstance(reply, ReadOnlyError) and self._wire is not None:  # no master any more: what the address leads to now is
+            self._lose(self._wire, reply)
 
     def _told(self, error: Exception) -> Exception:
         if isinstance(error, ResponseError) and _UNKNOWN_FUNCTION in str(error):
             return FunctionMissing(str(error), self)
         return error if isinstance(error, self._passed) else translate(error)
 
-    def _lose(self, connection: aioredis.Connection, error: Exception) -> None:
-        if self._connection is not connection:
+    def _lose(self, wire: Wire, error: Exception) -> None:
+        if self._wire is not wire:
             return
-        self._connection = None
-        current = asyncio.current_task()
-        for task in (self._pump, self._reader):
-            if task is not None and task is not current:
-                task.cancel()
-        waiting, self._waiting = self._waiting, deque()
-        self._out.clear()
-        for future in waiting:
+        self._wire = None
+        wire.abort()
+        for future in wire.waiting:
             if not future.done():
                 future.set_exception(translate(error))
                 future.exception()  # a caller that went away need not be told twice
-        _reset(connection)
-        asyncio.get_running_loop().create_task(connection.disconnect(nowait=True))
+        asyncio.get_running_loop().create_task(wire.close())
 
     def drop(self, reason: str) -> None:
         """Give the connection up: it does not answer."""
-        if self._connection is not None:
-            self._lose(self._connection, TimeoutError(reason))
+        if self._wire is not None:
+            self._lose(self._wire, TimeoutError(reason))
 
     async def close(self) -> None:
-        connection, self._connection = self._connection, None
-        for task in (self._pump, self._reader):
-            if task is not None:
-                task.cancel()
-        for future in self._waiting:
-            if not future.done():
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            for future in wire.waiting:
                 future.cancel()
-        self._waiting.clear()
-        if connection is not None:
-            await connection.disconnect(nowait=True)
+            await wire.close()
         await self._pool.aclose()

@@ -20,7 +20,7 @@ from sendengine.engine.identity import Identity
 from sendengine.engine.settings import EngineSettings
 from sendengine.engine.work import Delivery, Lease, Unsettled
 from sendengine.errors import Unavailable
-from sendengine.ports import News, Queue
+from sendengine.ports import Meter, News, Queue
 
 log = structlog.get_logger("sendengine.journal")
 
@@ -58,13 +58,13 @@ class Journal:
     settlement."""
 
     def __init__(
-        self, queue: Queue, identity: Identity, settings: EngineSettings, now: Callable[[], float],
+        self, queue: Queue, identity: Identity, settings: EngineSettings, meter: Meter, now: Callable[[], float],
         released: Callable[[list[Delivery]], None], news: Callable[[News], None], resolved: Callable[[Lease], None],
         unsettled: Callable[[], Iterable[Unsettled]],
     ) -> None:  # fmt: skip
         self._queue = queue
         self._identity = identity
-        self._settings, self._now = settings, now
+        self._settings, self._meter, self._now = settings, meter, now
         self._released, self._news, self._resolved, self._unsettled = released, news, resolved, unsettled
         self._ticks: deque[Tick] = deque()
         self._current = Tick(0)
@@ -219,6 +219,7 @@ class Journal:
             raise
         self.answered_at = self._now()
         self.latency = self.answered_at - asked
+        self._meter.appended(self.latency, self.doubtful)
         if self.latency <= self._best_round_trip * 1.5:
             self._best_round_trip = min(self._best_round_trip, self.latency)
             self.wall_offset = reply.now_us / 1e6 - (asked + self.answered_at) / 2

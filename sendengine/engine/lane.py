@@ -27,6 +27,7 @@ TRANSACTIONAL_RUN = 9  # permits in a row that transactional messages may take w
 RETRY_EVERY = 5
 CUTS_KEPT = 32  # numbers: a delivery leaves its feed within a second or is void
 SETTLE_SOONEST, SETTLED_TOGETHER = 1.0, 20
+RIVALS_FOR = 5.0  # seconds
 LISTED_WITHIN = 0.3  # seconds from a hard bounce to the list
 
 
@@ -36,10 +37,10 @@ class Lane:
     # So many attributes without slots would be a dict for each of ten thousand, looked up a fifth slower.
     __slots__ = (
         "_in_a_row", "_next_share", "_refusals", "_settings", "_since_retry", "_void_after", "account", "bind", "bind_told", "closes_at",
-        "cut", "dirty", "due_at", "feed", "has_done", "horizon", "idle_us", "ignored", "interval", "is_distrusted", "is_gone",
+        "cut", "dirty", "due_at", "feed", "granted_to", "has_done", "horizon", "idle_us", "ignored", "interval", "is_distrusted", "is_gone",
         "is_known", "is_leaving", "is_paid", "is_taking", "is_visiting", "lapse", "licence_until", "listed", "low_water", "must_check",
-        "must_look", "must_refresh", "must_return", "must_screen", "pace", "permits", "rate", "relay", "returns", "served_at",
-        "settle_after", "shares", "suspended_until", "take_at", "unsent", "visit_at", "wake_at",
+        "must_look", "must_refresh", "must_return", "must_screen", "pace", "permits", "rate", "relay", "returns", "rivals_until",
+        "served_at", "settle_after", "shares", "suspended_until", "take_at", "unsent", "visit_at", "wake_at",
     )  # fmt: skip
 
     def __init__(self, account: str, relay: Way, feed: Feed, settings: EngineSettings) -> None:
@@ -76,6 +77,8 @@ class Lane:
         self.must_screen = False  # something held was screened under another number: nothing is picked until it is (screening.py)
         self.must_look = False  # something changed while a take was on its way
         self.has_done = False  # a lease has nothing left but to be settled
+        self.granted_to = 0.0  # our last permit's time, µs of Redis
+        self.rivals_until = 0.0  # other workers had permits of it between ours, and may have still
         self.bind = ""
         self.bind_told = "?"
         self.suspended_until = 0.0
@@ -96,7 +99,7 @@ class Lane:
         # How old an outcome may grow before it is settled: some twenty go together, within the limits.
         self.settle_after = min(s.settle_after, max(SETTLE_SOONEST, SETTLED_TOGETHER * interval))
         # Rows of a campaign below which more are taken.
-        self.low_water = max(s.horizon_permits, int(self.rate * s.lease / 2)) if interval else s.unmetered_rows // 2
+        self.low_water = int(self.rate * max(self.horizon, s.lease / 2)) + 2 if interval else s.unmetered_rows // 2
 
     @property
     def is_shared(self) -> bool:
@@ -120,10 +123,20 @@ class Lane:
             licence = min(replied_at + 2 * self._settings.horizon_max, self.closes_at)
             self.licence_until = licence if visited.permits and has_seen_all else 0.0
             return
+        self._note_rivals(visited, replied_at)
         at = replied_at + visited.delay_us / 1e6
         self.permits.grant(Run(at, self.interval, visited.permits, visited.cut, offset, visited.deal, held))
         if visited.cut < self.cut:  # granted before a cut of which the inbox told first
             self.permits.apply_cut(self.cut, self.void_after(visited.cut))
+
+    def _note_rivals(self, visited: Visited, replied_at: float) -> None:
+        """Of an account that is ours alone the first new permit follows the last one that we hold; once that is over nobody can tell."""
+        if not visited.permits:
+            return
+        first, interval = visited.now_us + visited.delay_us, visited.interval_us
+        if first > self.granted_to + 1.5 * interval and self.granted_to > visited.now_us:
+            self.rivals_until = replied_at + RIVALS_FOR
+        self.granted_to = first + (visited.permits - 1) * interval
 
     def distrust(self) -> None:
         """Nothing of it may go until its leases were asked after (visits.py)."""

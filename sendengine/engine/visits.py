@@ -136,8 +136,9 @@ class Visits:
         if not lane.interval:
             when = now + UNMETERED_VISIT if lane.rows else None
         elif want:
-            soonest = now if reply.permits else now + reply.delay_us / 1e6 - self._ahead(lane)  # no more was to be had: not before there is
-            when = soonest if end is None else max(soonest, end - self._ahead(lane))
+            ahead = self._ahead(lane, now)
+            soonest = now if reply.permits else now + reply.delay_us / 1e6 - ahead  # no more was to be had: not before there is
+            when = soonest if end is None else max(soonest, end - ahead)
         elif end is not None:
             when = end if end > now else end + lane.lapse  # they are enough; whom they do not reach after all needs others then
         else:
@@ -155,10 +156,12 @@ class Visits:
         if when is not None:
             self.at(lane, max(when, now + self._settings.tick / 2))
 
-    def _ahead(self, lane: Lane) -> float:
+    def _ahead(self, lane: Lane, now: float) -> float:
         """How long before its permits end it is asked for more: not always the same. Of several workers that came in turns, at a distance
-        that stays, each would get what has become due since the one before it: one more than its sessions can use, the others less."""
-        return min(lane.horizon / 2 * (1 + 0.5 * self._jitter()), ASKED_AHEAD)
+        that stays, each would get what has become due since the one before it: one more than its sessions can use, the others less.
+        For the same reason each of them comes often."""
+        part = 0.75 if lane.rivals_until > now else 0.4
+        return min(lane.horizon * (part + 0.2 * self._jitter()), ASKED_AHEAD)
 
     # settlement
 

@@ -69,7 +69,7 @@ class Worker:
         self._attached = asyncio.Event()  # an account was, or we stop
         self._pump_is_set = False
         self.journal = Journal(
-            queue, self._identity, settings, now, self._released, self._on_news, self._on_resolved,
+            queue, self._identity, settings, meter, now, self._released, self._on_news, self._on_resolved,
             lambda: self._takes.unsettled(),
         )  # fmt: skip
         self._keyring, self._keys_known = keyring, -1
@@ -370,7 +370,6 @@ class Worker:
         is_due = journal.has_entries or now - journal.asked_at >= pause
         if is_due and journal.in_flight < self._settings.appends_in_flight:
             journal.append()
-            self._meter.appended(self.journal.latency, self.journal.doubtful)
 
     def _go_on_with_the_held_up(self, now: float, until: float) -> None:
         """There was not enough for all: each has its turn, whoever waits longest first. Only those are looked at that there is room for:

@@ -143,7 +143,7 @@ async def test_parallel_sends_share_equally_and_the_last_has_all() -> None:
     started = rig.loop.time()
     fields = await rig.until_ended("b")
     ended = float(fields["last_mail"]) / 1e6 - float(fields["first_mail"]) / 1e6
-    assert ended == pytest.approx(9.9, rel=0.05)
+    assert ended == pytest.approx(9.9, abs=0.6)  # what was granted between its beginning and its first batch is made up for
     shared = [name for at, name in rig.log if started + 1 < at < started + 9]
     assert Counter(name[0] for name in shared)["a"] == pytest.approx(80, abs=5)
     fields = await rig.until_ended("a")
@@ -300,10 +300,10 @@ async def test_a_message_refused_twenty_times_in_a_row_suspends_its_send() -> No
     await rig.stop()
 
 
-def lately(rig: Rig) -> float:
+def lately(rig: Rig, seconds: int) -> float:
     """MAILs a second, of those whose end the relay knows."""
     end = rig.loop.time() - 2
-    return len([at for at in rig.times() if end - 5 < at <= end]) / 5
+    return len([at for at in rig.times() if end - seconds < at <= end]) / seconds
 
 
 @pytest.mark.parametrize("workers", [1, 4])
@@ -329,20 +329,25 @@ def test_a_faster_tier_is_in_force_within_a_second_whatever_the_slow_one_was(wor
     raising()
 
 
-@virtual
-async def test_sessions_that_are_all_busy_bind_and_more_workers_lift_it() -> None:
+@pytest.mark.parametrize("seed", [1, 2])
+def test_sessions_that_are_all_busy_bind_and_more_workers_lift_it(seed: int) -> None:
     """Twenty sessions of a second a message carry twenty a second; the account has bought fifty-five."""
-    rig = Rig(latency=1.0, jitter=Random(1).random)
-    await rig.account(per_hour=200_000)
-    await rig.submit(6000)
-    rig.start("w1")
-    await asyncio.sleep(12)
-    assert (await rig.desk.account("m1"))["bind"].startswith("connections|")
-    assert lately(rig) == pytest.approx(20, abs=4)
-    others = ("w2", "w3", "w4", "w5")
-    for name in others:
-        rig.start(name)
-    await asyncio.sleep(30)
-    assert lately(rig) == pytest.approx(200_000 / 3600, rel=0.02)
-    for name in ("w1", *others):
-        await rig.stop(name)
+
+    @virtual
+    async def adding() -> None:
+        rig = Rig(latency=1.0, jitter=Random(seed).random)
+        await rig.account(per_hour=200_000)
+        await rig.submit(6000)
+        rig.start("w1")
+        await asyncio.sleep(12)
+        assert (await rig.desk.account("m1"))["bind"].startswith("connections|")
+        assert lately(rig, 5) == pytest.approx(20, abs=4)
+        others = ("w2", "w3", "w4", "w5")
+        for name in others:
+            rig.start(name)
+        await asyncio.sleep(30)
+        assert lately(rig, 20) == pytest.approx(200_000 / 3600, rel=0.04)
+        for name in ("w1", *others):
+            await rig.stop(name)
+
+    adding()

@@ -13,6 +13,7 @@ from sendengine.engine.settings import EngineSettings
 from sendengine.errors import Unavailable
 from sendengine.ports import Appended, News
 from sendengine.queue.memory import MemoryDesk, MemoryQueue, MemoryStore
+from sendengine.sink.silent import SilentMeter
 from tests.engine.bare import lane_of
 from tests.engine.test_permit_properties import run
 
@@ -42,7 +43,7 @@ class Reader:
         self.since_resync: list[int] = []
         self.lane = lane_of("m1")
         ignore = lambda _: None  # noqa: E731
-        self.journal = Journal(self.queue, identity, EngineSettings(), lambda: 0.0, ignore, self.hear, ignore, tuple)
+        self.journal = Journal(self.queue, identity, EngineSettings(), SilentMeter(), lambda: 0.0, ignore, self.hear, ignore, tuple)
 
     def hear(self, news: News) -> None:
         self.heard.append(news.cut)

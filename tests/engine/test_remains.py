@@ -10,12 +10,14 @@ from sendengine.engine.journal import Journal
 from sendengine.engine.remains import DIED, read, settlements_of
 from sendengine.engine.settings import EngineSettings
 from sendengine.queue.memory import MemoryQueue, MemoryStore
+from sendengine.sink.silent import SilentMeter
 from sendengine.types import Outcome
 
 
 def test_a_worker_that_used_all_its_reply_numbers_leaves_the_rescuer_one() -> None:
     queue = MemoryQueue(MemoryStore(), lambda: 0.0)
-    journal = Journal(queue, Identity("w1"), EngineSettings(), lambda: 0.0, lambda _: None, lambda _: None, lambda _: None, list)
+    told: list[object] = []
+    journal = Journal(queue, Identity("w1"), EngineSettings(), SilentMeter(), lambda: 0.0, told.append, told.append, told.append, list)
     texts = [msgspec.json.encode(["5.1.1", f"550 no {n}", "relay"]) for n in range(records.NO_REPLY + 2)]
     numbers = [journal.reply(text) for text in texts]
     last = numbers.index(records.NO_REPLY) - 1

@@ -56,7 +56,7 @@ def trials(quick: bool) -> list[Trial]:
     even = [Trial(f"{n:,} at 5,000/h", (5_000,) * n, count, window) for count in workers]
     rates = tuple(MIXED[place % len(MIXED)] for place in range(mixed))
     unmetered = Trial("unmetered", (0,), 1, window / 6)
-    return [unmetered, *even, Trial(f"{mixed:,} of mixed tiers", rates, 1, window)]
+    return [unmetered, *even, *(Trial(f"{mixed:,} of mixed tiers", rates, count, window) for count in workers)]
 
 
 async def run(quick: bool) -> Result:

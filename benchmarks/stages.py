@@ -123,7 +123,7 @@ def _lease() -> Lease:
 
 def _new_journal() -> Journal:
     queue = MemoryQueue(MemoryStore(), lambda: 0.0)
-    return Journal(queue, Identity("w"), EngineSettings(), lambda: 0.0, _ignore, _ignore, _ignore, tuple)
+    return Journal(queue, Identity("w"), EngineSettings(), SilentMeter(), lambda: 0.0, _ignore, _ignore, _ignore, tuple)
 
 
 def _ignore(_: object) -> None:

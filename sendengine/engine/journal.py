@@ -207,6 +207,7 @@ class Journal:
             self.is_away = True  # a new connection: Redis may have lost its last writes, and takes are among them
             return
         self._acknowledge(tick, asked)
+        self._meter.appended(self.latency, self.doubtful)
 
     async def _write(self, gone: list[bytes], fields: list[bytes]) -> float:
         """One append; its news are delivered; when it was asked. News are numbered since the journal began: the same ones read twice count
@@ -219,7 +220,6 @@ class Journal:
             raise
         self.answered_at = self._now()
         self.latency = self.answered_at - asked
-        self._meter.appended(self.latency, self.doubtful)
         if self.latency <= self._best_round_trip * 1.5:
             self._best_round_trip = min(self._best_round_trip, self.latency)
             self.wall_offset = reply.now_us / 1e6 - (asked + self.answered_at) / 2

@@ -130,13 +130,14 @@ class Lane:
             self.permits.apply_cut(self.cut, self.void_after(visited.cut))
 
     def _note_rivals(self, visited: Visited, replied_at: float) -> None:
-        """Of an account that is ours alone the first new permit follows the last one that we hold; once that is over nobody can tell."""
-        if not visited.permits:
-            return
+        """Of an account that is ours alone the first new permit follows the last one that we were granted, or now. Else others have some
+        (or an answer to us was lost, or a boost begins: that costs some visits)."""
         first, interval = visited.now_us + visited.delay_us, visited.interval_us
-        if first > self.granted_to + 1.5 * interval and self.granted_to > visited.now_us:
+        fresh = visited.now_us + (self._settings.tick + self._settings.lead) * 1e6
+        if first > max(self.granted_to, fresh) + 1.5 * interval:
             self.rivals_until = replied_at + RIVALS_FOR
-        self.granted_to = first + (visited.permits - 1) * interval
+        if visited.permits:
+            self.granted_to = first + (visited.permits - 1) * interval
 
     def distrust(self) -> None:
         """Nothing of it may go until its leases were asked after (visits.py)."""

@@ -34,6 +34,7 @@ UNREADABLE_FOR = 60.0  # a campaign that this release cannot read is left alone 
 TRIED_AGAIN = 1.0  # an account that could not be read is found again after so long
 OFFERED_AGAIN = 1.0  # we took out of the index what was meant for others
 TURN_EARLY = 0.25  # a window's look was due by Redis' clock: by ours, which is an estimate of it, the turn may lie a moment ahead
+LEFT_LEAST = 0.2  # seconds of permits that nobody else could have: a cut gives back no less
 HUNGRY_AGAIN = 0.25  # an attached account whose list is still being loaded is looked at so often
 
 
@@ -278,7 +279,7 @@ class Takes:
             need_us = max(need_us, self._redis_us(UNREADABLE_FOR))
         await self.offer(lane.account, need_us)
         end = lane.permits.end()
-        if end is not None and end > self._now() + self._settings.horizon_min:
+        if end is not None and end > self._now() + LEFT_LEAST:
             await self._queue.leave(lane.account)
 
     def leave_all(self) -> None:

@@ -23,7 +23,7 @@ RESYNC_ACCOUNTS = 200  # visited at once when everything is settled again
 RESYNC_S = 2.0  # all of them; who has not answered then keeps no other waiting
 ASK_EVERY, ASK_FOR = 1.0, 10.0
 UNMETERED_VISIT = 0.5  # gate and states are looked at so often where no permits are needed
-ASKED_AHEAD = 1.0  # seconds, at most, before the last permit is due: each visit of a slow account brings all that it may
+ASKED_AHEAD = 1.0  # seconds, at most, before the last permit is due, of an account that is ours alone: each visit brings all that it may
 COLLECTED = 0.6  # of their age: what a visit for permits takes along, rather than one of its own
 CLOSES_SOON = 60.0  # an end of the term that is nearer is looked at, though nothing else brings a visit
 
@@ -160,8 +160,8 @@ class Visits:
         """How long before its permits end it is asked for more: not always the same. Of several workers that came in turns, at a distance
         that stays, each would get what has become due since the one before it: one more than its sessions can use, the others less.
         For the same reason each of them comes often."""
-        part = 0.75 if lane.rivals_until > now else 0.4
-        return min(lane.horizon * (part + 0.2 * self._jitter()), ASKED_AHEAD)
+        part = 0.2 * self._jitter()
+        return lane.horizon * (0.75 + part) if lane.rivals_until > now else min(lane.horizon * (0.4 + part), ASKED_AHEAD)
 
     # settlement
 

@@ -24,8 +24,8 @@ _NOT_YET = object()  # a reply may be None or False
 
 
 class Wire(asyncio.Protocol):
-    """Owner of the transport. `answered` is told of each reply for which somebody waits, an error as such; `lost`, once, of the end:
-    by the peer, or by a reply that no connection outlives."""
+    """Owner of the transport. `answered` is told of each reply for which somebody waits, an error as such; `lost`, once, of an end that its
+    owner did not make: the peer's, the loop's, or a reply that no connection outlives."""
 
     def __init__(
         self, connection: aioredis.Connection,
@@ -34,13 +34,13 @@ class Wire(asyncio.Protocol):
         reader, writer = connection._reader, connection._writer
         if reader is None or writer is None or reader.at_eof() or writer.transport.is_closing():
             raise Disconnected("closed by the server")
-        self._connection = connection  # with its address, for whoever dumps tasks
+        self._connection = connection  # it closes the transport when it goes
         self._answered, self._lost = answered, lost
         self._replies = hiredis.Reader(protocolError=InvalidResponse, replyError=DefaultParser.parse_error, notEnoughData=_NOT_YET)
         self._loop = asyncio.get_running_loop()
         self.waiting: deque[asyncio.Future[Any]] = deque()
         self._out: list[bytes] = []
-        self._is_paused = self._is_over = False
+        self._is_paused = self._is_over = self._is_closed = False
         self._transport = writer.transport
         self._transport.set_protocol(self)
 
@@ -56,6 +56,8 @@ class Wire(asyncio.Protocol):
     def abort(self) -> None:
         """Closed by RST: what it had still to send must not arrive behind what its successor says (RFC 9293 3.10.5)."""
         self._is_over = True
+        if self._is_closed:
+            return
         if (own := self._transport.get_extra_info("socket")) is not None:
             with contextlib.suppress(OSError):  # it is gone already
                 own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -74,6 +76,8 @@ class Wire(asyncio.Protocol):
             while not self._is_over and (reply := replies.gets(False)) is not _NOT_YET:
                 if isinstance(reply, Disconnected):  # the server is loading, has too many clients, …
                     raise reply
+                if not waiting:
+                    raise InvalidResponse("a reply that nobody asked for")
                 future = waiting.popleft()
                 if not future.done():
                     self._answered(future, reply)
@@ -87,8 +91,12 @@ class Wire(asyncio.Protocol):
         self._is_paused = False
         self._flush()
 
+    def eof_received(self) -> None:
+        self._end(Disconnected("closed by the server"))  # at once: what is unwritten would be waited for
+
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end(exc or Disconnected("closed by the server"))
+        self._is_closed = True
+        self._end(Disconnected(str(exc or "closed by the server")))  # whatever it is: the loop's errors are no bugs of the caller's
 
     def _flush(self) -> None:
         if self._out and not self._is_paused and not self._is_over:

@@ -81,6 +81,36 @@ async def test_a_cluster_named_as_a_single_server_is_refused_with_the_way_out() 
     assert "redis+cluster://" in refused.value.remedy
 
 
+async def test_a_server_that_hangs_up_is_lost_at_once_whatever_is_unsent() -> None:
+    """A proxy may close its half, and read no more."""
+    closed = asyncio.Event()
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while (line := await reader.readline()) != b"SET\r\n":
+            if line == b"CLIENT\r\n":
+                writer.write(b"+OK\r\n")
+        writer.write_eof()
+        await closed.wait()
+        writer.close()
+
+    listening = await asyncio.start_server(hang_up, "127.0.0.1", 0, limit=1024)
+    async with listening:
+        link = Link(f"redis://127.0.0.1:{listening.sockets[0].getsockname()[1]}")
+        with pytest.raises(Unavailable):
+            await asyncio.wait_for(link.call("SET", "x", b"y" * 30_000_000), 20)
+        closed.set()
+        await link.close()
+
+
+async def test_a_reply_that_nobody_asked_for_ends_the_connection_and_no_caller() -> None:
+    async with server(b"+OK\r\n-ERR from somebody between\r\n") as url:
+        link = Link(url, timeout=5)
+        for generation in (1, 2):
+            assert await link.call("SET", "x", "y") == b"OK"
+            assert link.generation == generation
+        await link.close()
+
+
 async def test_a_server_that_accepts_and_says_nothing_does_not_hold_a_connect() -> None:
     """A partition: the handshake is bounded as the TCP connect is, and what was begun is closed."""
 

@@ -62,7 +62,7 @@ def test_a_cut_that_a_failover_lost_costs_nothing(per_hour: float | None) -> Non
         assert worker._takes.lanes["m1"].cut == 4
         fields.update(before)
         rig.store.generation += 1
-        await asyncio.sleep(3.0)  # permits of before are void, and the account's clock is ahead by a horizon
+        await asyncio.sleep(1.5)  # permits of before are void, and the account's clock is ahead by a horizon
         began = rig.loop.time()
         await asyncio.sleep(5.0)
         assert len([at for at in rig.times() if at >= began]) > 0.95 * 10 * 5

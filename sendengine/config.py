@@ -69,7 +69,7 @@ class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dead_after_s: Positive = 10.0
     cut_delay_ms: Positive = 200.0
     horizon_permits: Some = 12
-    horizon_min_ms: Positive = 500.0
+    horizon_min_ms: Positive = 1000.0
     horizon_max_ms: Positive = 6500.0
     lease_s: Positive = 2.0
     max_doubt: Count = 1

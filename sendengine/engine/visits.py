@@ -24,6 +24,7 @@ RESYNC_S = 2.0  # all of them; who has not answered then keeps no other waiting
 ASK_EVERY, ASK_FOR = 1.0, 10.0
 UNMETERED_VISIT = 0.5  # gate and states are looked at so often where no permits are needed
 ASKED_AHEAD = 1.0  # seconds, at most, before the last permit is due, of an account that is ours alone: each visit brings all that it may
+SHARED_TIME, SHARED_PERMITS = 0.5, 8  # of several workers each comes after a part of so many seconds, or of the time of so many permits
 COLLECTED = 0.6  # of their age: what a visit for permits takes along, rather than one of its own
 CLOSES_SOON = 60.0  # an end of the term that is nearer is looked at, though nothing else brings a visit
 
@@ -160,8 +161,10 @@ class Visits:
         """How long before its permits end it is asked for more: not always the same. Of several workers that came in turns, at a distance
         that stays, each would get what has become due since the one before it: one more than its sessions can use, the others less.
         For the same reason each of them comes often."""
-        part = 0.2 * self._jitter()
-        return lane.horizon * (0.75 + part) if lane.rivals_until > now else min(lane.horizon * (0.4 + part), ASKED_AHEAD)
+        jitter = self._jitter()
+        if lane.rivals_until > now:
+            return lane.horizon - (0.05 + 0.2 * jitter) * min(lane.horizon, max(SHARED_TIME, SHARED_PERMITS * lane.interval))
+        return min(lane.horizon * (0.4 + 0.2 * jitter), ASKED_AHEAD)
 
     # settlement
 

@@ -331,7 +331,7 @@ def test_a_faster_tier_is_in_force_within_a_second_whatever_the_slow_one_was(wor
 
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize(
-    ("per_hour", "latency", "workers", "short"), [(200_000, 1.0, 5, 0.02), (60_000, 2.0, 3, 0.02), (30_000, 4.0, 3, 0.05)]
+    ("per_hour", "latency", "workers", "short"), [(200_000, 1.0, 5, 0.02), (60_000, 2.0, 3, 0.03), (30_000, 4.0, 3, 0.05)]
 )
 def test_sessions_that_are_all_busy_bind_and_more_workers_lift_it(
     per_hour: int, latency: float, workers: int, short: float, seed: int

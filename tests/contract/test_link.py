@@ -30,6 +30,13 @@ async def server(*answers: bytes) -> AsyncIterator[str]:
         yield f"redis://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
 
 
+async def until_set(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answers what a client says of itself, up to the first SET."""
+    while (line := await reader.readline()) != b"SET\r\n":
+        if line == b"CLIENT\r\n":
+            writer.write(b"+OK\r\n")
+
+
 async def test_a_silent_server_is_unavailable() -> None:
     async with server() as url:
         link = Link(url, timeout=0.2)
@@ -86,9 +93,7 @@ async def test_a_server_that_hangs_up_is_lost_at_once_whatever_is_unsent() -> No
     closed = asyncio.Event()
 
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while (line := await reader.readline()) != b"SET\r\n":
-            if line == b"CLIENT\r\n":
-                writer.write(b"+OK\r\n")
+        await until_set(reader, writer)
         writer.write_eof()
         await closed.wait()
         writer.close()
@@ -134,9 +139,7 @@ async def test_what_a_given_up_connection_had_still_to_send_never_arrives() -> N
     reading, drop, got = asyncio.Event(), asyncio.Event(), asyncio.get_running_loop().create_future()
 
     async def late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while (line := await reader.readline()) != b"SET\r\n":
-            if line == b"CLIENT\r\n":
-                writer.write(b"+OK\r\n")
+        await until_set(reader, writer)
         reading.set()
         await drop.wait()
         size, end = 0, ""

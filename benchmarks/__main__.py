@@ -16,10 +16,10 @@ from benchmarks.bench import Result, record
 from benchmarks.gates import PARTS
 from sendengine.errors import RefusedInput
 
-_ALWAYS = ("linearity", "exactness", "tier_change", "throughput", "worker_memory", "many_accounts", "long_lists")
+_ALWAYS = ("linearity", "exactness", "tier_change", "throughput", "worker_memory", "many_accounts", "neighbours", "long_lists")
 SUITES = (*_ALWAYS, "submit", "sizes", "verbs", "million", "dkim", "distance", "uploads")
 _COSTS = ("throughput", "stages", "sizes", "dkim", "distance", "million", "peers", "worker_memory")
-IN_REPORT = ("linearity", "tiers", "exactness", "tier_change", "verbs", *_COSTS, "submit", "many_accounts", "long_lists")
+IN_REPORT = ("linearity", "tiers", "exactness", "tier_change", "verbs", *_COSTS, "submit", "many_accounts", "neighbours", "long_lists")
 _GROUPS = {"gates": PARTS}  # one name for several suites
 _ALL = (*SUITES, "tiers", "stages", "sms", "peers", *_GROUPS, *PARTS)
 _BOUND_S = 600.0  # of any suite that does not say another

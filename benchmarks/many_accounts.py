@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 import msgspec
+from redis.asyncio import Redis
 
 from benchmarks import csink
 from benchmarks.analysis import most_in
@@ -22,9 +23,10 @@ from sendengine.trial.mails import rate_error
 
 TITLE = "many_accounts: every account's own rate, and what a message costs"
 BOUND_S = 1200.0
-SETTLED_S = 20.0  # after the start, until all are attached and their first permits used
+ATTACHED_S, SETTLED_S = 60.0, 10.0  # from the start until all have a worker, at most, and then until the first permits are used
 _AT_ONCE = 32
 _FIRST = 1001
+_CALLS = ("cmdstat_evalsha", "cmdstat_fcall")
 MIXED = (5_000, 15_000, 30_000, 60_000, 100_000, 200_000)
 
 
@@ -46,6 +48,8 @@ class Found(msgspec.Struct, frozen=True):
     worker_us: float  # CPU a message, of all workers
     redis_us: float
     rss_kb: float  # peak memory of the workers together, per account
+    calls: float  # of scripts and functions, a message
+    commands: float  # all that Redis ran, those within scripts too
     errors: tuple[float, ...] = ()  # rate error of each account
     excess: float = 0.0  # the most that any account had in one second, above its rate
     silent: int = 0  # accounts with too few messages to tell
@@ -76,24 +80,47 @@ async def _measure(trial: Trial) -> Found:
         await _load(b, trial, sink.port)
         worker = b.stage.worker("-p", str(trial.workers))
         await b.workers_ready(trial.workers)
+        await attached(b, len(trial.rates))
         await asyncio.sleep(SETTLED_S if trial.rates[0] else 1.0)
         pids, server = children(worker), server_pid(b.stage)
+        before = await _commands(b)
         since, own, redis = time.time(), cpu_seconds(*pids), cpu_seconds(server)
         async with observed() as lateness:
             await asyncio.sleep(trial.window)
         until, own, redis = time.time(), cpu_seconds(*pids) - own, cpu_seconds(server) - redis
+        ran = {name: count - before.get(name, 0) for name, count in (await _commands(b)).items()}
         memory = sum(map(peak_mb, pids))
         await asyncio.to_thread(b.stage.stop, worker)
         await asyncio.to_thread(b.stage.stop, sink.process)
-        times = _by_account(sink.ledger, since, until)
+        times = by_account(sink.ledger, since, until)
     n = sum(map(len, times.values()))
-    found = _found(trial, times, n, (own / n * 1e6, redis / n * 1e6), n / (until - since), memory * 1024 / len(trial.rates))
+    costs = {
+        "per_second": n / (until - since), "worker_us": own / n * 1e6, "redis_us": redis / n * 1e6,
+        "rss_kb": memory * 1024 / len(trial.rates),
+        "calls": sum(ran.get(name, 0) for name in _CALLS) / n, "commands": sum(ran.values()) / n,
+    }  # fmt: skip
+    found = _found(trial, times, costs)
     return msgspec.structs.replace(found, lateness=str(lateness))
+
+
+async def attached(b: Bench, count: int) -> None:
+    """So many accounts have a worker; or a minute is over, and the figures tell."""
+    end = time.monotonic() + ATTACHED_S
+    while time.monotonic() < end:
+        if sum(said["accounts"] for said in (await b.client.workers()).values() if said) >= count:
+            return
+        await asyncio.sleep(0.5)
+
+
+async def _commands(b: Bench) -> dict[str, int]:
+    """How often the server has run each command."""
+    async with Redis.from_url(b.stage.url) as redis:
+        return {name: stats["calls"] for name, stats in (await redis.info("commandstats")).items()}
 
 
 async def _load(b: Bench, trial: Trial, port: int) -> None:
     """So many messages each that none ends while it is looked at."""
-    lasts = SETTLED_S * 2 + trial.window + 5.0
+    lasts = ATTACHED_S + SETTLED_S + trial.window + 5.0
     waiting = iter(enumerate(trial.rates, _FIRST))
 
     async def some() -> None:
@@ -104,7 +131,8 @@ async def _load(b: Bench, trial: Trial, port: int) -> None:
     await asyncio.gather(*(some() for _ in range(_AT_ONCE)))
 
 
-def _by_account(ledger: Path, since: float, until: float) -> dict[int, list[float]]:
+def by_account(ledger: Path, since: float = 0.0, until: float = float("inf")) -> dict[int, list[float]]:
+    """The times of each account's MAILs between these moments."""
     times: dict[int, list[float]] = {}
     for at, account in csink.mails(ledger):
         if since <= at <= until:
@@ -112,12 +140,9 @@ def _by_account(ledger: Path, since: float, until: float) -> dict[int, list[floa
     return times
 
 
-def _found(
-    trial: Trial, times: dict[int, list[float]], n: int, cost: tuple[float, float], speed: float, memory: float
-) -> Found:
+def _found(trial: Trial, times: dict[int, list[float]], costs: dict[str, float]) -> Found:
     rates = tuple(sorted(set(trial.rates)))
-    facts = {"trial": trial.name, "rates": rates, "accounts": len(trial.rates), "workers": trial.workers, "per_second": speed}
-    costs = {"worker_us": cost[0], "redis_us": cost[1], "rss_kb": memory}
+    facts = {"trial": trial.name, "rates": rates, "accounts": len(trial.rates), "workers": trial.workers}
     if not trial.rates[0]:
         return msgspec.convert(facts | costs, Found)
     errors, excess, silent = [], float("-inf"), 0
@@ -146,7 +171,8 @@ def _result(found: Sequence[Found], bare_us: float, quick: bool) -> Result:
         Figure("Redis CPU a message, one worker", "<= 6.5 us", f"{first.redis_us:.1f} us", first.redis_us <= 6.5, redis_wall),
     ]
     series = {f"{one.trial}, {one.workers}": _ranked(one.errors) for one in metered}
-    columns = ["", "workers", "messages/s", "CPU us/msg", "Redis us/msg", "KB/account", "rate errors", "above r in 1 s", "silent"]
+    columns = ["", "workers", "messages/s", "CPU us/msg", "Redis us/msg", "calls/msg", "commands/msg", "KB/account", "rate errors",
+               "above r in 1 s", "silent"]  # fmt: skip
     data = {"found": msgspec.to_builtins(found), "bare_us": bare_us}
     return Result(TITLE, columns, rows, figures, Chart("accounts, by rate error", "rate error, %", series, "-"), data)
 
@@ -154,8 +180,8 @@ def _result(found: Sequence[Found], bare_us: float, quick: bool) -> Result:
 def _row(one: Found) -> list[str]:
     errors = f"{min(one.errors) * 100:+.3f} to {max(one.errors) * 100:+.3f} %" if one.errors else ""
     burst = f"{one.excess:+.2f}" if one.errors else ""
-    return [one.trial, str(one.workers), f"{one.per_second:,.0f}", f"{one.worker_us:.1f}", f"{one.redis_us:.1f}", f"{one.rss_kb:,.0f}",
-            errors, burst, str(one.silent) if one.errors else ""]  # fmt: skip
+    return [one.trial, str(one.workers), f"{one.per_second:,.0f}", f"{one.worker_us:.1f}", f"{one.redis_us:.1f}", f"{one.calls:.3f}",
+            f"{one.commands:.2f}", f"{one.rss_kb:,.0f}", errors, burst, str(one.silent) if one.errors else ""]  # fmt: skip
 
 
 def _exact(one: Found) -> Figure:

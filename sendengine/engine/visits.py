@@ -89,11 +89,15 @@ class Visits:
         want, asked_under = self._wanted(lane, now), lane.cut
         lane.must_check = lane.must_return = False
         try:
+            if lane.must_cut:
+                await self._queue.leave(lane.account)
+                lane.must_cut, lane.must_return = False, True  # what is wanted was reckoned before it
             settlements = [*(settlement for settlement, _, _ in sending), *returned]
             names = [share.campaign.id for share in held]
             reply = await self._queue.visit(lane.account, want, lane.horizon * 1e6, bind, names, settlements, self._lead_us)
         except Unavailable:
             lane.is_visiting = False
+            lane.must_cut |= want > 0 and lane.interval > 0  # it may have been answered
             self.at(lane, self._now() + self._settings.poll)
             return
         replied_at = self._now()

@@ -40,7 +40,7 @@ class Wire(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self.waiting: deque[asyncio.Future[Any]] = deque()
         self._out: list[bytes] = []
-        self._is_paused = self._is_over = self._is_closed = False
+        self._is_paused = self._is_over = False
         self._transport = writer.transport
         self._transport.set_protocol(self)
 
@@ -56,7 +56,7 @@ class Wire(asyncio.Protocol):
     def abort(self) -> None:
         """Closed by RST: what it had still to send must not arrive behind what its successor says (RFC 9293 3.10.5)."""
         self._is_over = True
-        if self._is_closed:
+        if self._transport.is_closing():
             return
         if (own := self._transport.get_extra_info("socket")) is not None:
             with contextlib.suppress(OSError):  # it is gone already
@@ -95,7 +95,6 @@ class Wire(asyncio.Protocol):
         self._end(Disconnected("closed by the server"))  # at once: what is unwritten would be waited for
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._is_closed = True
         self._end(Disconnected(str(exc or "closed by the server")))  # whatever it is: the loop's errors are no bugs of the caller's
 
     def _flush(self) -> None:

@@ -43,6 +43,42 @@ async def test_a_take_whose_answer_is_lost_keeps_nobody_from_the_account() -> No
     await rig.stop()
 
 
+@pytest.mark.parametrize("per_hour", [3_600.0, 15_000.0, 200_000.0])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_visit_whose_answer_is_lost_costs_no_time_of_the_account(per_hour: float, workers: int) -> None:
+    """Permits that nobody holds would be a horizon of silence, more than a fiftieth of a minute."""
+
+    @virtual
+    async def test() -> None:
+        rig = Rig(jitter=random.Random(7).random)
+        await rig.account(per_hour=per_hour)
+        await rig.submit(int(per_hour / 60))
+        rig.start()
+        for n in range(1, workers):
+            rig.start(f"w{n + 1}", EngineSettings(spread_above=0.1))
+        queue, lost = rig.workers["w1"][0]._queue, 0
+        visit = queue.visit
+
+        async def losing(*args: Any) -> Any:
+            nonlocal lost
+            reply = await visit(*args)
+            if reply.permits > 1 and rig.loop.time() > 10 * (lost + 1):
+                lost += 1
+                raise Unavailable("the answer never came")
+            return reply
+
+        queue.visit = losing  # type: ignore[method-assign]
+        await rig.until_ended()
+        assert lost >= 3
+        times = rig.times()
+        assert len(times) - 1 >= 0.99 * (times[-1] - times[0]) * per_hour / 3600
+        assert rig.most_in(1.0) <= per_hour / 3600 * 1.5 + 1
+        for name in list(rig.workers):
+            await rig.stop(name)
+
+    test()
+
+
 @virtual
 async def test_a_stop_with_a_take_under_way_ends() -> None:
     rig = Rig()

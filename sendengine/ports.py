@@ -255,6 +255,10 @@ class Queue(Protocol):
 
     async def find(self, limit: int) -> list[str]: ...
     async def offer(self, account: str, need_us: float) -> None: ...
+    async def hasten(self, account: str, need_us: float) -> bool:
+        """As `offer`, of an account that stands in the index; False when it does not."""
+        ...
+
     async def take(
         self, account: str, worker: str, rows: int, tokens: Sequence[bytes], has_first: Sequence[str], has_retries: Sequence[str]
     ) -> Taken:

@@ -50,6 +50,7 @@ class Takeover:
         self._queue, self._own, self._settings, self._now, self._wall = queue, own, settings, now, wall
         self._seen: dict[str, Sighting] = {}
         self._freed: dict[str, set[str]] = {}  # of a worker whose journal stands yet: accounts that it has no lease of any more
+        self._strays: list[str] = []  # accounts with work that stood nowhere when they were looked at
         self._generation = -1
 
     def forget(self) -> None:
@@ -163,7 +164,8 @@ class Takeover:
         await self._queue.ask_sweep()
 
     async def sweep(self) -> None:
-        """Accounts with work that stand nowhere go back into the index; a lease without a journal was never sent from."""
+        """Accounts with work that stand nowhere go back into the index; a lease without a journal was never sent from. An account that is
+        due may just have been found, and two workers of it would get in each other's way: `look_at_strays` decides."""
         lives: dict[str, bool] = {}  # a worker without a journal never gets one
         await _each(await self._queue.accounts(), lambda account: self._sweep_one(account, lives))
 
@@ -174,8 +176,20 @@ class Takeover:
         orphans = [token for token, worker in leases.items() if not lives[worker]]
         if orphans:
             await self._queue.visit(account, 0, 0.0, "=", [], [give_back(token, Blame.SUSPECT) for token in orphans])
-        if (need >= 0 and len(orphans) == len(leases)) or orphans:
+        if orphans:
             await self._queue.offer(account, max(need, 0.0))
+        elif need >= 0 and not leases and not await self._queue.hasten(account, need):
+            self._strays.append(account)
+
+    async def look_at_strays(self) -> None:
+        """Some time after the sweep: who had just found one holds a lease of it by now."""
+        strays, self._strays = self._strays, []
+        await _each(strays, self._offer_stray)
+
+    async def _offer_stray(self, account: str) -> None:
+        need, leases = await self._queue.need(account)
+        if need >= 0 and not leases:
+            await self._queue.offer(account, need)
 
 
 async def _each(names: Iterable[str], work: Callable[[str], Awaitable[None]]) -> dict[str, str]:

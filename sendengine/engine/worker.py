@@ -319,6 +319,7 @@ class Worker:
         await self._queue.tell(self.id, now.encode({"worker": self.id} | self._facts | self._durable.fact()))
 
     async def _sweep(self) -> None:
+        await self._takeover.look_at_strays()
         if await self._queue.claim_sweep(self._settings.sweep_every):
             await self._takeover.sweep()
 

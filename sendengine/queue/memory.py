@@ -132,6 +132,12 @@ class MemoryQueue:
     async def offer(self, account: str, need_us: float) -> None:
         self._store.offer(account, need_us)
 
+    async def hasten(self, account: str, need_us: float) -> bool:
+        if account not in self._store.index:
+            return False
+        self._store.offer(account, need_us)
+        return True
+
     async def accounts(self) -> list[str]:
         return list(self._store.accounts)
 

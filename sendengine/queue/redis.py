@@ -89,6 +89,10 @@ class RedisQueue:
         if need_us >= 0:
             await self._link.call("ZADD", keys.INDEX, "LT", f"{need_us:.0f}", account)
 
+    async def hasten(self, account: str, need_us: float) -> bool:
+        await self._link.call("ZADD", keys.INDEX, "XX", "LT", f"{need_us:.0f}", account)
+        return await self._link.call("ZSCORE", keys.INDEX, account) is not None
+
     async def take(
         self, account: str, worker: str, rows: int, tokens: Sequence[bytes], has_first: Sequence[str], has_retries: Sequence[str]
     ) -> Taken:

@@ -152,6 +152,17 @@ async def test_need_names_leases_and_their_workers(bench: Bench) -> None:
     assert await bench.queue.need("m1") == (0.0, {lease.token: "w7"})
 
 
+async def test_only_who_stands_in_the_index_is_hastened(bench: Bench) -> None:
+    now = await bench.desk.now_us()
+    await bench.queue.offer("m1", now + 3_600e6)
+    assert not await bench.queue.hasten("m2", 0.0)
+    assert await bench.queue.hasten("m1", now + 7_200e6)
+    assert await bench.queue.find(10) == []
+    assert await bench.queue.hasten("m1", 0.0)
+    assert await bench.queue.find(10) == ["m1"]
+    assert not await bench.queue.hasten("m1", 0.0)
+
+
 async def test_one_sweeper_at_a_time(bench: Bench) -> None:
     assert [await bench.queue.claim_sweep(60) for _ in range(2)] == [True, False]
 

@@ -157,6 +157,7 @@ async def test_a_sweep_reaches_what_stands_behind_accounts_out_of_reach() -> Non
     worker._queue.offer = noted  # type: ignore[method-assign]
     began = rig.loop.time()
     await worker._takeover.sweep()
+    await worker._takeover.look_at_strays()
     assert rig.loop.time() - began < 5.0
     assert {"z0", "z1"} <= offered.keys()
     rig.kill("w1")

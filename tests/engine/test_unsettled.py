@@ -247,5 +247,40 @@ async def test_a_sweep_meets_the_others_while_one_account_is_out_of_reach() -> N
             return await super().need(account)
 
     queue = Away(rig.store, rig.now_us)
-    await Takeover(queue, Identity("w1"), EngineSettings(), rig.loop.time, rig.loop.time).sweep()
+    takeover = Takeover(queue, Identity("w1"), EngineSettings(), rig.loop.time, rig.loop.time)
+    await takeover.sweep()
+    await takeover.look_at_strays()
     assert list(rig.store.index) == ["m2"]
+
+
+@virtual
+async def test_workers_that_start_together_have_no_account_twice() -> None:
+    """The first one's sweep meets accounts that were just found, of which nobody holds a lease yet."""
+    rig = Rig()
+    accounts = [f"m{number}" for number in range(1, 201)]
+    for account in accounts:
+        await rig.account(account, per_hour=3600.0)
+        await rig.submit(250, "c", account)
+    names = ("w1", "w2", "w3")
+    for name in names:
+        _attach_slowly(rig.start(name))
+    await asyncio.sleep(20)
+    held = Counter(account for name in names for account in rig.workers[name][0]._takes.lanes)
+    assert held == Counter(accounts)
+    for name in names:
+        await rig.stop(name)
+
+
+def _attach_slowly(worker: Worker) -> None:
+    """The sixty that are found together are attached within a second and a half."""
+    account, claim = worker._queue.account, worker._queue.claim_sweep
+
+    async def slow(name: str) -> Any:
+        await asyncio.sleep(0.02)
+        return await account(name)
+
+    async def later(seconds: float) -> bool:
+        await asyncio.sleep(0.1)
+        return await claim(seconds)
+
+    worker._queue.account, worker._queue.claim_sweep = slow, later  # type: ignore[method-assign]

@@ -27,6 +27,8 @@ ATTACHED_S, SETTLED_S = 60.0, 10.0  # from the start until all have a worker, at
 _AT_ONCE = 32
 _FIRST = 1001
 _CALLS = ("cmdstat_evalsha", "cmdstat_fcall")
+_PROFILE = "; where it goes: docs/design/023"
+_REDIS_PROFILE = "; what one costs: docs/design/025"
 MIXED = (5_000, 15_000, 30_000, 60_000, 100_000, 200_000)
 
 
@@ -163,18 +165,25 @@ def _result(found: Sequence[Found], bare_us: float, quick: bool) -> Result:
     figures += [_least_burst(one) for one in metered if len(one.rates) == 1]
     first = metered[0]
     ratio = first.worker_us / unmetered.worker_us
-    wall = f"a bare writer into the same sink takes {bare_us:.1f} us, one unmetered account {unmetered.worker_us:.1f} us"
-    redis_wall = f"one unmetered account {unmetered.redis_us:.1f} us"
+    wall = f"a bare writer into the same sink takes {bare_us:.1f} us, one unmetered account {unmetered.worker_us:.1f} us{_PROFILE}"
+    redis_wall = (
+        f"one unmetered account {unmetered.redis_us:.1f} us; counts are to be no older than 5 s, and so there are "
+        f"{first.calls:.3f} calls a message{_REDIS_PROFILE}"
+    )
     figures += [] if quick else [  # some hundred accounts leave most of each tick empty
         Figure("worker CPU a message, one worker", "<= 26 us", f"{first.worker_us:.1f} us", first.worker_us <= 26, wall),
         Figure("… against unmetered", "<= 1.4", f"{ratio:.2f}", ratio <= 1.4, wall),
         Figure("Redis CPU a message, one worker", "<= 6.5 us", f"{first.redis_us:.1f} us", first.redis_us <= 6.5, redis_wall),
     ]
     series = {f"{one.trial}, {one.workers}": _ranked(one.errors) for one in metered}
-    columns = ["", "workers", "messages/s", "CPU us/msg", "Redis us/msg", "calls/msg", "commands/msg", "KB/account", "rate errors",
-               "above r in 1 s", "silent"]  # fmt: skip
+    columns = ["", "workers", "messages/s", "CPU us", "Redis us", "calls", "commands", "KB", "rate errors", "1 s", "silent"]
     data = {"found": msgspec.to_builtins(found), "bare_us": bare_us}
-    return Result(TITLE, columns, rows, figures, Chart("accounts, by rate error", "rate error, %", series, "-"), data)
+    notes = [
+        "*CPU*, of all workers, and *Redis*: a message. *calls*: scripts and functions a message; *commands*: with all that they run.",
+        "*KB*: the workers' peak memory over the accounts. *1 s*: the most of any account in a second, above its rate.",
+        "*silent*: accounts with fewer than three messages.",
+    ]
+    return Result(TITLE, columns, rows, figures, Chart("accounts, by rate error", "rate error, %", series, "-"), data, notes=notes)
 
 
 def _row(one: Found) -> list[str]:

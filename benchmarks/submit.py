@@ -121,7 +121,7 @@ def _result(found: dict[str, list[float]], bare: list[float], short: Load, long:
     speeds = {name: spread(values) for name, values in found.items()} | {"read, checked, hashed, packed; one process": spread(bare)}
     best = max(speeds[name].median for name in found)
     flat = long.peak_mb / short.peak_mb
-    wall = f"one process that reads, checks, hashes and packs, and stores nothing: {spread(bare).median:,.0f}"
+    wall = f"one process that reads, checks, hashes and packs, and stores nothing: {spread(bare).median:,.0f}; Redis' part: docs/design/020"
     figures = [
         Figure("rows/s from CSV, the better of one process and two", f">= {_AT_LEAST:,}", f"{best:,.0f}", best >= _AT_LEAST, wall),
         _octets("loading", long.loading, _LOADING_MOST),

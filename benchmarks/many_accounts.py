@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Sequence
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import msgspec
@@ -54,7 +54,7 @@ class Found(msgspec.Struct, frozen=True):
     commands: float  # all that Redis ran, those within scripts too
     errors: tuple[float, ...] = ()  # rate error of each account
     excess: float = 0.0  # the most that any account had in one second, above its rate
-    silent: int = 0  # accounts with too few messages to tell
+    silent: int = 0  # accounts with a gap, the window's edges included, longer than three intervals and a second
     lateness: str = ""  # the machine's own
 
 
@@ -101,12 +101,12 @@ async def _measure(trial: Trial) -> Found:
         "rss_kb": memory * 1024 / len(trial.rates),
         "calls": sum(ran.get(name, 0) for name in _CALLS) / n, "commands": sum(ran.values()) / n,
     }  # fmt: skip
-    found = _found(trial, times, costs)
+    found = _found(trial, times, costs, since, until)
     return msgspec.structs.replace(found, lateness=str(lateness))
 
 
 async def attached(b: Bench, count: int) -> None:
-    """So many accounts have a worker; or a minute is over, and the figures tell."""
+    """Workers have attached to so many accounts (one that two have counts twice); or a minute is over, and the figures tell."""
     end = time.monotonic() + ATTACHED_S
     while time.monotonic() < end:
         if sum(said["accounts"] for said in (await b.client.workers()).values() if said) >= count:
@@ -128,7 +128,7 @@ async def _load(b: Bench, trial: Trial, port: int) -> None:
     async def some() -> None:
         for number, rate in waiting:
             await b.account(f"m{number}", str(rate) if rate else "unmetered", port)
-            await b.submit(f"m{number}", int(rate / 3600 * lasts) if rate else int(60_000 * lasts / 2))
+            await b.submit(f"m{number}", int(rate / 3600 * lasts) if rate else int(60_000 * (trial.window + 5.0)))
 
     await asyncio.gather(*(some() for _ in range(_AT_ONCE)))
 
@@ -142,7 +142,7 @@ def by_account(ledger: Path, since: float = 0.0, until: float = float("inf")) ->
     return times
 
 
-def _found(trial: Trial, times: dict[int, list[float]], costs: dict[str, float]) -> Found:
+def _found(trial: Trial, times: dict[int, list[float]], costs: dict[str, float], since: float, until: float) -> Found:
     rates = tuple(sorted(set(trial.rates)))
     facts = {"trial": trial.name, "rates": rates, "accounts": len(trial.rates), "workers": trial.workers}
     if not trial.rates[0]:
@@ -150,8 +150,8 @@ def _found(trial: Trial, times: dict[int, list[float]], costs: dict[str, float])
     errors, excess, silent = [], float("-inf"), 0
     for number, rate in enumerate(trial.rates, _FIRST):
         own = times.get(number, [])
-        if len(own) < 3:
-            silent += 1
+        silent += max(late - early for early, late in pairwise([since, *own, until])) > 3 * 3600 / rate + 1.0
+        if len(own) < 2:
             continue
         errors.append(rate_error(own, rate / 3600))
         excess = max(excess, most_in(own, 1.0) - rate / 3600)
@@ -181,7 +181,7 @@ def _result(found: Sequence[Found], bare_us: float, quick: bool) -> Result:
     notes = [
         "*CPU*, of all workers, and *Redis*: a message. *calls*: scripts and functions a message; *commands*: with all that they run.",
         "*KB*: the workers' peak memory over the accounts. *1 s*: the most of any account in a second, above its rate.",
-        "*silent*: accounts with fewer than three messages.",
+        "*silent*: accounts with a gap longer than three intervals and a second, the window's edges included.",
     ]
     return Result(TITLE, columns, rows, figures, Chart("accounts, by rate error", "rate error, %", series, "-"), data, notes=notes)
 

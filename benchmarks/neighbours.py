@@ -1,8 +1,8 @@
 """What one account, or one worker, does to all the others: their rates at the sink while it happens.
 
-A thousand accounts send at 5,000 an hour on two workers, beside one with a million recipients queued. Then, one after the other: new
-accounts come and send; one account's relay takes its connections and answers nothing; a worker is killed. A window each counts, and the
-window before all of it.
+A thousand accounts send at 5,000 an hour on two workers, beside one with a million recipients queued. Then new accounts come and send;
+then one account's relay takes its connections and answers no MAIL, from there to the end; then a worker is killed, which its supervisor
+starts again. A window each counts, and the windows before and after all of it.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ _NEWCOMERS, _THEIRS = 5, 20  # and recipients of each
 _AT_ONCE = 32
 _BUT = " but the orphans"
 _CHANGE, _START_S, _SILENT_S = 0.02, 2.0, 15.0
+_GAP_S = 3 * 3600 / RATE
 _END_S = 60.0
 
 
@@ -45,7 +46,8 @@ class Phase(msgspec.Struct, frozen=True):
     name: str
     errors: tuple[float, ...]  # rate error of each neighbour in which no killed worker had a part
     orphans: int  # the others
-    silence: float  # the longest of any neighbour, s
+    gap: float  # the longest without a MAIL of the former, the window's edges included, s
+    silence: float  # of the latter
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -73,8 +75,8 @@ async def measure(plan: Plan) -> Found:
         await asyncio.sleep(plan.window)
         starts["newcomers"] = time.time()
         submitted = [await _newcomer(b, _NEWCOMER + n, sink.port, plan.window / _NEWCOMERS) for n in range(_NEWCOMERS)]
-        starts["tarpit"] = time.time()
         await _tarpit(b, plan)
+        starts["tarpit"] = time.time()
         await asyncio.sleep(starts["tarpit"] + plan.window - time.time())
         _, name, pid = max((said["accounts"], name, said["pid"]) for name, said in (await b.client.workers()).items() if said)
         orphans = await _held_by(b, plan, name)
@@ -91,7 +93,7 @@ async def measure(plan: Plan) -> Found:
     spans = {name: (at, at + (_SILENT_S if name == "killed" else plan.window)) for name, at in starts.items()}
     return Found(
         tuple(_phase(name, neighbours, orphans if name == "killed" else (), *spans[name]) for name in PHASES),
-        tuple(times[_NEWCOMER + n][0] - at for n, at in enumerate(submitted)),
+        tuple(next(iter(times.get(_NEWCOMER + n, ())), float("inf")) - at for n, at in enumerate(submitted)),
         sum(status.accepted for status in ended), sum(status.sent for status in ended), sum(map(len, neighbours)), str(lateness),
     )  # fmt: skip
 
@@ -122,7 +124,7 @@ async def _newcomer(b: Bench, number: int, port: int, seconds: float) -> float:
 
 
 async def _tarpit(b: Bench, plan: Plan) -> None:
-    """An account with all it needs to fill every session, whose relay does not answer MAIL while we look."""
+    """An account with all it needs to fill every session, whose relay answers no MAIL from then on."""
     relay = await asyncio.to_thread(b.stage.relay, "--delay", "mail=600")
     await b.account(f"m{_TARPIT}", str(HEAVY_RATE), relay.port)
     await b.submit(f"m{_TARPIT}", int(HEAVY_RATE / 3600 * plan.window))
@@ -139,24 +141,27 @@ async def _held_by(b: Bench, plan: Plan, name: str) -> set[int]:
 
 
 def _phase(name: str, neighbours: Sequence[Sequence[float]], orphans: Collection[int], since: float, until: float) -> Phase:
-    errors, longest = [], 0.0
+    errors, gap, silence = [], 0.0, 0.0
     for place, times in enumerate(neighbours):
         seen = [at for at in times if since <= at <= until]
-        longest = max(longest, *(late - early for early, late in pairwise([since, *seen, until])))
-        if place not in orphans:
+        longest = max(late - early for early, late in pairwise([since, *seen, until]))
+        if place in orphans:
+            silence = max(silence, longest)
+        else:
+            gap = max(gap, longest)
             errors.append(rate_error(seen, RATE / 3600) if len(seen) > 1 else -1.0)
-    return Phase(name, tuple(errors), len(orphans), longest)
+    return Phase(name, tuple(errors), len(orphans), gap, silence)
 
 
 def result(found: Found) -> Result:
-    rows = [[own.name, *_range(own.errors), str(own.orphans), f"{own.silence:.2f}"] for own in found.phases]
+    rows = [[own.name, *_range(own.errors), f"{own.gap:.2f}", str(own.orphans), f"{own.silence:.2f}"] for own in found.phases]
     return Result(
-        TITLE, ["", "least rate error", "greatest", "orphans", "longest silence, s"], rows, _figures(found),
+        TITLE, ["", "least rate error", "greatest", "longest gap, s", "orphans", "their silence, s"], rows, _figures(found),
         Chart("", "rate error of the worst neighbour, %", {own.name: [(0.0, _worst(own) * 100)] for own in found.phases}, "bars"),
         msgspec.to_builtins(found),
         notes=[
             f"Newcomers' first MAIL after {', '.join(f'{1e3 * start:.0f}' for start in found.starts)} ms.",
-            "*killed*: of its accounts, the orphans, the longest silence counts; of all the others the rate.",
+            "The killed worker's accounts are the orphans: of them the silence counts, of the others rate and gaps, edges included.",
         ],
     )  # fmt: skip
 
@@ -169,13 +174,15 @@ def _figures(found: Found) -> list[Figure]:
                _worst(own) <= _CHANGE, found.lateness)
         for own in found.phases
     ]  # fmt: skip
+    gap = max(own.gap for own in found.phases)
     slowest, [killed] = max(found.starts), [own for own in found.phases if own.name == "killed"]
     figures += [
+        Figure("longest gap of any of them", f"<= {_GAP_S:.2f} s", f"{gap:.2f} s", gap <= _GAP_S, found.lateness),
         Figure("a newcomer's first MAIL after its list was complete", f"<= {_START_S:g} s", f"{slowest:.3f} s", slowest <= _START_S),
         Figure("accounts of the killed worker are silent for", f"<= {_SILENT_S:g} s", f"{killed.silence:.1f} s",
                killed.orphans > 0 and killed.silence < _SILENT_S),
         Figure("neighbours' recipients sent, of those accepted", f"{found.accepted:,}", f"{found.sent:,}", found.sent == found.accepted),
-        Figure("MAILs beyond them, after the kill", f"0 to {allowed}", f"{twice}", 0 <= twice <= allowed),
+        Figure("MAILs beyond them, in the whole ledger", f"0 to {allowed}", f"{twice}", 0 <= twice <= allowed),
     ]  # fmt: skip
     return figures
 

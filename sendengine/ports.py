@@ -293,8 +293,9 @@ class Queue(Protocol):
         ...
 
     async def window(self, account: str, campaign: str, is_open: bool, next_us: float | None) -> None: ...
-    async def leave(self, account: str) -> None:
-        """Cut what this worker will not use, and tell the others."""
+    async def leave(self, account: str, above: int = 0) -> tuple[int, float]:
+        """Cut what this worker will not use, and tell the others. The cut's number, above the one given, and its µs; 0 where there is no
+        such account."""
         ...
 
     async def suspend(self, account: str, campaign: str, why: str) -> None:

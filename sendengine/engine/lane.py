@@ -37,10 +37,10 @@ class Lane:
     # So many attributes without slots would be a dict for each of ten thousand, looked up a fifth slower.
     __slots__ = (
         "_in_a_row", "_next_share", "_refusals", "_settings", "_since_retry", "_void_after", "account", "bind", "bind_told", "closes_at",
-        "cut", "dirty", "due_at", "feed", "granted_to", "has_done", "horizon", "idle_us", "ignored", "interval", "is_distrusted", "is_gone",
-        "is_known", "is_leaving", "is_paid", "is_taking", "is_visiting", "lapse", "licence_until", "listed", "low_water", "must_check",
-        "must_cut", "must_look", "must_refresh", "must_return", "must_screen", "pace", "permits", "rate", "relay", "returns",
-        "rivals_until", "served_at", "settle_after", "shares", "suspended_until", "take_at", "unsent", "visit_at", "wake_at",
+        "cut", "dirty", "due_at", "feed", "granted_to", "has_done", "horizon", "idle_us", "ignored", "interval", "is_distrusted",
+        "is_gone", "is_known", "is_leaving", "is_paid", "is_taking", "is_visiting", "lapse", "licence_until", "listed", "lost_until",
+        "low_water", "must_check", "must_look", "must_refresh", "must_return", "must_screen", "pace", "permits", "rate", "relay",
+        "returns", "rivals_until", "served_at", "settle_after", "shares", "suspended_until", "take_at", "unsent", "visit_at", "wake_at",
     )  # fmt: skip
 
     def __init__(self, account: str, relay: Way, feed: Feed, settings: EngineSettings) -> None:
@@ -73,7 +73,7 @@ class Lane:
         self.due_at = 0.0  # when its permits are looked at next; 0.0: it has none
         self.must_return = False  # a visit was due while one was under way, which asked before whatever has changed
         self.must_refresh = False  # the account's settings changed
-        self.must_cut = False  # permits were granted to us that we do not hold: their time is for whoever asks next
+        self.lost_until = 0.0  # permits up to then were granted to us and are not held: their time is for whoever asks next
         self.listed = -1  # how often the list of suppressed addresses has changed; -1: there is none
         self.must_screen = False  # something held was screened under another number: nothing is picked until it is (screening.py)
         self.must_look = False  # something changed while a take was on its way
@@ -110,7 +110,8 @@ class Lane:
     def grant(self, visited: Visited, replied_at: float, held: list[Share], asked_under: int) -> None:
         """Permits as this worker's clock sees them. `asked_under`: the cut number known when the visit was asked."""
         if self.is_distrusted:
-            self.must_cut |= visited.permits > 0
+            if visited.permits and visited.interval_us:
+                self.lose(replied_at + (visited.delay_us + visited.permits * visited.interval_us) / 1e6)
             return
         interval = visited.interval_us / 1e6
         if interval != self.interval:
@@ -145,8 +146,12 @@ class Lane:
         """Nothing of it may go until its leases were asked after (visits.py)."""
         self.is_distrusted = True
         self.licence_until = 0.0
-        self.must_cut |= bool(self.permits.runs)
+        self.lose(self.permits.end() or 0.0)
         self.permits = Permits()
+
+    def lose(self, until: float) -> None:
+        """Permits up to then are lost; the next visit cuts."""
+        self.lost_until = max(self.lost_until, until)
 
     def see_cut(self, visited: Visited, asked_under: int) -> None:
         """An account that is behind what it had told before has lost it, in a failover: its numbers begin anew from where it stands."""

@@ -176,15 +176,19 @@ class Takeover:
         orphans = [token for token, worker in leases.items() if not lives[worker]]
         if orphans:
             await self._queue.visit(account, 0, 0.0, "=", [], [give_back(token, Blame.SUSPECT) for token in orphans])
-        if orphans:
             await self._queue.offer(account, max(need, 0.0))
         elif need >= 0 and not leases and not await self._queue.hasten(account, need):
             self._strays.append(account)
 
+    @property
+    def has_strays(self) -> bool:
+        """Some wait for their second look."""
+        return bool(self._strays)
+
     async def look_at_strays(self) -> None:
         """Some time after the sweep: who had just found one holds a lease of it by now."""
         strays, self._strays = self._strays, []
-        await _each(strays, self._offer_stray)
+        self._strays += await _each(strays, self._offer_stray)
 
     async def _offer_stray(self, account: str) -> None:
         need, leases = await self._queue.need(account)

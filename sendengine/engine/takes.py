@@ -18,7 +18,7 @@ from sendengine.engine.lane import Lane
 from sendengine.engine.screening import Screening
 from sendengine.engine.settings import EngineSettings
 from sendengine.engine.takeover import give_back
-from sendengine.engine.visits import MOST_HELD, Visits
+from sendengine.engine.visits import LEFT_LEAST, MOST_HELD, Visits
 from sendengine.engine.work import Unsettled
 from sendengine.errors import SendEngineError, Unavailable
 from sendengine.policy.window import Window
@@ -34,7 +34,6 @@ UNREADABLE_FOR = 60.0  # a campaign that this release cannot read is left alone 
 TRIED_AGAIN = 1.0  # an account that could not be read is found again after so long
 OFFERED_AGAIN = 1.0  # we took out of the index what was meant for others
 TURN_EARLY = 0.25  # a window's look was due by Redis' clock: by ours, which is an estimate of it, the turn may lie a moment ahead
-LEFT_LEAST = 0.2  # seconds of permits that nobody else could have: a cut gives back no less
 HUNGRY_AGAIN = 0.25  # an attached account whose list is still being loaded is looked at so often
 
 

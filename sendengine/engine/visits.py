@@ -26,6 +26,7 @@ UNMETERED_VISIT = 0.5  # gate and states are looked at so often where no permits
 ASKED_AHEAD = 1.0  # seconds, at most, before the last permit is due, of an account that is ours alone: each visit brings all that it may
 SHARED_TIME, SHARED_PERMITS = 0.5, 8  # of several workers each comes after a part of so many seconds, or of the time of so many permits
 COLLECTED = 0.6  # of their age: what a visit for permits takes along, rather than one of its own
+LEFT_LEAST = 0.2  # seconds of permits that nobody else could have: a cut gives back no less
 CLOSES_SOON = 60.0  # an end of the term that is nearer is looked at, though nothing else brings a visit
 
 
@@ -78,6 +79,8 @@ class Visits:
             self._spawn(self._visit(lane))
 
     async def _visit(self, lane: Lane) -> None:
+        lost, lane.lost_until = lane.lost_until, 0.0
+        is_cut = lost <= self._now() + LEFT_LEAST or await self._cut(lane)
         now = self._now()
         self._collect(lane, now)
         sending = list(lane.unsent)
@@ -89,15 +92,15 @@ class Visits:
         want, asked_under = self._wanted(lane, now), lane.cut
         lane.must_check = lane.must_return = False
         try:
-            if lane.must_cut:
-                await self._queue.leave(lane.account)
-                lane.must_cut, lane.must_return = False, True  # what is wanted was reckoned before it
             settlements = [*(settlement for settlement, _, _ in sending), *returned]
             names = [share.campaign.id for share in held]
             reply = await self._queue.visit(lane.account, want, lane.horizon * 1e6, bind, names, settlements, self._lead_us)
         except Unavailable:
             lane.is_visiting = False
-            lane.must_cut |= want > 0 and lane.interval > 0  # it may have been answered
+            if want and lane.interval:  # it may have been granted what it asked for
+                lane.lose(now + lane.horizon)
+            if not is_cut:
+                lane.lose(lost)
             self.at(lane, self._now() + self._settings.poll)
             return
         replied_at = self._now()
@@ -122,6 +125,16 @@ class Visits:
             lane.wake_at = 0.0
         self._next(lane, reply, replied_at, want)
         self._visited(lane)
+
+    async def _cut(self, lane: Lane) -> bool:
+        """False when it failed. Where the visit then has an answer, it was another worker that could not be told, and once must do: each
+        repeat would void permits of those that were told."""
+        try:
+            number, cut_us = await self._queue.leave(lane.account, lane.cut)
+        except Unavailable:
+            return False
+        lane.learn_cut(number, cut_us)
+        return True
 
     def _wanted(self, lane: Lane, now: float) -> int:
         """Permits for the rows in hand, the horizon's at most. None while the site cannot take messages."""

@@ -220,6 +220,8 @@ class Worker:
             return
         try:
             await self._takes.pay()  # nobody else knows of it, and the sweep comes once a minute
+            if self._takeover.has_strays:
+                await self._queue.ask_sweep()
             await self._queue.bury(self.id)
         except Unavailable:
             log.warning("journal_left", worker=self.id)

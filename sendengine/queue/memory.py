@@ -234,10 +234,13 @@ class MemoryQueue:
         state.sync_run(found, now)
         store.spread(account, *state.cut(now, self._cut_delay))
 
-    async def leave(self, account: str) -> None:
+    async def leave(self, account: str, above: int = 0) -> tuple[int, float]:
         store = self._store
-        if account in store.accounts:
-            store.spread(account, *store.accounts[account].cut(self._now(), self._cut_delay))
+        if account not in store.accounts:
+            return 0, 0.0
+        cut = store.accounts[account].cut(self._now(), self._cut_delay, above)
+        store.spread(account, *cut)
+        return cut
 
     async def suspend(self, account: str, campaign: str, why: str) -> None:
         store, now = self._store, self._now()

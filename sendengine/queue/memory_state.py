@@ -296,8 +296,9 @@ class Account:
             campaign.fields["state"] = SendState.SENDING.value
             self.sync_run(campaign, now)
 
-    def cut(self, now: float, delay: float) -> tuple[int, float]:
-        """Permits later than now + delay, granted under a smaller number, are void; the clock goes back on its grid (design 3.2)."""
+    def cut(self, now: float, delay: float, above: int = 0) -> tuple[int, float]:
+        """Permits later than now + delay, granted under a smaller number, are void; the clock goes back on its grid (design 3.2). `above`:
+        a number that workers have heard of, though a failover may have lost it."""
         last, at = float(self.fields.get("last", 0)), now + delay
         if last > at:
             (grid, _), (before, _) = self.speed(last), self.speed(at)
@@ -306,7 +307,7 @@ class Account:
             if before != grid:
                 last = max(last, at - before)
         self.fields["last"] = f"{last:.3f}"
-        self.fields.add("cut", 1)
+        self.fields["cut"] = str(max(self.fields.number("cut"), above) + 1)
         self.fields.set_times(cut_at=at)
         return self.fields.number("cut"), float(self.fields["cut_at"])
 

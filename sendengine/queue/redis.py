@@ -90,7 +90,8 @@ class RedisQueue:
             await self._link.call("ZADD", keys.INDEX, "LT", f"{need_us:.0f}", account)
 
     async def hasten(self, account: str, need_us: float) -> bool:
-        await self._link.call("ZADD", keys.INDEX, "XX", "LT", f"{need_us:.0f}", account)
+        if need_us >= 0:
+            await self._link.call("ZADD", keys.INDEX, "XX", "LT", f"{need_us:.0f}", account)
         return await self._link.call("ZSCORE", keys.INDEX, account) is not None
 
     async def take(
@@ -173,8 +174,10 @@ class RedisQueue:
         args = (campaign, 1 if is_open else 0, look, f"{self._cut_delay:.0f}")
         await spread_cut(self._link, account, await self._script("window", keys.account(account), *args))
 
-    async def leave(self, account: str) -> None:
-        await spread_cut(self._link, account, await self._script("leave", keys.account(account), f"{self._cut_delay:.0f}"))
+    async def leave(self, account: str, above: int = 0) -> tuple[int, float]:
+        cut = await self._script("leave", keys.account(account), f"{self._cut_delay:.0f}", above)
+        await spread_cut(self._link, account, cut)
+        return (cut[0], float(cut[1])) if cut else (0, 0.0)
 
     async def suspend(self, account: str, campaign: str, why: str) -> None:
         args = (campaign, f"{self._cut_delay:.0f}", suspended_line(campaign, why), why)

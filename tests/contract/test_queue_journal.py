@@ -161,6 +161,9 @@ async def test_only_who_stands_in_the_index_is_hastened(bench: Bench) -> None:
     assert await bench.queue.hasten("m1", 0.0)
     assert await bench.queue.find(10) == ["m1"]
     assert not await bench.queue.hasten("m1", 0.0)
+    await bench.queue.offer("m1", now + 3_600e6)
+    assert await bench.queue.hasten("m1", -1)
+    assert await bench.queue.find(10) == []
 
 
 async def test_one_sweeper_at_a_time(bench: Bench) -> None:

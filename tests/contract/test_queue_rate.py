@@ -88,6 +88,15 @@ async def test_cut_puts_the_clock_back_on_its_grid(bench: Bench) -> None:
     assert len(void) > 5
 
 
+async def test_a_cut_is_numbered_above_what_workers_have_heard(bench: Bench) -> None:
+    await sending(bench)
+    assert (await bench.queue.leave("m1", 7))[0] == 8
+    number, cut_us = await bench.queue.leave("m1", 3)
+    visited = await bench.visit(100, ["c"])
+    assert (visited.cut, visited.cut_us) == (number, cut_us) == (9, cut_us)
+    assert await bench.queue.leave("m9", 7) == (0, 0.0)
+
+
 async def test_cut_of_a_clock_in_the_past_leaves_it(bench: Bench) -> None:
     await sending(bench)
     await bench.visit(1, ["c"])

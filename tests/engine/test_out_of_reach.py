@@ -76,6 +76,32 @@ def test_a_cut_that_a_failover_lost_costs_nothing(per_hour: float | None) -> Non
 
 
 @virtual
+async def test_an_account_that_was_out_of_reach_sends_at_once_when_it_answers() -> None:
+    """Its permits are void, and reach further than it was away."""
+    rig = Rig()
+    await rig.account(per_hour=15_000.0)
+    await rig.submit(500)
+    worker = rig.start()
+    slot, visits = Slot(worker, "m1"), rig.count_visits()
+    await asyncio.sleep(5.0)
+    seen = visits()
+    while visits() == seen:  # noqa: ASYNC110 - virtual time
+        await asyncio.sleep(0.01)
+    slot.state = "away"
+    rig.store.generation += 1
+    await asyncio.sleep(0.7)
+    assert worker._takes.lanes["m1"].is_distrusted
+    slot.state = "there"
+    while worker._takes.lanes["m1"].is_distrusted:  # noqa: ASYNC110 - virtual time
+        await asyncio.sleep(0.01)
+    answered = rig.loop.time()
+    await asyncio.sleep(5.0)
+    first = next(at for at in rig.times() if at >= answered)
+    assert first - answered < 0.2 + 2 * 0.24  # the cut reaches permits later than 200 ms
+    rig.kill()
+
+
+@virtual
 async def test_many_silent_accounts_keep_nobody_waiting_for_long() -> None:
     rig = Rig()
     accounts = [f"m{n}" for n in range(1, 901)]

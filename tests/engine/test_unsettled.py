@@ -271,6 +271,47 @@ async def test_workers_that_start_together_have_no_account_twice() -> None:
         await rig.stop(name)
 
 
+@virtual
+async def test_a_stray_whose_second_look_fails_is_looked_at_again() -> None:
+    rig = Rig()
+    await rig.account()
+    await rig.submit(1, "c")
+    rig.store.index.clear()
+    queue = MemoryQueue(rig.store, rig.now_us)
+    takeover = Takeover(queue, Identity("w1"), EngineSettings(), rig.loop.time, rig.loop.time)
+    await takeover.sweep()
+    assert takeover.has_strays
+    need = queue.need
+
+    async def away(account: str) -> tuple[float, dict[bytes, str]]:
+        raise Unavailable("nobody serves its slot")
+
+    queue.need = away  # type: ignore[method-assign]
+    await takeover.look_at_strays()
+    assert takeover.has_strays
+    queue.need = need  # type: ignore[method-assign]
+    await takeover.look_at_strays()
+    assert not takeover.has_strays
+    assert list(rig.store.index) == ["m1"]
+
+
+@virtual
+async def test_a_worker_that_stops_between_two_looks_leaves_the_sweep_to_another() -> None:
+    rig = Rig()
+    await rig.account("m1")
+    rig.start("w1")
+    await asyncio.sleep(60.5)
+    await rig.submit(1, "c")
+    rig.store.index.clear()
+    while not rig.workers["w1"][0]._takeover.has_strays:  # noqa: ASYNC110 - virtual time
+        await asyncio.sleep(0.1)
+    await rig.stop("w1")
+    rig.start("w2")
+    async with asyncio.timeout(10):
+        await rig.until_ended("c")
+    await rig.stop("w2")
+
+
 def _attach_slowly(worker: Worker) -> None:
     """The sixty that are found together are attached within a second and a half."""
     account, claim = worker._queue.account, worker._queue.claim_sweep

@@ -22,6 +22,7 @@ _COSTS = ("throughput", "stages", "sizes", "dkim", "distance", "million", "peers
 IN_REPORT = ("linearity", "tiers", "exactness", "tier_change", "verbs", *_COSTS, "submit", "many_accounts", "neighbours", "long_lists")
 _GROUPS = {"gates": PARTS}  # one name for several suites
 _ALL = (*SUITES, "tiers", "stages", "sms", "peers", *_GROUPS, *PARTS)
+_NAME_MOST = 100
 _BOUND_S = 600.0  # of any suite that does not say another
 
 
@@ -47,7 +48,8 @@ def _report(words: Sequence[str]) -> int:
     _add_tiers(parser)
     options = _parsed(parser, words)
     names = options.suites or IN_REPORT
-    return 0 if report.write(names, lambda name: _run(name, not options.full, options), is_full=options.full) else 1
+    folder = report.FOLDER / "-".join(options.suites)[:_NAME_MOST]  # a report of one suite leaves that of all alone
+    return 0 if report.write(names, lambda name: _run(name, not options.full, options), options.full, folder) else 1
 
 
 def _guard(words: Sequence[str]) -> int:

@@ -58,7 +58,7 @@ async def run(quick: bool) -> Result:
     alone = {name: rendering(read_key(text, name), name, 9 if quick else 41) for name, text in keys.items()}
     workers = {name: await whole(name, text, *((1, 1_000) if quick else (3, 6_000))) for name, text in keys.items()}
     speeds = await processes(keys["rsa"], *((1, 1_000) if quick else (3, SHARED)))
-    return _result(alone, workers, speeds)
+    return _result(alone, workers, speeds, quick)
 
 
 def _pem(key: Any) -> str:
@@ -153,7 +153,7 @@ async def send(b: Bench, account: str, size: int, port: int, pids: Sequence[int]
 # what it comes to
 
 
-def _result(alone: dict[str, list[Round]], workers: dict[str, list[Round]], speeds: dict[int, list[Sent]]) -> Result:
+def _result(alone: dict[str, list[Round]], workers: dict[str, list[Round]], speeds: dict[int, list[Sent]], quick: bool) -> Result:
     table, figures = [], []
     for place, found in (("rendering", alone), ("worker", workers)):
         for name, rounds in found.items():
@@ -163,9 +163,12 @@ def _result(alone: dict[str, list[Round]], workers: dict[str, list[Round]], spee
             wanted, rest = _WANTED[name], columns[2] - columns[1] - columns[0]
             wall = f"the bare signature takes {columns[0]:.1f} us, all else about a signed message {rest:.1f} us"
             what = f"{name}: CPU a message above unsigned over the bare signature, {place}, median"
-            figures.append(Figure(what, f"<= {wanted}", f"{ratio.median:.2f} ({_range(ratio)})", ratio.median <= wanted, wall))
+            if place == "rendering" or not quick:  # some thousand messages are a few ticks of a worker's clock
+                figures.append(Figure(what, f"<= {wanted}", f"{ratio.median:.2f} ({_range(ratio)})", ratio.median <= wanted, wall))
     gain = spread([two.per_second / one.per_second for one, two in zip(speeds[1], speeds[2], strict=True)])
-    figures.append(Figure("rsa: two processes against one, median", ">= 1.5", f"{gain.median:.2f} ({_range(gain)})", gain.median >= 1.5))
+    table.append(["rsa, messages/s of two processes over one", "", "", "", f"{gain.median:.2f} ({_range(gain)})"])
+    if not quick:
+        figures.append(Figure("rsa: two processes against one, median", ">= 1.5", table[-1][-1], gain.median >= 1.5))
     series = {name: [(float(at), one.ratio) for at, one in enumerate(rounds)] for name, rounds in alone.items()}
     data = {"rendering": alone, "worker": workers, "processes": {str(count): found for count, found in speeds.items()}}
     columns = ["", "bare us", "unsigned us", "signed us", "(signed - unsigned) / bare"]

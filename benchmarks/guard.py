@@ -62,11 +62,19 @@ def main(accept: bool) -> int:
     if accepted.python != _python():
         print(f"guard: Python {accepted.python} was accepted and this is {_python()}: nothing can be compared")
         return 0
-    dear = judged(accepted, measure)
+    dear = judged(accepted, lambda: _told(accepted, *measure()))
     for name, words in dear.items():
         print(f"guard: {name} {words}")
-    print("guard: MISSED" if dear else f"guard: holds, against {accepted.commit} of {accepted.at:%Y-%m-%d}")
+    print("guard: MISSED" if dear else f"guard: holds, against {accepted.commit} of {accepted.at:%Y-%m-%d} on {accepted.machine}")
     return 1 if dear else 0
+
+
+def _told(accepted: Accepted, sink_: str, now: Ratios) -> tuple[str, Ratios]:
+    """Each ratio beside what was accepted of it."""
+    for name, range_ in accepted.ratios.items():
+        if (value := now.get(name)) is not None:
+            print(f"guard: {name}: {value:.3f}, {value / range_.median:.2f} times what was accepted (at most {LIMIT:g})")
+    return sink_, now
 
 
 def judged(accepted: Accepted, measure_: Callable[[], tuple[str, Ratios]]) -> dict[str, str]:

@@ -40,7 +40,7 @@ async def run(quick: bool) -> Result:
         await asyncio.to_thread(write_list, b.stage.folder / "list.csv", "m1", size)
         floor = await bare(b, port, size // 5)
         found = [await _round(b, f"m{1001 + number}", size, port, children(worker)[0]) for number in range(rounds)]
-    return _result(found, size, name, size / floor.per_second)
+    return _result(found, size, name, size / floor.per_second, quick)
 
 
 async def _round(b: Bench, account: str, size: int, port: int, pid: int) -> Round:
@@ -61,9 +61,9 @@ async def _round(b: Bench, account: str, size: int, port: int, pid: int) -> Roun
     return Round(submitted, curve[-1][0], *(seconds / size * 1e6 for seconds in spent), curve)
 
 
-def _result(found: list[Round], size: int, name: str, bare_s: float) -> Result:
+def _result(found: list[Round], size: int, name: str, bare_s: float, quick: bool) -> Result:
     rows = [_row(place + 1, one, size) for place, one in enumerate(found)]
-    ended, wanted = spread([one.ended for one in found]), _WITHIN_S * size / MILLION
+    ended = spread([one.ended for one in found])
     got = f"{ended.median:.1f} s ({ended.low:.1f} to {ended.high:.1f})"
     alone, cores = spread([one.submitted for one in found]).median, os.cpu_count() or 1
     most = spread([one.machine_us for one in found]).median / 1e6 * size / cores
@@ -71,7 +71,8 @@ def _result(found: list[Round], size: int, name: str, bare_s: float) -> Result:
         f"a bare writer into the same sink {bare_s:.1f} s, submitting {alone:.1f} s; everybody's processor time is {most:.1f} s "
         f"on {cores} cores that never wait; a worker is one process, {spread([one.worker_us for one in found]).median * size / 1e6:.1f} s"
     )
-    figures = [Figure(f"{size:,} recipients, submit to last outcome, median", f"<= {wanted:g} s", got, ended.median <= wanted, wall)]
+    what, wanted = f"{size:,} recipients, submit to last outcome, median", f"<= {_WITHIN_S:g} s"
+    figures = [] if quick else [Figure(what, wanted, got, ended.median <= _WITHIN_S, wall)]  # a second holds the beginning alone
     columns = ["round", "submitted s", "ended s", "messages/s", "worker us", "Redis us", "everybody us"]
     chart = Chart("seconds", "sent", {f"round {place + 1}": one.curve for place, one in enumerate(found)})
     return Result(f"{TITLE}, into {name}", columns, rows, figures, chart, {"rounds": msgspec.to_builtins(found), "bare_s": bare_s})

@@ -15,6 +15,13 @@ from benchmarks.plots import svg
 
 FOLDER = ROOT / "build" / "bench"
 _SHORT = "Short form: it shows that everything runs and where the figures lie. What is promised is proven by `make bench FULL=1`."
+_SO_FAR = "; the others are still to come, or were interrupted"
+_WORDS = (
+    "*N* recipients, *r* messages a second of the account's rate, *T* seconds from the first MAIL to the last: N/r less one interval. "
+    "MAIL is the SMTP command; its time at the sink, the relay of the trial, counts. A *window* is any stretch of so many seconds; the "
+    "*floor* is the least that a window may hold, the *ceiling* the most, r (w + max(0.5 s, 1 s - 1/r)) + 1 in w seconds: what is missing "
+    "below the one, or above the other, is right while it is not above 0. The *bare writer* writes prepared messages and does nothing else."
+)
 _HEADS = "Let nothing else run: on a busy machine the speeds and costs are those of the neighbours; ratios within a round hold."
 
 
@@ -42,7 +49,7 @@ def write(names: Sequence[str], run: Callable[[str], Result], is_full: bool, fol
             print(f"\n{name}: did not finish: {came[-1].why}")
         else:
             record(name, result, quick=not is_full)
-        put(came, at, is_full, folder)
+        put(came, at, is_full, folder, len(names))
     print(f"\n{folder / 'report.md'}")
     return all(own.holds for own in came)
 
@@ -60,9 +67,10 @@ def _ran(name: str, run: Callable[[str], Result]) -> Ran:
         return Ran(name, None, took(), f"{type(error).__name__}: {error}".strip(": "))
 
 
-def put(came: Sequence[Ran], at: datetime, is_full: bool, folder: Path) -> None:
+def put(came: Sequence[Ran], at: datetime, is_full: bool, folder: Path, count: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     about = {"machine": machine(), "commit": commit(), "at": at, "form": "full" if is_full else "short"}
+    about["suites"] = f"{len(came)} of {count}" + (_SO_FAR if len(came) < count else "")
     for own in came:
         for name, chart, title in _charts(own):
             (folder / name).write_text(svg(chart, title))
@@ -74,7 +82,8 @@ def put(came: Sequence[Ran], at: datetime, is_full: bool, folder: Path) -> None:
 def markdown(came: Sequence[Ran], about: dict[str, Any]) -> str:
     lines = ["# What was measured", ""]
     lines += [f"- machine: {about['machine']}", f"- commit: {about['commit']}", f"- begun: {about['at']:%Y-%m-%d %H:%M} UTC"]
-    lines += [f"- form: {about['form']}", "", _HEADS if about["form"] == "full" else f"{_SHORT} {_HEADS}", "", "## Promises", ""]
+    lines += [f"- suites: {about['suites']}", f"- form: {about['form']}", ""]
+    lines += [ _HEADS if about["form"] == "full" else f"{_SHORT} {_HEADS}", "", _WORDS, "", "## Promises", ""]
     promises = [_promise(own.name, figure) for own in came if own.result for figure in own.result.figures]
     lines += table(["suite", "figure", "wanted", "measured", ""], promises)
     lines += _missed(came)

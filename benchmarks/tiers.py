@@ -21,6 +21,11 @@ TITLE = "tiers: a send on each tier, all at once"
 _FORMS_S = (25.0, 150.0)  # how long each tier sends when no N is given: short form, full form
 _LEAST = 8  # messages: fewer have no rate to speak of
 _SPANS = (60.0, 10.0)  # the longest window of which a send has two
+_PROVEN_S = 60.0
+_TOO_SHORT = (
+    "Some of these are too short to sell a tier by: what is promised is a floor for each full minute, and two of them prove it, with N "
+    "of 121 r or more (2,017 at 60,000 an hour)."
+)
 _ERROR_SPAN = 10.0  # of the histogram's windows
 _LIMIT = 0.01  # of the rate error of a whole send
 
@@ -143,7 +148,8 @@ def result(trials: list[Trial], seen: list[Seen]) -> Result:
     data = {trial.tier: {"r": trial.r, "late": own.late, "mail_times": [round(at - own.times[0], 6) for at in own.times]}
             for trial, own in zip(trials, seen, strict=True)}  # fmt: skip
     chart = Chart("seconds", "share that is through", series, "-")
-    return Result(TITLE, _COLUMNS, rows, _figures(verdicts), chart, data, [_errors(trials, seen)], _NOTES)
+    notes = _NOTES if all(each.span >= _PROVEN_S for each in verdicts) else [*_NOTES, _TOO_SHORT]
+    return Result(TITLE, _COLUMNS, rows, _figures(verdicts), chart, data, [_errors(trials, seen)], notes)
 
 
 def _figures(verdicts: list[Judged]) -> list[Figure]:

@@ -13,7 +13,7 @@ from benchmarks import report
 from benchmarks.bench import Chart, Figure, Result
 from benchmarks.plots import steps, svg
 
-ABOUT = {"machine": "m", "commit": "abc", "at": datetime(2026, 1, 1, tzinfo=UTC), "form": "short"}
+ABOUT = {"machine": "m", "commit": "abc", "at": datetime(2026, 1, 1, tzinfo=UTC), "form": "short", "suites": "1 of 1"}
 LINES = Chart("N", "T", {"a": [(0.0, 0.0), (10.0, 5.0)]})
 
 

@@ -83,7 +83,7 @@ def markdown(came: Sequence[Ran], about: dict[str, Any]) -> str:
     lines = ["# What was measured", ""]
     lines += [f"- machine: {about['machine']}", f"- commit: {about['commit']}", f"- begun: {about['at']:%Y-%m-%d %H:%M} UTC"]
     lines += [f"- suites: {about['suites']}", f"- form: {about['form']}", ""]
-    lines += [ _HEADS if about["form"] == "full" else f"{_SHORT} {_HEADS}", "", _WORDS, "", "## Promises", ""]
+    lines += [_HEADS if about["form"] == "full" else f"{_SHORT} {_HEADS}", "", _WORDS, "", "## Promises", ""]
     promises = [_promise(own.name, figure) for own in came if own.result for figure in own.result.figures]
     lines += table(["suite", "figure", "wanted", "measured", ""], promises)
     lines += _missed(came)

@@ -169,10 +169,15 @@ def _result(alone: dict[str, list[Round]], workers: dict[str, list[Round]], spee
     table.append(["rsa, messages/s of two processes over one", "", "", "", f"{gain.median:.2f} ({_range(gain)})"])
     if not quick:
         figures.append(Figure("rsa: two processes against one, median", ">= 1.5", table[-1][-1], gain.median >= 1.5))
-    series = {name: [(float(at), one.ratio) for at, one in enumerate(rounds)] for name, rounds in alone.items()}
+    series = {
+        f"{name}, {place}": [(0.0, spread([one.ratio for one in rounds]).median)]
+        for place, found in (("rendering", alone), ("worker", workers))
+        for name, rounds in found.items()
+    }
     data = {"rendering": alone, "worker": workers, "processes": {str(count): found for count, found in speeds.items()}}
     columns = ["", "bare us", "unsigned us", "signed us", "(signed - unsigned) / bare"]
-    return Result(TITLE, columns, table, figures, Chart("round", "over the bare signature", series), msgspec.to_builtins(data))
+    chart = Chart("CPU above unsigned over the bare signature, median", "", series, "bars")
+    return Result(TITLE, columns, table, figures, chart, msgspec.to_builtins(data))
 
 
 def _range(values: Spread) -> str:

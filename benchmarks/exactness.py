@@ -17,7 +17,7 @@ from benchmarks.letter import sender
 from benchmarks.punctual import Lateness, observed
 from sendengine.trial.mails import by_sender, rate_error
 
-TITLE = "exactness: one account at 200,000 an hour on 1, 2 and 4 processes"
+TITLE = "exactness: one account at 200,000 an hour, and one at 1,000,000, on several processes that share it"
 PER_HOUR = 200_000
 R = PER_HOUR / 3600
 SPAN = 10.0

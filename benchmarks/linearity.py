@@ -58,7 +58,7 @@ def _result(
             ratios += [took[rate, large, copy] / took[rate, small, copy] for small, large in pairwise(sizes)]
             slopes.append(slope([(size, took[rate, size, copy]) for size in sizes]) * rate / 3600)
     figures = [
-        figure_of("T(2N)/T(N)", "1.98 to 2.02", ratios, all(abs(ratio - 2) <= 0.02 for ratio in ratios)),
+        figure_of("T(2N)/T(N)", "1.99 to 2.01", ratios, all(abs(ratio - 2) <= 0.01 for ratio in ratios)),
         figure_of("slope of T over N, times r", "1 within 1 %", slopes, all(abs(one - 1) <= 0.01 for one in slopes), 4),
         Figure("finish time against the estimate at submit", "1 s, or 2 % of sends longer than a minute",
                f"{max(wrong):.2f} of what is allowed", max(wrong) <= 1),

@@ -179,6 +179,8 @@ def _result(found: Sequence[Found], bare_us: float, quick: bool) -> Result:
     ]
     series = {f"{one.trial}, {one.workers}": _ranked(one.errors) for one in metered}
     columns = ["", "workers", "messages/s", "CPU us", "Redis us", "calls", "commands", "KB", "rate errors", "1 s", "silent"]
+    costs = {f"{one.trial}, {one.workers}: {name}": [(0.0, value)] for one in found for name, value in _costs(one)}
+    plots = [Chart("us of CPU a message, by the number of workers", "", costs, "bars")]
     data = {"found": msgspec.to_builtins(found), "bare_us": bare_us}
     notes = [
         "*CPU*, of all workers, and *Redis*: a message. *calls*: scripts and functions a message; *commands*: with all that they run.",
@@ -186,7 +188,11 @@ def _result(found: Sequence[Found], bare_us: float, quick: bool) -> Result:
         *(["What a message costs is promised of the full form: of few accounts most of each tick is empty."] if quick else []),
         "*silent*: accounts with a gap longer than three intervals and a second, the window's edges included.",
     ]
-    return Result(TITLE, columns, rows, figures, Chart("accounts, by rate error", "rate error, %", series, "-"), data, notes=notes)
+    return Result(TITLE, columns, rows, figures, Chart("accounts, by rate error", "rate error, %", series, "-"), data, plots, notes)
+
+
+def _costs(one: Found) -> tuple[tuple[str, float], tuple[str, float]]:
+    return ("workers", one.worker_us), ("Redis", one.redis_us)
 
 
 def _row(one: Found) -> list[str]:

@@ -157,7 +157,7 @@ def result(found: Found) -> Result:
     rows = [[own.name, *_range(own.errors), f"{own.gap:.2f}", str(own.orphans), f"{own.silence:.2f}"] for own in found.phases]
     return Result(
         TITLE, ["", "least rate error", "greatest", "longest gap, s", "orphans", "their silence, s"], rows, _figures(found),
-        Chart("", "rate error of the worst neighbour, %", {own.name: [(0.0, _worst(own) * 100)] for own in found.phases}, "bars"),
+        Chart("rate error of the worst neighbour, %", "", {own.name: [(0.0, _worst(own) * 100)] for own in found.phases}, "bars"),
         msgspec.to_builtins(found),
         notes=[
             f"Newcomers' first MAIL after {', '.join(f'{1e3 * start:.0f}' for start in found.starts)} ms.",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from math import floor
 
 import msgspec
@@ -60,6 +61,11 @@ def most_in(times: Sequence[float], span: float) -> int:
             first += 1
         most = max(most, place - first + 1)
     return most
+
+
+def longest_gap(times: Sequence[float], since: float, until: float) -> float:
+    """Seconds without a message between these moments, which count as edges; times ascending and within them."""
+    return max(late - early for early, late in pairwise([since, *times, until]))
 
 
 def window_errors(times: Sequence[float], r: float, span: float) -> list[float]:

@@ -154,10 +154,11 @@ async def send(b: Bench, account: str, size: int, port: int, pids: Sequence[int]
 
 
 def _result(alone: dict[str, list[Round]], workers: dict[str, list[Round]], speeds: dict[int, list[Sent]], quick: bool) -> Result:
-    table, figures = [], []
+    table, figures, series = [], [], {}
     for place, found in (("rendering", alone), ("worker", workers)):
         for name, rounds in found.items():
             ratio = spread([one.ratio for one in rounds])
+            series[f"{name}, {place}"] = [(0.0, ratio.median)]
             columns = [spread([getattr(one, field) for one in rounds]).median for field in ("bare", "unsigned", "signed")]
             table.append([f"{name}, {place}", *(f"{value:.1f}" for value in columns), f"{ratio.median:.2f} ({_range(ratio)})"])
             wanted, rest = _WANTED[name], columns[2] - columns[1] - columns[0]
@@ -169,11 +170,6 @@ def _result(alone: dict[str, list[Round]], workers: dict[str, list[Round]], spee
     table.append(["rsa, messages/s of two processes over one", "", "", "", f"{gain.median:.2f} ({_range(gain)})"])
     if not quick:
         figures.append(Figure("rsa: two processes against one, median", ">= 1.5", table[-1][-1], gain.median >= 1.5))
-    series = {
-        f"{name}, {place}": [(0.0, spread([one.ratio for one in rounds]).median)]
-        for place, found in (("rendering", alone), ("worker", workers))
-        for name, rounds in found.items()
-    }
     data = {"rendering": alone, "worker": workers, "processes": {str(count): found for count, found in speeds.items()}}
     columns = ["", "bare us", "unsigned us", "signed us", "(signed - unsigned) / bare"]
     chart = Chart("CPU above unsigned over the bare signature, median", "", series, "bars")

@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Sequence
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 
 import msgspec
 from redis.asyncio import Redis
 
 from benchmarks import csink
-from benchmarks.analysis import above_ceiling, most_in
+from benchmarks.analysis import above_ceiling, longest_gap, most_in
 from benchmarks.bench import Bench, Chart, Figure, Result, bench, children, cpu_seconds, peak_mb, server_pid
 from benchmarks.punctual import observed
 from benchmarks.throughput import bare
@@ -151,7 +151,7 @@ def _found(trial: Trial, times: dict[int, list[float]], costs: dict[str, float],
     errors, excess, above, silent = [], float("-inf"), float("-inf"), 0
     for number, rate in enumerate(trial.rates, _FIRST):
         own = times.get(number, [])
-        silent += max(late - early for early, late in pairwise([since, *own, until])) > 3 * 3600 / rate + 1.0
+        silent += longest_gap(own, since, until) > 3 * 3600 / rate + 1.0
         if len(own) < 2:
             continue
         errors.append(rate_error(own, rate / 3600))

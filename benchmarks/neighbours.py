@@ -12,11 +12,11 @@ import os
 import signal
 import time
 from collections.abc import Collection, Sequence
-from itertools import pairwise
 
 import msgspec
 
 from benchmarks import csink
+from benchmarks.analysis import longest_gap
 from benchmarks.bench import Bench, Chart, Figure, Result, bench
 from benchmarks.many_accounts import ATTACHED_S, SETTLED_S, attached, by_account
 from benchmarks.punctual import observed
@@ -144,7 +144,7 @@ def _phase(name: str, neighbours: Sequence[Sequence[float]], orphans: Collection
     errors, gap, silence = [], 0.0, 0.0
     for place, times in enumerate(neighbours):
         seen = [at for at in times if since <= at <= until]
-        longest = max(late - early for early, late in pairwise([since, *seen, until]))
+        longest = longest_gap(seen, since, until)
         if place in orphans:
             silence = max(silence, longest)
         else:
